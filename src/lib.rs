@@ -1,0 +1,3 @@
+//! `intervene`: which concept inside a trained vision network causes which answer.
+
+pub mod tensor;

@@ -1,0 +1,3 @@
+//! The `intervene` binary.
+
+fn main() {}
