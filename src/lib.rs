@@ -1,3 +1,4 @@
 //! `intervene`: which concept inside a trained vision network causes which answer.
 
+pub mod random;
 pub mod tensor;
