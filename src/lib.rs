@@ -1,4 +1,6 @@
 //! `intervene`: which concept inside a trained vision network causes which answer.
 
+pub mod backend;
+pub mod graph;
 pub mod random;
 pub mod tensor;

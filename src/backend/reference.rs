@@ -1,0 +1,383 @@
+//! The judge: every op as the plainest loop in f64, logical (N, C, H, W) order, one thread. Never fast.
+//!
+//! Each op is written here first, from its definition; `cpu` (and later `cuda`) is compared with it. Its own witnesses
+//! are central differences and values that PyTorch computed (tests/gradcheck.rs, tests/golden.rs).
+
+use super::host::{Engine, HostProgram, Step};
+use super::{Backend, BackendError, Parameters, Program};
+use crate::graph::op::{Activation, Binary, Op, Reduction, Window};
+use crate::graph::plan::Artifact;
+use crate::graph::{Node, NodeId};
+
+/// The f64 reference device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+impl Backend for Reference {
+    fn name(&self) -> String {
+        "reference (f64, naive)".into()
+    }
+
+    fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
+        Ok(Box::new(HostProgram::load(plan, weights, Naive)?))
+    }
+}
+
+struct Naive;
+
+impl Engine for Naive {
+    type Float = f64;
+
+    fn store(&self, _: &Node, _: usize, logical: &[f64], physical: &mut [f64]) {
+        physical.copy_from_slice(logical);
+    }
+
+    fn fetch(&self, _: &Node, _: usize, physical: &[f64], logical: &mut [f64]) {
+        logical.copy_from_slice(physical);
+    }
+
+    fn parameter_changed(&mut self, _: NodeId) {}
+
+    fn step(&mut self, step: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
+        compute(step, out)
+    }
+}
+
+fn activate(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::Relu => relu(x),
+    }
+}
+
+/// max(0, x) that lets a NaN through.
+fn relu(x: f64) -> f64 {
+    if x <= 0.0 { 0.0 } else { x }
+}
+
+/// -1, 0 or 1; NaN stays NaN.
+fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else if x == 0.0 {
+        0.0
+    } else {
+        x
+    }
+}
+
+/// The cell that output position `p` reads at kernel position `k`, if it is not padding.
+fn cell(p: usize, k: usize, n: usize, window: Window) -> Option<usize> {
+    (p * window.stride + k).checked_sub(window.pad).filter(|&i| i < n)
+}
+
+fn dims3(node: &Node) -> [usize; 3] {
+    match *node.shape.dims() {
+        [c, h, w] => [c, h, w],
+        _ => [node.shape.len(), 1, 1],
+    }
+}
+
+fn dims4(node: &Node) -> [usize; 4] {
+    match *node.shape.dims() {
+        [o, c, k, l] => [o, c, k, l],
+        _ => [0; 4],
+    }
+}
+
+fn log_softmax(x: &[f64]) -> Vec<f64> {
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = x.iter().map(|v| (v - max).exp()).sum::<f64>().ln();
+    x.iter().map(|v| v - max - log_sum).collect()
+}
+
+fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
+    let rows = s.rows;
+    match &s.node.op {
+        Op::Input(_) | Op::Parameter | Op::State => {
+            let reason = "a declaration is not a step".to_string();
+            return Err(BackendError::Inconsistent { node: s.node.name.clone(), reason });
+        }
+        Op::Conv2d { window, activation } => {
+            let (x, w, b) = (s.floats(0), s.floats(1), s.optional(2));
+            let ([c, h, wd], [o, _, kh, kw], [_, p, q]) = (dims3(s.nodes[0]), dims4(s.nodes[1]), dims3(s.node));
+            for_each([rows, o, p, q], |at, [n, o, p, q]| {
+                let mut sum = b.map_or(0.0, |b| b[o]);
+                for_each([c, kh, kw, 1], |_, [ic, k, l, _]| {
+                    if let (Some(i), Some(j)) = (cell(p, k, h, *window), cell(q, l, wd, *window)) {
+                        sum += x[((n * c + ic) * h + i) * wd + j] * w[((o * c + ic) * kh + k) * kw + l];
+                    }
+                });
+                out[at] = activate(sum, *activation);
+            });
+        }
+        Op::Conv2dGradInput { window, .. } => {
+            let (gy, w) = (s.floats(0), s.floats(1));
+            let ([o, p, q], [_, c, kh, kw], [_, h, wd]) = (dims3(s.nodes[0]), dims4(s.nodes[1]), dims3(s.node));
+            out.fill(0.0);
+            for_each([rows, o, p, q], |at, [n, o, p, q]| {
+                for_each([c, kh, kw, 1], |_, [ic, k, l, _]| {
+                    if let (Some(i), Some(j)) = (cell(p, k, h, *window), cell(q, l, wd, *window)) {
+                        out[((n * c + ic) * h + i) * wd + j] += gy[at] * w[((o * c + ic) * kh + k) * kw + l];
+                    }
+                });
+            });
+        }
+        Op::Conv2dGradWeight { window, .. } => {
+            let (x, gy) = (s.floats(0), s.floats(1));
+            let ([c, h, wd], [_, p, q], [o, _, kh, kw]) = (dims3(s.nodes[0]), dims3(s.nodes[1]), dims4(s.node));
+            out.fill(0.0);
+            for_each([rows, o, p, q], |at, [n, o, p, q]| {
+                for_each([c, kh, kw, 1], |_, [ic, k, l, _]| {
+                    if let (Some(i), Some(j)) = (cell(p, k, h, *window), cell(q, l, wd, *window)) {
+                        out[((o * c + ic) * kh + k) * kw + l] += gy[at] * x[((n * c + ic) * h + i) * wd + j];
+                    }
+                });
+            });
+        }
+        Op::Linear { activation } => {
+            let (x, w, b) = (s.floats(0), s.floats(1), s.optional(2));
+            let (i, o) = (s.nodes[0].shape.len(), s.node.shape.len());
+            for_each([rows, o, 1, 1], |at, [n, o, _, _]| {
+                let dot: f64 = (0..i).map(|k| x[n * i + k] * w[o * i + k]).sum();
+                out[at] = activate(dot + b.map_or(0.0, |b| b[o]), *activation);
+            });
+        }
+        Op::LinearGradInput => {
+            let (gy, w) = (s.floats(0), s.floats(1));
+            let (o, i) = (s.nodes[0].shape.len(), s.node.shape.len());
+            for_each([rows, i, 1, 1], |at, [n, k, _, _]| {
+                out[at] = (0..o).map(|j| gy[n * o + j] * w[j * i + k]).sum();
+            });
+        }
+        Op::LinearGradWeight => {
+            let (x, gy) = (s.floats(0), s.floats(1));
+            let (i, o) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());
+            for_each([o, i, 1, 1], |at, [j, k, _, _]| {
+                out[at] = (0..rows).map(|n| gy[n * o + j] * x[n * i + k]).sum();
+            });
+        }
+        Op::SumToChannels => {
+            let gy = s.floats(0);
+            let [c, h, w] = dims3(s.nodes[0]);
+            out.fill(0.0);
+            for_each([rows, c, h, w], |at, [_, c, _, _]| out[c] += gy[at]);
+        }
+        Op::Affine => {
+            let (x, scale, shift) = (s.floats(0), s.floats(1), s.optional(2));
+            let [c, h, w] = dims3(s.node);
+            for_each([rows, c, h, w], |at, [_, c, _, _]| out[at] = x[at] * scale[c] + shift.map_or(0.0, |b| b[c]));
+        }
+        Op::Relu => each(out, |i| relu(s.floats(0)[i])),
+        Op::ReluGrad => each(out, |i| if s.floats(0)[i] <= 0.0 { 0.0 } else { s.floats(1)[i] }),
+        Op::MaxPool { size, window } => {
+            let x = s.floats(0);
+            let ([_, h, w], [c, p, q]) = (dims3(s.nodes[0]), dims3(s.node));
+            for_each([rows, c, p, q], |at, [n, c, p, q]| {
+                let plane = (s.node.shape.dims()[0] * n + c) * h * w;
+                out[at] = first_maximum(&x[plane..plane + h * w], [h, w], [p, q], *size, *window)
+                    .map_or(f64::NEG_INFINITY, |i| x[plane + i]);
+            });
+        }
+        Op::MaxPoolGrad { size, window } => {
+            let (x, gy) = (s.floats(0), s.floats(1));
+            let ([c, h, w], [_, p, q]) = (dims3(s.nodes[0]), dims3(s.nodes[1]));
+            out.fill(0.0);
+            for_each([rows, c, p, q], |at, [n, ch, p, q]| {
+                let plane = (c * n + ch) * h * w;
+                if let Some(i) = first_maximum(&x[plane..plane + h * w], [h, w], [p, q], *size, *window) {
+                    out[plane + i] += gy[at];
+                }
+            });
+        }
+        Op::GlobalAvgPool => {
+            let area = s.nodes[0].shape.len() / s.node.shape.len().max(1);
+            each(out, |i| s.floats(0)[i * area..(i + 1) * area].iter().sum::<f64>() / area as f64);
+        }
+        Op::GlobalAvgPoolGrad { height, width } => {
+            let area = height * width;
+            each(out, |i| s.floats(0)[i / area] / area as f64);
+        }
+        Op::Reshape(_) => out.copy_from_slice(s.floats(0)),
+        Op::Scale(factor) => each(out, |i| factor * s.floats(0)[i]),
+        Op::Sqrt { epsilon } => each(out, |i| (s.floats(0)[i] + epsilon).sqrt()),
+        Op::Binary(binary) => {
+            let (a, b) = (s.floats(0), s.floats(1));
+            each(out, |i| match binary {
+                Binary::Add => a[i] + b[i],
+                Binary::Sub => a[i] - b[i],
+                Binary::Mul => a[i] * b[i],
+                Binary::Div => a[i] / b[i],
+            });
+        }
+        Op::ReduceRows(reduction) => {
+            let (x, n) = (s.floats(0), s.node.shape.len());
+            let over = if *reduction == Reduction::Mean { rows as f64 } else { 1.0 };
+            each(out, |i| (0..rows).map(|r| x[r * n + i]).sum::<f64>() / over);
+        }
+        Op::BroadcastRows(reduction) => {
+            let (g, n) = (s.floats(0), s.node.shape.len());
+            let over = if *reduction == Reduction::Mean { rows as f64 } else { 1.0 };
+            each(out, |i| g[i % n] / over);
+        }
+        Op::CrossEntropy => {
+            let k = s.nodes[0].shape.len();
+            s.check_indices(1, k)?;
+            each(out, |n| -log_softmax(&s.floats(0)[n * k..(n + 1) * k])[s.indices(1)[n] as usize]);
+        }
+        Op::CrossEntropyGrad => {
+            let k = s.node.shape.len();
+            s.check_indices(1, k)?;
+            for n in 0..rows {
+                let p: Vec<f64> = log_softmax(&s.floats(0)[n * k..(n + 1) * k]).iter().map(|l| l.exp()).collect();
+                let (label, g) = (s.indices(1)[n] as usize, s.floats(2)[n]);
+                for c in 0..k {
+                    let others: f64 = p.iter().enumerate().filter(|(j, _)| *j != label).map(|(_, v)| v).sum();
+                    out[n * k + c] = g * if c == label { -others } else { p[c] };
+                }
+            }
+        }
+        Op::SoftmaxKl => {
+            let k = s.nodes[0].shape.len();
+            each(out, |n| {
+                let row = n * k..(n + 1) * k;
+                let (p, q) = (log_softmax(&s.floats(0)[row.clone()]), log_softmax(&s.floats(1)[row]));
+                p.iter().zip(&q).map(|(p, q)| if p.exp() == 0.0 { 0.0 } else { p.exp() * (p - q) }).sum()
+            });
+        }
+        Op::SoftmaxKlGrad => {
+            let k = s.node.shape.len();
+            for n in 0..rows {
+                let row = n * k..(n + 1) * k;
+                let (p, q) = (log_softmax(&s.floats(0)[row.clone()]), log_softmax(&s.floats(1)[row.clone()]));
+                each(&mut out[row], |c| s.floats(2)[n] * (q[c].exp() - p[c].exp()));
+            }
+        }
+        Op::MeanAbs | Op::MeanSquare => {
+            let (x, n) = (s.floats(0), s.nodes[0].shape.len());
+            let term = |v: f64| if s.node.op == Op::MeanAbs { v.abs() } else { v * v };
+            each(out, |r| x[r * n..(r + 1) * n].iter().map(|&v| term(v)).sum::<f64>() / n as f64);
+        }
+        Op::MeanAbsGrad => {
+            let n = s.node.shape.len();
+            each(out, |i| s.floats(1)[i / n] * sign(s.floats(0)[i]) / n as f64);
+        }
+        Op::MeanSquareGrad => {
+            let n = s.node.shape.len();
+            each(out, |i| s.floats(1)[i / n] * 2.0 * s.floats(0)[i] / n as f64);
+        }
+        Op::TotalVariation => {
+            let x = s.floats(0);
+            let [k, h, w] = dims3(s.nodes[0]);
+            out.fill(0.0);
+            for_each([rows, k, h, w], |at, [n, _, i, j]| {
+                let down = if i + 1 < h { (x[at + w] - x[at]).abs() } else { 0.0 };
+                let right = if j + 1 < w { (x[at + 1] - x[at]).abs() } else { 0.0 };
+                out[n] += (down + right) / (k * h * w) as f64;
+            });
+        }
+        Op::TotalVariationGrad => {
+            let (x, g) = (s.floats(0), s.floats(1));
+            let [k, h, w] = dims3(s.node);
+            out.fill(0.0);
+            for_each([rows, k, h, w], |at, [n, _, i, j]| {
+                let unit = g[n] / (k * h * w) as f64;
+                for (exists, next) in [(i + 1 < h, at + w), (j + 1 < w, at + 1)] {
+                    if exists {
+                        let d = sign(x[next] - x[at]) * unit;
+                        out[next] += d;
+                        out[at] -= d;
+                    }
+                }
+            });
+        }
+        Op::Intervene => {
+            let [k, h, w] = dims3(s.node);
+            let (z, keep, area) = (s.inputs[0].floats, s.floats(3), h * w);
+            s.check_indices(1, s.inputs[0].rows())?;
+            s.check_indices(2, s.nodes[3].shape.dims()[0])?;
+            for_each([rows, k, area, 1], |at, [r, c, i, _]| {
+                let kept = keep[s.indices(2)[r] as usize * k + c] != 0.0;
+                out[at] = if kept { z[(s.indices(1)[r] as usize * k + c) * area + i] } else { 0.0 };
+            });
+        }
+        Op::InterveneConv { pad, activation } => {
+            let ([o, h, w], [k, zh, zw], [_, _, kh, kw]) = (dims3(s.node), dims3(s.nodes[1]), dims4(s.nodes[2]));
+            let (pre, z, weight, keep) = (s.inputs[0].floats, s.inputs[1].floats, s.floats(2), s.floats(5));
+            let window = Window { stride: 1, pad: *pad };
+            s.check_indices(3, s.inputs[0].rows().min(s.inputs[1].rows()))?;
+            s.check_indices(4, s.nodes[5].shape.dims()[0])?;
+            for_each([rows, o, h, w], |at, [r, oc, p, q]| {
+                let (image, set) = (s.indices(3)[r] as usize, s.indices(4)[r] as usize);
+                let mut sum = pre[((image * o + oc) * h + p) * w + q];
+                for_each([k, kh, kw, 1], |_, [c, a, b, _]| {
+                    if keep[set * k + c] == 0.0
+                        && let (Some(i), Some(j)) = (cell(p, a, zh, window), cell(q, b, zw, window))
+                    {
+                        sum -= z[((image * k + c) * zh + i) * zw + j] * weight[((oc * k + c) * kh + a) * kw + b];
+                    }
+                });
+                out[at] = activate(sum, *activation);
+            });
+        }
+        Op::SignStep => {
+            let (x, g, x0, limits) = (s.floats(0), s.floats(1), s.floats(2), s.floats(3));
+            let (step, eps) = (limits[0], limits[1]);
+            each(out, |i| {
+                let (low, high) = ((x0[i] - eps).max(0.0), (x0[i] + eps).min(1.0));
+                let moved = x[i] + step * sign(g[i]);
+                if moved < low {
+                    low
+                } else if moved > high {
+                    high
+                } else {
+                    moved
+                }
+            });
+        }
+        Op::AdamMean { beta } => each(out, |i| beta * s.floats(0)[i] + (1.0 - beta) * s.floats(1)[i]),
+        Op::AdamSquare { beta } => each(out, |i| beta * s.floats(0)[i] + (1.0 - beta) * s.floats(1)[i].powi(2)),
+        Op::AdamStep { epsilon } => {
+            let (p, m, v, rate) = (s.floats(0), s.floats(1), s.floats(2), s.floats(3));
+            each(out, |i| p[i] - rate[0] * (m[i] / rate[1]) / ((v[i] / rate[2]).sqrt() + epsilon));
+        }
+    }
+    Ok(())
+}
+
+fn each(out: &mut [f64], f: impl Fn(usize) -> f64) {
+    out.iter_mut().enumerate().for_each(|(i, o)| *o = f(i));
+}
+
+/// Calls `f(flat index, [i, j, k, l])` over a row-major index space.
+fn for_each(n: [usize; 4], mut f: impl FnMut(usize, [usize; 4])) {
+    let mut at = 0;
+    for i in 0..n[0] {
+        for j in 0..n[1] {
+            for k in 0..n[2] {
+                for l in 0..n[3] {
+                    f(at, [i, j, k, l]);
+                    at += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Flat index of the first maximum of the window at output position (p, q), row-major; a NaN is a maximum.
+fn first_maximum(plane: &[f64], [h, w]: [usize; 2], [p, q]: [usize; 2], size: usize, window: Window) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for k in 0..size {
+        for l in 0..size {
+            if let (Some(i), Some(j)) = (cell(p, k, h, window), cell(q, l, w, window)) {
+                let v = plane[i * w + j];
+                if best.is_none_or(|b| v > plane[b] || (v.is_nan() && !plane[b].is_nan())) {
+                    best = Some(i * w + j);
+                }
+            }
+        }
+    }
+    best
+}

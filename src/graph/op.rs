@@ -1,0 +1,641 @@
+//! The closed set of operations and their shape rules. Shapes are per row and logical (C, H, W); a row is an image or a
+//! node variant of an image. Adding an op makes the compiler list every place to fill: there is no wildcard arm on `Op`.
+
+use super::{Extent, Node};
+use crate::tensor::Shape;
+
+/// What happens to a convolution's or linear layer's result before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// max(0, x).
+    Relu,
+}
+
+/// Stride and zero padding of a window, the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Distance between windows, at least 1.
+    pub stride: usize,
+    /// Cells added on every side.
+    pub pad: usize,
+}
+
+/// Type of an input's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Floats (f32 on devices, f64 in the reference).
+    Float,
+    /// Labels and row lists.
+    Index,
+}
+
+/// How rows become one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// Sum over rows.
+    Sum,
+    /// Sum over rows, divided by their number.
+    Mean,
+}
+
+/// Element-wise functions of two equal shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    /// a + b
+    Add,
+    /// a - b
+    Sub,
+    /// a * b
+    Mul,
+    /// a / b
+    Div,
+}
+
+/// One operation. Inputs are listed in the order in which the graph holds them; `rows` marks a value that has a row per
+/// image or variant, `whole` one that has no rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Written by the host before a run: rows or whole.
+    Input(Element),
+    /// A named weight, whole; read from the weights at load.
+    Parameter,
+    /// Optimiser state, whole; starts as zeros.
+    State,
+    /// (x rows CxHxW, w OxCxKxL, [b O]) to rows OxPxQ: cross-correlation, as PyTorch's `conv2d`.
+    Conv2d {
+        /// Stride and padding.
+        window: Window,
+        /// Epilogue.
+        activation: Activation,
+    },
+    /// (gy rows OxPxQ, w OxCxKxL) to rows CxHxW.
+    Conv2dGradInput {
+        /// Stride and padding of the forward convolution.
+        window: Window,
+        /// Height H of the forward input.
+        height: usize,
+        /// Width W of the forward input.
+        width: usize,
+    },
+    /// (x rows CxHxW, gy rows OxPxQ) to whole OxCxKxL, summed over rows.
+    Conv2dGradWeight {
+        /// Stride and padding of the forward convolution.
+        window: Window,
+        /// Kernel height K and width L.
+        kernel: (usize, usize),
+    },
+    /// (x rows I, w OxI, [b O]) to rows O: x wᵀ + b.
+    Linear {
+        /// Epilogue.
+        activation: Activation,
+    },
+    /// (gy rows O, w OxI) to rows I.
+    LinearGradInput,
+    /// (x rows I, gy rows O) to whole OxI, summed over rows.
+    LinearGradWeight,
+    /// (gy rows Cx…) to whole C: the gradient of a bias, summed over rows and positions.
+    SumToChannels,
+    /// (x rows Cx…, scale C, [shift C]) to rows: x·scale + shift a channel. Batch norm in inference; input normalisation.
+    Affine,
+    /// (x) to rows or whole: max(0, x).
+    Relu,
+    /// (y, gy): gy where y > 0, else 0.
+    ReluGrad,
+    /// (x rows CxHxW): the first maximum of each window wins; a NaN counts as a maximum; padding never wins.
+    MaxPool {
+        /// Side of the square window.
+        size: usize,
+        /// Stride and padding.
+        window: Window,
+    },
+    /// (x rows CxHxW, gy rows CxPxQ) to rows CxHxW: each window's gradient goes to its first maximum.
+    MaxPoolGrad {
+        /// Side of the square window.
+        size: usize,
+        /// Stride and padding.
+        window: Window,
+    },
+    /// (x rows CxHxW) to rows C: mean over positions.
+    GlobalAvgPool,
+    /// (gy rows C) to rows CxHxW: gy / (H·W) everywhere.
+    GlobalAvgPoolGrad {
+        /// H.
+        height: usize,
+        /// W.
+        width: usize,
+    },
+    /// (x): the same elements in C, H, W order under another shape.
+    Reshape(Shape),
+    /// (x): factor · x.
+    Scale(f64),
+    /// (x): sqrt(x + epsilon).
+    Sqrt {
+        /// Added under the root, so that its gradient is finite at 0.
+        epsilon: f64,
+    },
+    /// (a, b) of equal shape and extent.
+    Binary(Binary),
+    /// (x rows S) to whole S.
+    ReduceRows(Reduction),
+    /// (g whole S) to rows S: g, or g / rows. The gradient of `ReduceRows`.
+    BroadcastRows(Reduction),
+    /// (logits rows K, label rows index) to rows 1: -log softmax(logits)[label].
+    CrossEntropy,
+    /// (logits rows K, label rows index, g rows 1) to rows K. The label's entry is -g times the sum of the other
+    /// probabilities, never p - 1: where p rounds to 1 the latter loses the sign of every pixel's gradient.
+    CrossEntropyGrad,
+    /// (target logits rows K, logits rows K) to rows 1: sum p log(p/q), p the target's softmax.
+    SoftmaxKl,
+    /// (target logits, logits, g rows 1) to rows K: the gradient for `logits`, g·(q - p).
+    SoftmaxKlGrad,
+    /// (x rows) to rows 1: mean |x| over a row.
+    MeanAbs,
+    /// (x rows, g rows 1) to rows: g·sign(x)/n, 0 at 0.
+    MeanAbsGrad,
+    /// (x rows) to rows 1: mean x² over a row.
+    MeanSquare,
+    /// (x rows, g rows 1) to rows: 2·g·x/n.
+    MeanSquareGrad,
+    /// (x rows KxHxW) to rows 1: (sum |down - here| + sum |right - here|) / (K·H·W).
+    TotalVariation,
+    /// (x rows KxHxW, g rows 1) to rows KxHxW; the subgradient of |.| at 0 is 0.
+    TotalVariationGrad,
+    /// (z rows KxHxW, image rows index, set rows index, keep whole SxK) to rows KxHxW:
+    /// out\[r\] = z\[image_r\] with every channel k whose keep\[set_r, k\] is 0 set to 0. The only op where rows grow.
+    Intervene,
+    /// (pre rows OxHxW, z rows KxHxW, w OxKxKhxKw, image rows index, set rows index, keep whole SxK) to rows OxHxW:
+    /// the decoder's first convolution of `Intervene`'s result, as pre\[image_r\] minus the changed channels' share; a row
+    /// whose code does not change copies `pre` bit for bit. `pre` has its bias and no activation.
+    InterveneConv {
+        /// Padding (stride 1).
+        pad: usize,
+        /// Epilogue.
+        activation: Activation,
+    },
+    /// (x rows, g rows, x0 rows, limits whole 2 = step, eps): clip(x + step·sign(g), max(0, x0-eps), min(1, x0+eps)).
+    SignStep,
+    /// (m whole, g whole) to whole: beta·m + (1-beta)·g.
+    AdamMean {
+        /// Decay.
+        beta: f64,
+    },
+    /// (v whole, g whole) to whole: beta·v + (1-beta)·g².
+    AdamSquare {
+        /// Decay.
+        beta: f64,
+    },
+    /// (p, m, v whole, rate whole 3 = learning rate, 1-beta1^t, 1-beta2^t): p - lr·(m/c1)/(sqrt(v/c2)+epsilon).
+    AdamStep {
+        /// Added to the root.
+        epsilon: f64,
+    },
+}
+
+/// Why a node cannot be built: what was expected and what was given.
+pub(super) struct Mismatch {
+    pub expected: String,
+    pub got: String,
+}
+
+fn mismatch(expected: impl Into<String>, got: impl Into<String>) -> Mismatch {
+    Mismatch { expected: expected.into(), got: got.into() }
+}
+
+/// Output positions of a window of `size` over `n` cells; `None` when it does not fit.
+pub fn window_positions(n: usize, size: usize, window: Window) -> Option<usize> {
+    let padded = n.checked_add(window.pad.checked_mul(2)?)?;
+    (size > 0 && window.stride > 0 && padded >= size).then(|| (padded - size) / window.stride + 1)
+}
+
+impl Op {
+    /// The op's name in dumps and errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input(_) => "input",
+            Op::Parameter => "parameter",
+            Op::State => "state",
+            Op::Conv2d { .. } => "conv2d",
+            Op::Conv2dGradInput { .. } => "conv2d-grad-input",
+            Op::Conv2dGradWeight { .. } => "conv2d-grad-weight",
+            Op::Linear { .. } => "linear",
+            Op::LinearGradInput => "linear-grad-input",
+            Op::LinearGradWeight => "linear-grad-weight",
+            Op::SumToChannels => "sum-to-channels",
+            Op::Affine => "affine",
+            Op::Relu => "relu",
+            Op::ReluGrad => "relu-grad",
+            Op::MaxPool { .. } => "max-pool",
+            Op::MaxPoolGrad { .. } => "max-pool-grad",
+            Op::GlobalAvgPool => "global-avg-pool",
+            Op::GlobalAvgPoolGrad { .. } => "global-avg-pool-grad",
+            Op::Reshape(_) => "reshape",
+            Op::Scale(_) => "scale",
+            Op::Sqrt { .. } => "sqrt",
+            Op::Binary(Binary::Add) => "add",
+            Op::Binary(Binary::Sub) => "sub",
+            Op::Binary(Binary::Mul) => "mul",
+            Op::Binary(Binary::Div) => "div",
+            Op::ReduceRows(Reduction::Sum) => "sum-rows",
+            Op::ReduceRows(Reduction::Mean) => "mean-rows",
+            Op::BroadcastRows(_) => "broadcast-rows",
+            Op::CrossEntropy => "cross-entropy",
+            Op::CrossEntropyGrad => "cross-entropy-grad",
+            Op::SoftmaxKl => "softmax-kl",
+            Op::SoftmaxKlGrad => "softmax-kl-grad",
+            Op::MeanAbs => "mean-abs",
+            Op::MeanAbsGrad => "mean-abs-grad",
+            Op::MeanSquare => "mean-square",
+            Op::MeanSquareGrad => "mean-square-grad",
+            Op::TotalVariation => "total-variation",
+            Op::TotalVariationGrad => "total-variation-grad",
+            Op::Intervene => "intervene",
+            Op::InterveneConv { .. } => "intervene-conv",
+            Op::SignStep => "sign-step",
+            Op::AdamMean { .. } => "adam-mean",
+            Op::AdamSquare { .. } => "adam-square",
+            Op::AdamStep { .. } => "adam-step",
+        }
+    }
+
+    /// The attributes as they appear in a dump: ` stride 1 pad 0 relu`.
+    pub fn attributes(&self) -> String {
+        let activation = |a: &Activation| if *a == Activation::Relu { " relu" } else { "" };
+        match self {
+            Op::Conv2d { window, activation: a } => {
+                format!(" stride {} pad {}{}", window.stride, window.pad, activation(a))
+            }
+            Op::Conv2dGradInput { window, .. } | Op::Conv2dGradWeight { window, .. } => {
+                format!(" stride {} pad {}", window.stride, window.pad)
+            }
+            Op::Linear { activation: a } => activation(a).to_string(),
+            Op::MaxPool { size, window } | Op::MaxPoolGrad { size, window } => {
+                format!(" size {size} stride {} pad {}", window.stride, window.pad)
+            }
+            Op::Scale(factor) => format!(" {factor}"),
+            Op::InterveneConv { pad, activation: a } => format!(" pad {pad}{}", activation(a)),
+            Op::BroadcastRows(Reduction::Mean) => " / rows".into(),
+            Op::AdamMean { beta } | Op::AdamSquare { beta } => format!(" beta {beta}"),
+            Op::Input(_)
+            | Op::Parameter
+            | Op::State
+            | Op::LinearGradInput
+            | Op::LinearGradWeight
+            | Op::SumToChannels
+            | Op::Affine
+            | Op::Relu
+            | Op::ReluGrad
+            | Op::GlobalAvgPool
+            | Op::GlobalAvgPoolGrad { .. }
+            | Op::Reshape(_)
+            | Op::Sqrt { .. }
+            | Op::Binary(_)
+            | Op::ReduceRows(_)
+            | Op::BroadcastRows(Reduction::Sum)
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::SoftmaxKl
+            | Op::SoftmaxKlGrad
+            | Op::MeanAbs
+            | Op::MeanAbsGrad
+            | Op::MeanSquare
+            | Op::MeanSquareGrad
+            | Op::TotalVariation
+            | Op::TotalVariationGrad
+            | Op::Intervene
+            | Op::SignStep
+            | Op::AdamStep { .. } => String::new(),
+        }
+    }
+
+    /// Multiply-adds a row costs, by the textbook count (no credit for zeros): what `inspect` prints. `inputs` are the
+    /// shapes of the node's inputs, `out` its own.
+    pub fn macs(&self, inputs: &[&Shape], out: &Shape) -> u64 {
+        match self {
+            Op::Conv2d { .. } => inputs.get(1).map_or(0, |w| {
+                let per_position: usize = w.dims().iter().skip(1).product();
+                (out.len() * per_position) as u64
+            }),
+            Op::Linear { .. } => inputs.get(1).map_or(0, |w| w.len() as u64),
+            _ => 0,
+        }
+    }
+
+    /// Shape and extent of the result, or what is wrong with the inputs.
+    pub(super) fn infer(&self, inputs: &[&Node]) -> Result<(Shape, Extent), Mismatch> {
+        let check = Check { inputs };
+        match self {
+            Op::Input(_) | Op::Parameter | Op::State => Err(mismatch("a declaration", "an op with inputs")),
+            Op::Conv2d { window, .. } => {
+                check.count(2..=3)?;
+                let [c, h, w] = check.image(0)?;
+                let [o, i, k, l] = check.kernel(1)?;
+                check.same("input channels", i, c)?;
+                check.channels_if_present(2, o)?;
+                Ok((Shape::from([o, fits(h, k, *window)?, fits(w, l, *window)?]), Extent::Rows))
+            }
+            Op::Conv2dGradInput { window, height, width } => {
+                check.count(2..=2)?;
+                let [o, p, q] = check.image(0)?;
+                let [wo, c, k, l] = check.kernel(1)?;
+                check.same("output channels", wo, o)?;
+                check.same("height", fits(*height, k, *window)?, p)?;
+                check.same("width", fits(*width, l, *window)?, q)?;
+                Ok((Shape::from([c, *height, *width]), Extent::Rows))
+            }
+            Op::Conv2dGradWeight { window, kernel } => {
+                check.count(2..=2)?;
+                let [c, h, w] = check.image(0)?;
+                let [o, p, q] = check.image(1)?;
+                check.same("height", fits(h, kernel.0, *window)?, p)?;
+                check.same("width", fits(w, kernel.1, *window)?, q)?;
+                Ok((Shape::from([o, c, kernel.0, kernel.1]), Extent::Whole))
+            }
+            Op::Linear { .. } => {
+                check.count(2..=3)?;
+                let [i] = check.vector(0)?;
+                let [o, wi] = check.matrix(1)?;
+                check.same("input features", wi, i)?;
+                check.channels_if_present(2, o)?;
+                Ok((Shape::from([o]), Extent::Rows))
+            }
+            Op::LinearGradInput => {
+                check.count(2..=2)?;
+                let [o] = check.vector(0)?;
+                let [wo, i] = check.matrix(1)?;
+                check.same("output features", wo, o)?;
+                Ok((Shape::from([i]), Extent::Rows))
+            }
+            Op::LinearGradWeight => {
+                check.count(2..=2)?;
+                let ([i], [o]) = (check.vector(0)?, check.vector(1)?);
+                Ok((Shape::from([o, i]), Extent::Whole))
+            }
+            Op::SumToChannels => {
+                check.count(1..=1)?;
+                let c = check.leading(0)?;
+                Ok((Shape::from([c]), Extent::Whole))
+            }
+            Op::Affine => {
+                check.count(2..=3)?;
+                let c = check.leading(0)?;
+                check.channels_if_present(1, c)?;
+                check.channels_if_present(2, c)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::Relu | Op::Scale(_) | Op::Sqrt { .. } => {
+                check.count(1..=1)?;
+                Ok((check.shape(0), inputs[0].extent))
+            }
+            Op::ReluGrad | Op::Binary(_) => {
+                check.count(2..=2)?;
+                check.alike(&[0, 1])?;
+                Ok((check.shape(0), inputs[0].extent))
+            }
+            Op::MaxPool { size, window } => {
+                check.count(1..=1)?;
+                let [c, h, w] = check.image(0)?;
+                if window.pad >= *size {
+                    return Err(mismatch(format!("padding below the window's {size}"), window.pad.to_string()));
+                }
+                Ok((Shape::from([c, fits(h, *size, *window)?, fits(w, *size, *window)?]), Extent::Rows))
+            }
+            Op::MaxPoolGrad { size, window } => {
+                check.count(2..=2)?;
+                let [c, h, w] = check.image(0)?;
+                let want = Shape::from([c, fits(h, *size, *window)?, fits(w, *size, *window)?]);
+                if inputs[1].shape != want {
+                    return Err(mismatch(format!("a gradient of {want}"), inputs[1].shape.to_string()));
+                }
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::GlobalAvgPool => {
+                check.count(1..=1)?;
+                let [c, _, _] = check.image(0)?;
+                Ok((Shape::from([c]), Extent::Rows))
+            }
+            Op::GlobalAvgPoolGrad { height, width } => {
+                check.count(1..=1)?;
+                let [c] = check.vector(0)?;
+                Ok((Shape::from([c, *height, *width]), Extent::Rows))
+            }
+            Op::Reshape(shape) => {
+                check.count(1..=1)?;
+                if shape.checked_len() != inputs[0].shape.checked_len() {
+                    return Err(mismatch(format!("{} elements", inputs[0].shape.len()), format!("{shape}")));
+                }
+                Ok((shape.clone(), inputs[0].extent))
+            }
+            Op::ReduceRows(_) => {
+                check.count(1..=1)?;
+                check.extent(0, Extent::Rows)?;
+                Ok((check.shape(0), Extent::Whole))
+            }
+            Op::BroadcastRows(_) => {
+                check.count(1..=1)?;
+                check.extent(0, Extent::Whole)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::CrossEntropy => {
+                check.count(2..=2)?;
+                check.vector(0)?;
+                check.index_rows(1)?;
+                Ok((Shape::from([1]), Extent::Rows))
+            }
+            Op::CrossEntropyGrad => {
+                check.count(3..=3)?;
+                check.vector(0)?;
+                check.index_rows(1)?;
+                check.row_scalar(2)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::SoftmaxKl => {
+                check.count(2..=2)?;
+                check.vector(0)?;
+                check.alike(&[0, 1])?;
+                Ok((Shape::from([1]), Extent::Rows))
+            }
+            Op::SoftmaxKlGrad => {
+                check.count(3..=3)?;
+                check.vector(0)?;
+                check.alike(&[0, 1])?;
+                check.row_scalar(2)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::MeanAbs | Op::MeanSquare => {
+                check.count(1..=1)?;
+                check.extent(0, Extent::Rows)?;
+                Ok((Shape::from([1]), Extent::Rows))
+            }
+            Op::TotalVariation => {
+                check.count(1..=1)?;
+                check.image(0)?;
+                Ok((Shape::from([1]), Extent::Rows))
+            }
+            Op::MeanAbsGrad | Op::MeanSquareGrad => {
+                check.count(2..=2)?;
+                check.extent(0, Extent::Rows)?;
+                check.row_scalar(1)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::TotalVariationGrad => {
+                check.count(2..=2)?;
+                check.image(0)?;
+                check.row_scalar(1)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::Intervene => {
+                check.count(4..=4)?;
+                let [k, _, _] = check.image(0)?;
+                check.index_rows(1)?;
+                check.index_rows(2)?;
+                let [_, kept] = check.matrix(3)?;
+                check.same("channels in `keep`", kept, k)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::InterveneConv { pad, .. } => {
+                check.count(6..=6)?;
+                let [o, h, w] = check.image(0)?;
+                let [k, zh, zw] = check.image(1)?;
+                let [wo, wk, kh, kw] = check.kernel(2)?;
+                check.same("output channels", wo, o)?;
+                check.same("code channels", wk, k)?;
+                let window = Window { stride: 1, pad: *pad };
+                check.same("height", fits(zh, kh, window)?, h)?;
+                check.same("width", fits(zw, kw, window)?, w)?;
+                check.index_rows(3)?;
+                check.index_rows(4)?;
+                let [_, kept] = check.matrix(5)?;
+                check.same("channels in `keep`", kept, k)?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::SignStep => {
+                check.count(4..=4)?;
+                check.extent(0, Extent::Rows)?;
+                check.alike(&[0, 1, 2])?;
+                check.whole(3, &Shape::from([2]))?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::AdamMean { .. } | Op::AdamSquare { .. } => {
+                check.count(2..=2)?;
+                check.extent(0, Extent::Whole)?;
+                check.alike(&[0, 1])?;
+                Ok((check.shape(0), Extent::Whole))
+            }
+            Op::AdamStep { .. } => {
+                check.count(4..=4)?;
+                check.extent(0, Extent::Whole)?;
+                check.alike(&[0, 1, 2])?;
+                check.whole(3, &Shape::from([3]))?;
+                Ok((check.shape(0), Extent::Whole))
+            }
+        }
+    }
+}
+
+fn fits(n: usize, size: usize, window: Window) -> Result<usize, Mismatch> {
+    window_positions(n, size, window).ok_or_else(|| {
+        mismatch(
+            format!("at least {size} cells under a window of {size}, stride {}, pad {}", window.stride, window.pad),
+            n.to_string(),
+        )
+    })
+}
+
+/// The inputs of a node under construction, with the questions that the shape rules ask of them.
+struct Check<'a> {
+    inputs: &'a [&'a Node],
+}
+
+impl Check<'_> {
+    fn count(&self, range: std::ops::RangeInclusive<usize>) -> Result<(), Mismatch> {
+        if range.contains(&self.inputs.len()) {
+            return Ok(());
+        }
+        Err(mismatch(format!("{} to {} inputs", range.start(), range.end()), self.inputs.len().to_string()))
+    }
+
+    fn shape(&self, i: usize) -> Shape {
+        self.inputs[i].shape.clone()
+    }
+
+    fn extent(&self, i: usize, extent: Extent) -> Result<(), Mismatch> {
+        let node = self.inputs[i];
+        if node.extent == extent && node.element() == Element::Float {
+            return Ok(());
+        }
+        Err(mismatch(format!("{} floats as input {i}", extent.name()), format!("{} {}", node.extent.name(), node.name)))
+    }
+
+    fn dims<const N: usize>(&self, i: usize, extent: Extent, what: &str) -> Result<[usize; N], Mismatch> {
+        self.extent(i, extent)?;
+        let shape = &self.inputs[i].shape;
+        shape.dims().try_into().map_err(|_| mismatch(format!("{what} as input {i}"), shape.to_string()))
+    }
+
+    fn image(&self, i: usize) -> Result<[usize; 3], Mismatch> {
+        self.dims(i, Extent::Rows, "channels x height x width")
+    }
+
+    fn vector(&self, i: usize) -> Result<[usize; 1], Mismatch> {
+        self.dims(i, Extent::Rows, "a row of features")
+    }
+
+    fn kernel(&self, i: usize) -> Result<[usize; 4], Mismatch> {
+        self.dims(i, Extent::Whole, "a kernel of four dimensions")
+    }
+
+    fn matrix(&self, i: usize) -> Result<[usize; 2], Mismatch> {
+        self.dims(i, Extent::Whole, "a matrix")
+    }
+
+    fn row_scalar(&self, i: usize) -> Result<(), Mismatch> {
+        let [n] = self.vector(i)?;
+        self.same("elements in a per-row gradient", n, 1)
+    }
+
+    fn leading(&self, i: usize) -> Result<usize, Mismatch> {
+        self.extent(i, Extent::Rows)?;
+        let shape = &self.inputs[i].shape;
+        shape.dims().first().copied().ok_or_else(|| mismatch("a channel dimension", "scalar rows"))
+    }
+
+    fn whole(&self, i: usize, want: &Shape) -> Result<(), Mismatch> {
+        self.extent(i, Extent::Whole)?;
+        if self.inputs[i].shape == *want {
+            return Ok(());
+        }
+        Err(mismatch(format!("{want} as input {i}"), self.inputs[i].shape.to_string()))
+    }
+
+    fn channels_if_present(&self, i: usize, channels: usize) -> Result<(), Mismatch> {
+        if i < self.inputs.len() { self.whole(i, &Shape::from([channels])) } else { Ok(()) }
+    }
+
+    fn index_rows(&self, i: usize) -> Result<(), Mismatch> {
+        let node = self.inputs[i];
+        if node.element() == Element::Index && node.extent == Extent::Rows && node.shape.rank() == 0 {
+            return Ok(());
+        }
+        Err(mismatch(format!("one index a row as input {i}"), format!("{} ({})", node.name, node.shape)))
+    }
+
+    fn alike(&self, which: &[usize]) -> Result<(), Mismatch> {
+        let first = self.inputs[which[0]];
+        for &i in &which[1..] {
+            let node = self.inputs[i];
+            if node.shape != first.shape || node.extent != first.extent || node.element() != Element::Float {
+                return Err(mismatch(
+                    format!("{} {} as input {i}, like input {}", first.extent.name(), first.shape, which[0]),
+                    format!("{} {}", node.extent.name(), node.shape),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn same(&self, what: &str, got: usize, want: usize) -> Result<(), Mismatch> {
+        if got == want { Ok(()) } else { Err(mismatch(format!("{want} {what}"), got.to_string())) }
+    }
+}
