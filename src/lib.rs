@@ -2,5 +2,7 @@
 
 pub mod backend;
 pub mod graph;
+pub mod model;
 pub mod random;
 pub mod tensor;
+pub mod text;
