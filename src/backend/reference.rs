@@ -200,6 +200,11 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
             let area = height * width;
             each(out, |i| s.floats(0)[i / area] / area as f64);
         }
+        Op::ChannelMax => {
+            let area = s.nodes[0].shape.len() / s.node.shape.len().max(1);
+            let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
+            each(out, |i| s.floats(0)[i * area..(i + 1) * area].iter().map(|v| v.abs()).fold(0.0, larger));
+        }
         Op::Reshape(_) => out.copy_from_slice(s.floats(0)),
         Op::Scale(factor) => each(out, |i| factor * s.floats(0)[i]),
         Op::Sqrt { epsilon } => each(out, |i| (s.floats(0)[i] + epsilon).sqrt()),

@@ -126,6 +126,8 @@ pub enum Op {
         /// W.
         width: usize,
     },
+    /// (x rows CxHxW) to rows C: max |x| over positions, NaN if one is. 0 exactly when a channel is all zero: a dead node.
+    ChannelMax,
     /// (x): the same elements in C, H, W order under another shape.
     Reshape(Shape),
     /// (x): factor · x.
@@ -230,6 +232,7 @@ impl Op {
             Op::MaxPoolGrad { .. } => "max-pool-grad",
             Op::GlobalAvgPool => "global-avg-pool",
             Op::GlobalAvgPoolGrad { .. } => "global-avg-pool-grad",
+            Op::ChannelMax => "channel-max",
             Op::Reshape(_) => "reshape",
             Op::Scale(_) => "scale",
             Op::Sqrt { .. } => "sqrt",
@@ -288,6 +291,7 @@ impl Op {
             | Op::ReluGrad
             | Op::GlobalAvgPool
             | Op::GlobalAvgPoolGrad { .. }
+            | Op::ChannelMax
             | Op::Reshape(_)
             | Op::Sqrt { .. }
             | Op::Binary(_)
@@ -410,7 +414,7 @@ impl Op {
                 }
                 Ok((check.shape(0), Extent::Rows))
             }
-            Op::GlobalAvgPool => {
+            Op::GlobalAvgPool | Op::ChannelMax => {
                 check.count(1..=1)?;
                 let [c, _, _] = check.image(0)?;
                 Ok((Shape::from([c]), Extent::Rows))

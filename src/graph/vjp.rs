@@ -139,6 +139,7 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         | (Op::ReluGrad, _)
         | (Op::MaxPoolGrad { .. }, _)
         | (Op::GlobalAvgPoolGrad { .. }, _)
+        | (Op::ChannelMax, _)
         | (Op::CrossEntropyGrad, _)
         | (Op::SoftmaxKlGrad, _)
         | (Op::MeanAbsGrad, _)
