@@ -390,25 +390,23 @@ impl Op {
             }
             Op::Relu | Op::Scale(_) | Op::Sqrt { .. } => {
                 check.count(1..=1)?;
+                check.floats(0)?;
                 Ok((check.shape(0), inputs[0].extent))
             }
             Op::ReluGrad | Op::Binary(_) => {
                 check.count(2..=2)?;
+                check.floats(0)?;
                 check.alike(&[0, 1])?;
                 Ok((check.shape(0), inputs[0].extent))
             }
             Op::MaxPool { size, window } => {
                 check.count(1..=1)?;
-                let [c, h, w] = check.image(0)?;
-                if window.pad >= *size {
-                    return Err(mismatch(format!("padding below the window's {size}"), window.pad.to_string()));
-                }
-                Ok((Shape::from([c, fits(h, *size, *window)?, fits(w, *size, *window)?]), Extent::Rows))
+                Ok((check.pooled(0, *size, *window)?, Extent::Rows))
             }
             Op::MaxPoolGrad { size, window } => {
                 check.count(2..=2)?;
-                let [c, h, w] = check.image(0)?;
-                let want = Shape::from([c, fits(h, *size, *window)?, fits(w, *size, *window)?]);
+                let want = check.pooled(0, *size, *window)?;
+                check.image(1)?;
                 if inputs[1].shape != want {
                     return Err(mismatch(format!("a gradient of {want}"), inputs[1].shape.to_string()));
                 }
@@ -426,6 +424,7 @@ impl Op {
             }
             Op::Reshape(shape) => {
                 check.count(1..=1)?;
+                check.floats(0)?;
                 if shape.checked_len() != inputs[0].shape.checked_len() {
                     return Err(mismatch(format!("{} elements", inputs[0].shape.len()), format!("{shape}")));
                 }
@@ -570,6 +569,19 @@ impl Check<'_> {
             return Ok(());
         }
         Err(mismatch(format!("{} floats as input {i}", extent.name()), format!("{} {}", node.extent.name(), node.name)))
+    }
+
+    fn floats(&self, i: usize) -> Result<(), Mismatch> {
+        self.extent(i, self.inputs[i].extent)
+    }
+
+    /// Shape of a max-pool of input `i`. The padding stays below the window's side, so that no window lies in it whole.
+    fn pooled(&self, i: usize, size: usize, window: Window) -> Result<Shape, Mismatch> {
+        let [c, h, w] = self.image(i)?;
+        if window.pad >= size {
+            return Err(mismatch(format!("padding below the window's {size}"), window.pad.to_string()));
+        }
+        Ok(Shape::from([c, fits(h, size, window)?, fits(w, size, window)?]))
     }
 
     fn dims<const N: usize>(&self, i: usize, extent: Extent, what: &str) -> Result<[usize; N], Mismatch> {
