@@ -176,6 +176,49 @@ fn an_entry_that_lacks_an_input_names_it() -> Result<(), GraphError> {
 }
 
 #[test]
+fn a_front_and_a_tail_with_a_handover_are_bit_equal_to_the_whole_net() -> Result<(), GraphError> {
+    for wanted in [false, true] {
+        let (mut g, x, all) = chain(6)?;
+        let tail_in = g.input("tail_in", [4]);
+        let mut y = tail_in;
+        for i in 3..6 {
+            let named = |what: &str| g.parameter_named(&format!("{i}.{what}")).expect("declared");
+            let (w, b) = (named("weight"), named("bias"));
+            y = g.linear(&format!("tail {i}"), y, w, b)?;
+            y = g.push(&format!("tail {i}.relu"), Op::Relu, &[y])?;
+        }
+        let (want, updates): (&[NodeId], _) = (if wanted { &all[2..3] } else { &[] }, [(tail_in, all[2])]);
+        let entries = [
+            entry!("whole", &[x], &all[5..], 5),
+            entry!("front", &[x], want, 5, &updates),
+            entry!("tail", &[tail_in], &[y], 5),
+        ];
+        let mut program = load(&g, &entries);
+        let how = program.artifact().entries()[1].updates[0].2;
+        assert_eq!(how, if wanted { Handover::Copy } else { Handover::Swap });
+        for rows in [5, 2, 4] {
+            floats(program.as_mut(), x, &wave(4 * rows));
+            for e in 0..3 {
+                program.run(EntryId(e), rows).unwrap();
+            }
+            let (whole, tail) = (read(program.as_mut(), all[5], rows), read(program.as_mut(), y, rows));
+            assert_eq!(whole, tail, "{rows} rows");
+            // a tail does not use up what it is given
+            program.run(EntryId(2), rows).unwrap();
+            assert_eq!(whole, read(program.as_mut(), y, rows));
+            if wanted {
+                assert_eq!(read(program.as_mut(), all[2], rows).len(), 4 * rows);
+            } else {
+                let mut out = vec![0.0; 4];
+                let error = program.read(all[2], TensorMut::F64(&mut out)).unwrap_err();
+                assert!(matches!(error, BackendError::Transfer { .. }), "a value handed over is gone: {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_computed_node_is_given_to_a_later_entry_without_a_copy() -> Result<(), GraphError> {
     let (g, x, all) = chain(4)?;
     let entries = [
@@ -223,6 +266,74 @@ fn updated_weights_are_seen_by_the_next_run() -> Result<(), GraphError> {
             }
         }
     }
+    Ok(())
+}
+
+/// All updates of an entry take the values from before any of them.
+#[test]
+fn updates_happen_at_once_in_whatever_order_they_are_listed() -> Result<(), GraphError> {
+    let mut g = Graph::new();
+    let (a, b, c) = (g.state("a", [1]), g.state("b", [1]), g.state("c", [1]));
+    let more = g.scale("more", a, 2.0)?;
+    for updates in [[(c, b), (b, a), (a, more)], [(a, more), (b, a), (c, b)], [(b, a), (a, more), (c, b)]] {
+        let mut program = load(&g, &[entry!("shift", &[], &[], 1, &updates)]);
+        for (id, v) in [(a, 5.0), (b, 3.0), (c, 1.0)] {
+            floats(program.as_mut(), id, &[v]);
+        }
+        program.run(EntryId(0), 1).unwrap();
+        let now: Vec<f64> = [a, b, c].iter().flat_map(|&id| read(program.as_mut(), id, 1)).collect();
+        assert_eq!(now, [10.0, 5.0, 3.0], "{updates:?}");
+    }
+    let updates = [(a, b), (b, a)];
+    let error = plan(&g, &[entry!("e", &[], &[], 1, &updates)]).unwrap_err();
+    assert!(error.to_string().contains("in a circle"), "{error}");
+    Ok(())
+}
+
+/// The value holds more rows than the run that hands it over.
+#[test]
+fn an_update_takes_the_rows_of_its_run() -> Result<(), GraphError> {
+    let (mut g, x, all) = chain(2)?;
+    let small = g.input("small", [4]);
+    let out = g.push("out", Op::Relu, &[small])?;
+    let updates = [(small, all[0])];
+    let entries = [
+        entry!("large", &[x], &all[..1], 8),
+        entry!("small", &all[..1], &[], 2, &updates),
+        entry!("use", &[small], &[out], 2),
+    ];
+    let mut program = load(&g, &entries);
+    floats(program.as_mut(), x, &wave(32));
+    program.run(EntryId(0), 8).unwrap();
+    program.run(EntryId(1), 2).unwrap();
+    program.run(EntryId(2), 2).unwrap();
+    assert_eq!(read(program.as_mut(), out, 2), read(program.as_mut(), all[0], 2));
+    program.run(EntryId(1), 1).unwrap();
+    assert!(program.run(EntryId(2), 2).is_err(), "one row was handed over");
+    Ok(())
+}
+
+/// Entries of 2, 3 and 5 rows hand values to two inputs in turn: every slot that takes part must hold the most of them.
+#[test]
+fn slots_that_change_places_through_others_are_all_of_one_size() -> Result<(), GraphError> {
+    let mut g = Graph::new();
+    let (x, a, b) = (g.input("x", [2]), g.input("a", [2]), g.input("b", [2]));
+    let (u, v) = (g.scale("u", x, 2.0)?, g.scale("v", x, 3.0)?);
+    let (first, second, third) = ([(a, u)], [(b, u)], [(b, v)]);
+    let entries = [
+        entry!("two", &[x], &[], 2, &first),
+        entry!("three", &[x], &[], 3, &second),
+        entry!("five", &[x], &[], 5, &third),
+    ];
+    let mut program = load(&g, &entries);
+    floats(program.as_mut(), x, &wave(10));
+    for _ in 0..3 {
+        for (e, rows) in [(0, 2), (1, 3), (2, 5), (0, 1), (2, 5), (1, 3)] {
+            program.run(EntryId(e), rows).unwrap();
+        }
+    }
+    let now = read(program.as_mut(), b, 3);
+    assert_eq!(now, wave(6).iter().map(|v| 2.0 * v).collect::<Vec<_>>());
     Ok(())
 }
 

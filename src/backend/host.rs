@@ -335,7 +335,7 @@ impl<E: Engine> Program for HostProgram<E> {
             self.step(id, rows)?;
         }
         for (to, from, how) in updates {
-            self.update(to, from, how)?;
+            self.update(to, from, how, rows)?;
         }
         Ok(())
     }
@@ -366,7 +366,7 @@ impl<E: Engine> Program for HostProgram<E> {
 }
 
 impl<E: Engine> HostProgram<E> {
-    fn update(&mut self, to: NodeId, from: NodeId, how: Handover) -> Result<(), BackendError> {
+    fn update(&mut self, to: NodeId, from: NodeId, how: Handover, rows: usize) -> Result<(), BackendError> {
         let (Some(a), Some(b)) = (self.slot_of[to.index()], self.slot_of[from.index()]) else {
             let node = self.artifact.graph().node(to).name.clone();
             return Err(BackendError::Inconsistent { node, reason: "an update without slots".into() });
@@ -374,10 +374,13 @@ impl<E: Engine> HostProgram<E> {
         match how {
             Handover::Swap => {
                 self.slots.swap(a, b);
-                self.rows.swap(a, b);
+                self.rows[a] = self.rows[b];
+                // the destination's old content is not the value
+                self.rows[b] = 0;
             }
             Handover::Copy => {
-                let rows = self.rows[b];
+                // a value that was given may hold more rows than this run has, and than the destination has room for
+                let rows = self.rows[b].min(rows);
                 let elements = rows * self.artifact.graph().node(from).shape.len();
                 let source = std::mem::replace(&mut self.slots[b], Storage::Indices(Vec::new()));
                 match (&mut self.slots[a], &source) {

@@ -18,8 +18,9 @@ pub struct Entry<'a> {
     pub given: &'a [NodeId],
     /// Nodes to compute and keep readable.
     pub want: &'a [NodeId],
-    /// (destination, value): after the steps, `destination` (an input, parameter or state) holds `value`. A value that
-    /// nothing else reads later is handed over without a copy, and is then no longer readable itself.
+    /// (destination, value): after the steps, `destination` (an input, parameter or state) holds `value`. All happen at
+    /// once: a value that is itself a destination is taken as it was. A value that nothing else reads later is handed
+    /// over without a copy, and is then no longer readable itself.
     pub updates: &'a [(NodeId, NodeId)],
     /// Most rows of a run.
     pub capacity: usize,
@@ -201,6 +202,25 @@ fn settle_updates(artifact: &mut Artifact) -> Result<(), GraphError> {
             let reason = format!("\"{}\" is updated twice", artifact.graph.node(pair[0]).name);
             return Err(GraphError::Entry { entry: entry.name.into(), reason });
         }
+        order_updates(&artifact.graph, entry)?;
+    }
+    Ok(())
+}
+
+/// Puts each update behind those that take its destination's value, so that one after the other is all at once.
+fn order_updates(graph: &Graph, entry: &mut PlannedEntry) -> Result<(), GraphError> {
+    let mut waiting = std::mem::take(&mut entry.updates);
+    while !waiting.is_empty() {
+        let free = |&(to, from, _): &(NodeId, NodeId, Handover)| {
+            waiting.iter().all(|&(other, value, _)| value != to || (other, value) == (to, from))
+        };
+        let Some(next) = waiting.iter().position(free) else {
+            let names: Vec<&str> = waiting.iter().map(|u| graph.node(u.0).name.as_str()).collect();
+            let reason =
+                format!("its updates of {} go in a circle; pass one through a computed node", names.join(", "));
+            return Err(GraphError::Entry { entry: entry.name.into(), reason });
+        };
+        entry.updates.push(waiting.remove(next));
     }
     Ok(())
 }
@@ -225,15 +245,12 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
             capacity[id.index()] = capacity[id.index()].max(entry.capacity);
         }
     }
-    // swapped slots must be of one size
-    for entry in &artifact.entries {
-        for &(to, from, how) in &entry.updates {
-            if how == Handover::Swap {
-                let both = capacity[to.index()].max(capacity[from.index()]);
-                capacity[to.index()] = both;
-                capacity[from.index()] = both;
-            }
-        }
+    // swapped slots must be of one size, also those that swap through a third; capacities only grow, so this ends
+    let swaps = || artifact.entries.iter().flat_map(|e| &e.updates).filter(|u| u.2 == Handover::Swap);
+    while let Some(&(to, from, _)) = swaps().find(|u| capacity[u.0.index()] != capacity[u.1.index()]) {
+        let both = capacity[to.index()].max(capacity[from.index()]);
+        capacity[to.index()] = both;
+        capacity[from.index()] = both;
     }
     let mut order: Vec<NodeId> =
         artifact.graph.iter().map(|(id, _)| id).filter(|id| capacity[id.index()] > 0).collect();
