@@ -391,6 +391,54 @@ fn what_nobody_wrote_cannot_be_read() -> Result<(), GraphError> {
 }
 
 #[test]
+fn a_list_that_points_outside_is_an_error_and_leaves_no_result_behind() -> Result<(), GraphError> {
+    let mut g = Graph::new();
+    let z = g.input("z", [3, 2, 2]);
+    let (image, set, keep) = (g.index_input("image"), g.index_input("set"), g.whole_input("keep", [2, 3]));
+    let out = g.push("do", Op::Intervene, &[z, image, set, keep])?;
+    let logits = g.push("logits", Op::GlobalAvgPool, &[out])?;
+    let label = g.index_input("label");
+    let ce = g.push("ce", Op::CrossEntropy, &[logits, label])?;
+    let mut program = load(&g, &[entry!("e", &[z, image, set, keep, label], &[out, ce], 6)]);
+    let program = program.as_mut();
+    floats(program, z, &wave(24));
+    floats(program, keep, &[1.0; 6]);
+    let good: [&[u32]; 3] = [&[1, 0, 1], &[0, 1, 1], &[2, 0, 1]];
+    for (bad, list, at, count, node) in
+        [(0, [1, 2, 0], 1, 2, "do"), (1, [0, 0, 7], 2, 2, "do"), (2, [3, 0, 0], 0, 3, "ce")]
+    {
+        for (i, id) in [image, set, label].into_iter().enumerate() {
+            write(program, id, &Data::Indices(good[i].to_vec()));
+        }
+        program.run(EntryId(0), 3).unwrap();
+        write(program, [image, set, label][bad], &Data::Indices(list.to_vec()));
+        let error = program.run(EntryId(0), 3).unwrap_err();
+        let want = BackendError::RowIndex { node: node.into(), row: at, index: list[at], count };
+        assert_eq!(error, want);
+        let mut one = vec![0.0; 1];
+        assert!(program.read(ce, TensorMut::F64(&mut one)).is_err(), "a failed run has no results");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_code_that_is_both_gathered_and_used_by_row_needs_a_row_for_each() -> Result<(), GraphError> {
+    let mut g = Graph::new();
+    let z = g.input("z", [3, 2, 2]);
+    let (image, set, keep) = (g.index_input("image"), g.index_input("set"), g.whole_input("keep", [1, 3]));
+    let out = g.push("do", Op::Intervene, &[z, image, set, keep])?;
+    let change = g.sub("change", out, z)?;
+    let mut program = load(&g, &[entry!("e", &[z, image, set, keep], &[change], 6)]);
+    floats(program.as_mut(), z, &wave(24));
+    floats(program.as_mut(), keep, &[1.0; 3]);
+    write(program.as_mut(), image, &Data::Indices(vec![0; 3]));
+    write(program.as_mut(), set, &Data::Indices(vec![0; 3]));
+    let error = program.run(EntryId(0), 3).unwrap_err();
+    assert_eq!(error.to_string(), "entry \"e\": 3 rows asked for, but \"z\" holds 2");
+    Ok(())
+}
+
+#[test]
 fn a_missing_or_misshapen_weight_is_named() -> Result<(), GraphError> {
     let (g, x, all) = chain(1)?;
     let artifact = plan(&g, &[entry!("e", &[x], &all, 1)])?;

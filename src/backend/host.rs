@@ -314,25 +314,32 @@ impl<E: Engine> Program for HostProgram<E> {
         if rows == 0 || rows > planned.capacity {
             return Err(fail(format!("it takes 1 to {}", planned.capacity)));
         }
-        let gathered = |id: NodeId| {
-            planned.steps.iter().any(|&s| {
-                let node = self.artifact.graph().node(s);
-                node.inputs.iter().enumerate().any(|(i, &input)| input == id && gathers(&node.op, i))
-            })
+        // a node that is only gathered from need not have the run's rows
+        let by_row = |id: NodeId| {
+            let readers = planned.steps.iter().map(|&s| self.artifact.graph().node(s));
+            let uses = readers.flat_map(|n| n.inputs.iter().enumerate().map(|(i, &input)| (input, gathers(&n.op, i))));
+            let gathered: Vec<bool> = uses.filter(|u| u.0 == id).map(|u| u.1).collect();
+            gathered.is_empty() || gathered.contains(&false)
         };
         for &id in &planned.given {
             let node = self.artifact.graph().node(id);
             let held = self.slot_of[id.index()].map_or(0, |s| self.rows[s]);
-            let needed = if node.extent == Extent::Rows && !gathered(id) { rows } else { 1 };
+            let needed = if node.extent == Extent::Rows && by_row(id) { rows } else { 1 };
             if held < needed {
                 return Err(fail(format!("\"{}\" holds {held}", node.name)));
             }
         }
-        // moved out so that `step` may borrow the program; put back below
+        // copied so that `step` may borrow the program
         let steps = planned.steps.clone();
         let updates = planned.updates.clone();
-        for id in steps {
-            self.step(id, rows)?;
+        for &id in &steps {
+            if let Err(error) = self.step(id, rows) {
+                // what is half done or left from the run before must not be read as this run's
+                for slot in steps.iter().filter_map(|s| self.slot_of[s.index()]) {
+                    self.rows[slot] = 0;
+                }
+                return Err(error);
+            }
         }
         for (to, from, how) in updates {
             self.update(to, from, how, rows)?;
