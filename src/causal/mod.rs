@@ -2,6 +2,7 @@
 //!
 //! Everything here is host mathematics in f64 on logits that a device computed in f32; nothing knows a device.
 //!
+//! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -9,6 +10,7 @@
 //! statistic swallows: it is counted and the statistic is null.
 
 pub mod effect;
+pub mod intervention;
 
 use thiserror::Error;
 
