@@ -5,11 +5,13 @@
 //! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
 //! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
+//! - [`claims`]: the verdict on the paper's claims (a) and (b), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
 //! Networks", ICIP 2019. Sign: an effect is do minus idle. An image whose logits are not numbers gives NaN, which no
 //! statistic swallows: it is counted and the statistic is null.
 
+pub mod claims;
 pub mod effect;
 pub mod intervention;
 pub mod statistics;
