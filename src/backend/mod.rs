@@ -1,6 +1,7 @@
 //! Devices: a backend loads a planned graph and returns a program; what happens inside (layout, packing, memory,
 //! fusion, threads) is its own business. Shapes at this boundary are logical (N, C, H, W).
 
+pub mod cpu;
 mod host;
 pub mod reference;
 
