@@ -1,4 +1,7 @@
 //! `intervene`: which concept inside a trained vision network causes which answer.
 
+pub mod atomic;
+pub mod data;
+pub mod digest;
 pub mod random;
 pub mod tensor;
