@@ -5,3 +5,4 @@ pub mod data;
 pub mod digest;
 pub mod random;
 pub mod tensor;
+pub mod weights;
