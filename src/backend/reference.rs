@@ -73,10 +73,12 @@ fn cell(p: usize, k: usize, n: usize, window: Window) -> Option<usize> {
     (p * window.stride + k).checked_sub(window.pad).filter(|&i| i < n)
 }
 
+/// Channels, height, width; a row of any other rank is its leading dimension as channels of one column.
 fn dims3(node: &Node) -> [usize; 3] {
     match *node.shape.dims() {
         [c, h, w] => [c, h, w],
-        _ => [node.shape.len(), 1, 1],
+        [c, ref rest @ ..] => [c, rest.iter().product(), 1],
+        [] => [1, 1, 1],
     }
 }
 
@@ -333,7 +335,10 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
             each(out, |i| {
                 let (low, high) = ((x0[i] - eps).max(0.0), (x0[i] + eps).min(1.0));
                 let moved = x[i] + step * sign(g[i]);
-                if moved < low {
+                // `max` and `min` drop a NaN
+                if (x0[i] + eps).is_nan() {
+                    f64::NAN
+                } else if moved < low {
                     low
                 } else if moved > high {
                     high
