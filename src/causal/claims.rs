@@ -592,18 +592,4 @@ mod tests {
         assert!(judge(&condition(&clean, &clean, &confidence), &Bootstrap::new(3, 3, 0).unwrap(), 0.95).is_err());
         assert!(judge(&condition(&clean, &clean, &confidence), &boot(), 1.0).is_err());
     }
-
-    /// `cargo test --lib -- --ignored --nocapture the_time_of`
-    #[test]
-    #[ignore = "a timing, not a test"]
-    fn the_time_of_a_judgement_of_10000_images_and_16_nodes() {
-        let s = Stream::new(1, "test");
-        let draw = |k: u64| (0..10_000).map(|i| f64::from(s.uniform(k, i))).collect::<Vec<f64>>();
-        let clean: Vec<Vec<f64>> = (0..16).map(draw).collect();
-        let confidence = draw(99);
-        let boot = Bootstrap::new(10_000, 2000, 0).unwrap();
-        let start = std::time::Instant::now();
-        judge(&condition(&clean, &clean, &confidence), &boot, 0.95).unwrap();
-        println!("{:.2?} on {} threads", start.elapsed(), rayon::current_num_threads());
-    }
 }

@@ -7,8 +7,9 @@
 
 use std::fmt;
 
-use super::{CausalError, nearest_name, same_length};
+use super::{CausalError, same_length};
 use crate::random::Stream;
+use crate::text::closest;
 
 /// A set of nodes: channels of a code with 1 to 64 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +90,7 @@ impl NodeSet {
             let (Some(lo), Some(hi)) = (lo, hi) else {
                 let examples = ["all".to_owned(), format!("0-{last}"), last.to_string()];
                 let names: Vec<&str> = examples.iter().map(String::as_str).collect();
-                return Err(wrong(item, nearest_name(item.trim(), &names).to_owned()));
+                return Err(wrong(item, closest(item.trim(), &names).to_owned()));
             };
             if hi > last || lo > hi {
                 let (a, b) = (lo.min(hi).min(last), lo.max(hi).min(last));

@@ -15,6 +15,8 @@ pub mod claims;
 pub mod effect;
 pub mod intervention;
 pub mod statistics;
+pub mod study;
+pub mod sweep;
 
 use thiserror::Error;
 
@@ -90,24 +92,6 @@ fn same_length(what: &'static str, expected: usize, got: usize) -> Result<(), Ca
     if expected == got { Ok(()) } else { Err(CausalError::Length { what, expected, got }) }
 }
 
-/// The candidate at the least edit distance (case ignored), the first of several.
-fn nearest_name<'a>(text: &str, candidates: &[&'a str]) -> &'a str {
-    let distance = |name: &str| {
-        let name: Vec<char> = name.chars().collect();
-        let mut row: Vec<usize> = (0..=name.len()).collect();
-        for (i, c) in text.chars().take(64).enumerate() {
-            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-            for (j, d) in name.iter().enumerate() {
-                let replace = diagonal + usize::from(!c.eq_ignore_ascii_case(d));
-                diagonal = row[j + 1];
-                row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[name.len()]
-    };
-    candidates.iter().copied().min_by_key(|name| distance(name)).unwrap_or("")
-}
-
 /// Text forms of a closed enum: `ALL`, `name`, `Display`, `FromStr` with the nearest name in the error.
 macro_rules! named {
     ($type:ident, $what:literal, { $($variant:ident => $name:literal),+ $(,)? }) => {
@@ -136,7 +120,7 @@ macro_rules! named {
                 found.ok_or_else(|| $crate::causal::CausalError::Name {
                     what: $what,
                     text: text.to_owned(),
-                    nearest: $crate::causal::nearest_name(text.trim(), &[$($name),+]).to_owned(),
+                    nearest: $crate::text::closest(text.trim(), &[$($name),+]).to_owned(),
                 })
             }
         }

@@ -532,24 +532,4 @@ mod tests {
             }
         }
     }
-
-    /// `cargo test --lib -- --ignored --nocapture the_time_of`
-    #[test]
-    #[ignore = "a timing, not a test"]
-    fn the_time_of_2000_resamples_of_10000_images_and_200_columns() {
-        let column: Vec<f64> = (0..10_000).map(|i| f64::from(i).sin()).collect();
-        let views = vec![column.as_slice(); 200];
-        for threads in [1, 2] {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                let start = std::time::Instant::now();
-                let boot = Bootstrap::new(10_000, 2000, 0).unwrap();
-                let drawn = start.elapsed();
-                boot.means(&views).unwrap();
-                let means = start.elapsed() - drawn;
-                SignFlip::new(10_000, 2000, 0).unwrap().p_values(&views).unwrap();
-                let flips = start.elapsed() - drawn - means;
-                println!("{threads} threads: draw {drawn:.2?}, means {means:.2?}, sign flips {flips:.2?}");
-            });
-        }
-    }
 }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use self::names::{Repair, nearest};
+use self::names::Repair;
 use self::safetensors::{Bytes, Elements, TensorFile};
 use crate::atomic::WriteError;
 use crate::digest::hex;
 use crate::tensor::{Shape, Tensor};
+use crate::text::nearest;
 
 /// What can be wrong with weights: each names the file, the tensor, the numbers and the next step.
 #[derive(Debug, thiserror::Error)]

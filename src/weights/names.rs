@@ -1,61 +1,10 @@
-//! Names of tensors: the repairs that published files need before their keys are torchvision's, and the nearest name
-//! to a mistyped one (also for taps, nodes and classes). Called by `weights` and by whoever reports an unknown name.
+//! Names of tensors: the repairs that published files need before their keys are torchvision's, called by
+//! `weights` before its keys are judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::WeightsError;
-
-/// Names longer than this are not compared: a hostile file's could be megabytes long.
-const COMPARED_LEN_MAX: usize = 256;
-
-/// Levenshtein distance between `a` and `b` in characters, or `None` where it exceeds `most`.
-///
-/// Stops as soon as a row is above `most`, so many far names cost little.
-pub fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    let a: Vec<char> = a.chars().collect();
-    let b: Vec<char> = b.chars().collect();
-    if a.len().abs_diff(b.len()) > most {
-        return None;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        let mut smallest = row[0];
-        for (j, cb) in b.iter().enumerate() {
-            let value = (diagonal + usize::from(ca != cb)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = value;
-            smallest = smallest.min(value);
-        }
-        if smallest > most {
-            return None;
-        }
-    }
-    row.last().copied().filter(|&d| d <= most)
-}
-
-/// The candidate most like `name`, the first in order of the alphabet among equals. `None` when even the best differs
-/// in more than half of `name`: such a hint would mislead.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > COMPARED_LEN_MAX {
-        return None;
-    }
-    let mut best: Option<(usize, &str)> = None;
-    for candidate in candidates {
-        let most = best.map_or(name.chars().count().div_ceil(2), |(d, _)| d);
-        if candidate.len() > COMPARED_LEN_MAX {
-            continue;
-        }
-        if let Some(d) = distance(name, candidate, most)
-            && best.is_none_or(|b| (d, candidate) < b)
-        {
-            best = Some((d, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
-}
 
 /// One of the known differences between published keys and torchvision's, in the order in which they are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,32 +114,6 @@ fn apply(rule: Rule, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances_are_levenshteins() {
-        for (a, b, d) in [("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0), ("ab", "ba", 2), ("é", "e", 1)]
-        {
-            assert_eq!(distance(a, b, 10), Some(d), "{a} {b}");
-            assert_eq!(distance(b, a, d), Some(d), "{a} {b}");
-            if d > 0 {
-                assert_eq!(distance(a, b, d - 1), None, "{a} {b}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_nearest_name_is_close_and_independent_of_order() {
-        let names = ["features.0.weight", "features.2.weight", "classifier.0.weight", "features.0.bias"];
-        assert_eq!(nearest("feature.0.weight", names), Some("features.0.weight"));
-        assert_eq!(nearest("features.1.weight", names), Some("features.0.weight"));
-        let mut reversed = names;
-        reversed.reverse();
-        assert_eq!(nearest("features.1.weight", reversed), Some("features.0.weight"));
-        assert_eq!(nearest("xyz", names), None);
-        assert_eq!(nearest("", names), None);
-        assert_eq!(nearest(&"x".repeat(1 << 20), names), None);
-        assert_eq!(nearest("a", []), None);
-    }
 
     fn repaired(names: &[&str], expected: &[&str]) -> Vec<(String, String)> {
         let repairs = repair("f", names.iter().copied(), &|n| expected.contains(&n)).unwrap();

@@ -50,6 +50,15 @@ impl Isa {
         [Level::Avx512, Level::Avx2, Level::Portable].into_iter().filter_map(Isa::new).collect()
     }
 
+    /// `avx512`, `avx2` or `portable`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Avx512 => "avx512",
+            Level::Avx2 => "avx2",
+            Level::Portable => "portable",
+        }
+    }
+
     /// What was detected.
     pub fn level(self) -> Level {
         self.0

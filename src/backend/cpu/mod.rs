@@ -11,6 +11,10 @@ pub mod isa;
 pub mod packed;
 pub mod pointwise;
 pub mod pool;
+mod program;
+mod rows;
 mod scratch;
 mod tile;
 mod vector;
+
+pub use program::Cpu;
