@@ -152,7 +152,9 @@ fn a_planted_nan_shows_wherever_its_element_reaches_and_in_no_other_row() {
                         case.name,
                         backend.name()
                     );
-                    if independent && !reached[i / row * row..][..row].contains(&true) {
+                    // A weight belongs to every row; where it meets padding only, 0 * NaN may show, as in PyTorch.
+                    let of_a_row = subject.graph.node(*id).extent == Extent::Rows;
+                    if independent && of_a_row && !reached[i / row * row..][..row].contains(&true) {
                         assert!(!nan[i].is_nan(), "{}: a NaN in \"{name}\" spills into row {}", case.name, i / row);
                     }
                 }

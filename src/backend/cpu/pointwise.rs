@@ -155,7 +155,9 @@ pub fn sign_step(isa: Isa, x: &[f32], g: &[f32], x0: &[f32], a: f32, eps: f32, o
                 let high = if high > 1.0 { 1.0 } else { high };
                 let moved = x + a * sign;
                 let moved = if moved < low { low } else { moved };
-                *out = if moved > high { high } else { moved };
+                let moved = if moved > high { high } else { moved };
+                // A NaN bound clips nothing; the differences carry it over (0 wherever x0 and eps are finite).
+                *out = moved + ((x0 - x0) + (eps - eps));
             }
         });
     });

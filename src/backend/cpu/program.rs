@@ -69,11 +69,18 @@ struct Simd {
     packed: HashMap<(NodeId, Order), Pack>,
 }
 
+/// Channels, height, width; other ranks are channels x 1 x the rest.
 fn dims3(shape: &Shape) -> [usize; 3] {
     match *shape.dims() {
         [c, h, w] => [c, h, w],
-        _ => [shape.len(), 1, 1],
+        [c, ref rest @ ..] => [c, 1, rest.iter().product()],
+        [] => [1, 1, 1],
     }
+}
+
+/// Rows with positions behind their channels lie channels-last.
+fn is_map(node: &Node, shape: &Shape) -> bool {
+    node.extent == Extent::Rows && shape.rank() > 1
 }
 
 fn map(shape: &Shape) -> Map {
@@ -141,23 +148,19 @@ impl Engine for Simd {
     type Float = f32;
 
     fn store(&self, node: &Node, rows: usize, logical: &[f32], physical: &mut [f32]) {
-        match (node.extent, node.shape.rank()) {
-            (Extent::Rows, 3) => {
-                let [c, h, w] = dims3(&node.shape);
-                pointwise::nchw_to_nhwc(rows, c, h * w, logical, physical);
-            }
-            _ => physical.copy_from_slice(logical),
+        if !is_map(node, &node.shape) {
+            return physical.copy_from_slice(logical);
         }
+        let [c, h, w] = dims3(&node.shape);
+        pointwise::nchw_to_nhwc(rows, c, h * w, logical, physical);
     }
 
     fn fetch(&self, node: &Node, rows: usize, physical: &[f32], logical: &mut [f32]) {
-        match (node.extent, node.shape.rank()) {
-            (Extent::Rows, 3) => {
-                let [c, h, w] = dims3(&node.shape);
-                pointwise::nhwc_to_nchw(rows, c, h * w, physical, logical);
-            }
-            _ => logical.copy_from_slice(physical),
+        if !is_map(node, &node.shape) {
+            return logical.copy_from_slice(physical);
         }
+        let [c, h, w] = dims3(&node.shape);
+        pointwise::nhwc_to_nchw(rows, c, h * w, physical, logical);
     }
 
     fn parameter_changed(&mut self, node: NodeId) {
@@ -240,8 +243,19 @@ impl Engine for Simd {
                     Binary::Div => pointwise::div(isa, a, b, out),
                 }
             }
-            Op::ReduceRows(r) => rows::reduce_rows(s.node.shape.len(), divisor(*r, n), s.floats(0), out),
-            Op::BroadcastRows(r) => rows::broadcast_rows(divisor(*r, n), s.floats(0), out),
+            // what has no rows lies in logical order, so a sum over maps is transposed once
+            Op::ReduceRows(r) => {
+                let [c, h, w] = dims3(&s.node.shape);
+                let mut sum = vec![0.0; out.len()];
+                rows::reduce_rows(out.len(), divisor(*r, n), s.floats(0), &mut sum);
+                pointwise::nhwc_to_nchw(1, c, h * w, &sum, out);
+            }
+            Op::BroadcastRows(r) => {
+                let [c, h, w] = dims3(&s.node.shape);
+                let mut row = vec![0.0; s.node.shape.len()];
+                pointwise::nchw_to_nhwc(1, c, h * w, s.floats(0), &mut row);
+                rows::broadcast_rows(divisor(*r, n), &row, out);
+            }
             Op::CrossEntropy => {
                 let k = s.nodes[0].shape.len();
                 s.check_indices(1, k)?;
@@ -320,8 +334,7 @@ fn pool_shape(x: &Shape, size: usize, window: Window) -> PoolShape {
 /// The logical order is C, H, W; in memory maps are H, W, C, so a map that becomes a row (or the reverse) is transposed.
 fn reshape(s: &Step<'_, f32>, out: &mut [f32]) {
     let (from, to) = (&s.nodes[0].shape, &s.node.shape);
-    let is_map = |shape: &Shape| s.node.extent == Extent::Rows && shape.rank() == 3;
-    match (is_map(from), is_map(to)) {
+    match (is_map(s.node, from), is_map(s.node, to)) {
         (true, false) => {
             let [c, h, w] = dims3(from);
             pointwise::nhwc_to_nchw(s.rows, c, h * w, s.floats(0), out);
