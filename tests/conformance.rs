@@ -6,6 +6,8 @@ mod common;
 
 use common::{Case, Data, Kinks, OPS, ROWS, ROWS_TRIED, Subject, Tol, cases, compare, number};
 use intervene::backend::Backend;
+use intervene::backend::cpu::Cpu;
+use intervene::backend::cpu::isa::Isa;
 use intervene::backend::reference::Reference;
 use intervene::graph::op::{Activation, Op, Window, window_positions};
 use intervene::graph::{Extent, NodeId};
@@ -13,7 +15,9 @@ use std::collections::BTreeSet;
 
 /// The backends under test. A new one is one line.
 fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(Reference)]
+    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Reference)];
+    all.extend(Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>));
+    all
 }
 
 /// Forward subjects, and with gradients where there are any.
@@ -148,7 +152,9 @@ fn a_planted_nan_shows_wherever_its_element_reaches_and_in_no_other_row() {
                         case.name,
                         backend.name()
                     );
-                    if independent && !reached[i / row * row..][..row].contains(&true) {
+                    // A weight belongs to every row; where it meets padding only, 0 * NaN may show, as in PyTorch.
+                    let of_a_row = subject.graph.node(*id).extent == Extent::Rows;
+                    if independent && of_a_row && !reached[i / row * row..][..row].contains(&true) {
                         assert!(!nan[i].is_nan(), "{}: a NaN in \"{name}\" spills into row {}", case.name, i / row);
                     }
                 }

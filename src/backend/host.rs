@@ -65,7 +65,6 @@ impl<T> Operand<'_, T> {
 
 /// One step of an entry, ready to compute.
 pub(super) struct Step<'a, T> {
-    pub id: NodeId,
     pub node: &'a Node,
     /// Nodes of the inputs, for their shapes.
     pub nodes: [&'a Node; INPUTS_MAX],
@@ -206,7 +205,6 @@ impl<E: Engine> HostProgram<E> {
         let written = if node.extent == Extent::Rows { rows } else { 1 };
         let used = written * node.shape.len();
         let mut step = Step {
-            id,
             node,
             nodes: [node; INPUTS_MAX],
             inputs: [Operand { floats: &[], indices: &[], row: 0 }; INPUTS_MAX],

@@ -1,17 +1,39 @@
 //! Devices: a backend loads a planned graph and returns a program; what happens inside (layout, packing, memory,
 //! fusion, threads) is its own business. Shapes at this boundary are logical (N, C, H, W).
 
+pub mod cpu;
 mod host;
 pub mod reference;
 
 use crate::graph::NodeId;
 use crate::graph::plan::{Artifact, EntryId};
-use crate::tensor::{Shape, TensorMut, TensorRef};
+use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 
 /// Where a program's parameters come from at load.
 pub trait Parameters {
     /// Shape and elements (logical order) of the weight of that key.
     fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])>;
+}
+
+impl Parameters for [(String, Tensor)] {
+    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+        self.iter().find(|(n, _)| n == name).map(|(_, t)| (t.shape(), t.data()))
+    }
+}
+
+impl Parameters for Vec<(String, Tensor)> {
+    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+        self.as_slice().parameter(name)
+    }
+}
+
+/// Several sources, asked in order: a host's weights, an autoencoder's, a model's constants.
+pub struct Layered<'a>(pub &'a [&'a dyn Parameters]);
+
+impl Parameters for Layered<'_> {
+    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+        self.0.iter().find_map(|source| source.parameter(name))
+    }
 }
 
 /// A device kind.

@@ -11,7 +11,7 @@ use crate::graph::op::{Op, Window, window_positions};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
-use crate::text::nearest;
+use crate::text::closest;
 
 /// What turns logits into probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Model {
             "fashion" => Ok(small::fashion()),
             _ => Err(ModelError::Arch {
                 asked: name.into(),
-                nearest: nearest(name, ARCHITECTURES).unwrap_or_default(),
+                nearest: closest(name, &ARCHITECTURES).into(),
                 known: ARCHITECTURES.join(", "),
             }),
         }
@@ -233,13 +233,13 @@ impl Model {
             arch: self.arch,
             asked: text.into(),
             last: taps.len(),
-            nearest: nearest(text, taps.iter().map(|t| t.name.as_str())).unwrap_or_default(),
+            nearest: closest(text, &taps.iter().map(|t| t.name.as_str()).collect::<Vec<_>>()).into(),
         })
     }
 
     /// Adds the normalisation (pixels in [0, 1] to network input). It is part of the model, so that attacks and masks
     /// live in pixel space. Its two constants are the parameters `input.scale` and `input.shift`
-    /// ([`Model::constant`] has their values).
+    /// ([`Model::constants`] has their values).
     ///
     /// # Errors
     /// [`GraphError`] when `x` has another shape.
@@ -250,15 +250,15 @@ impl Model {
         graph.push("input.normalised", Op::Affine, &[x, scale, shift])
     }
 
-    /// Values of the normalisation's constants by key.
-    pub fn constant(&self, key: &str) -> Option<Tensor> {
-        let pairs = self.mean.iter().zip(&self.std);
-        let data: Vec<f32> = match key {
-            "input.scale" => pairs.map(|(_, s)| 1.0 / s).collect(),
-            "input.shift" => pairs.map(|(m, s)| (-f64::from(*m) / f64::from(*s)) as f32).collect(),
-            _ => return None,
-        };
-        Tensor::new([data.len()], data)
+    /// The normalisation's two constants: 1/std and -mean/std a channel.
+    pub fn constants(&self) -> Vec<(String, Tensor)> {
+        let channels = Shape::from([self.input[0]]);
+        let scale = |i: usize| 1.0 / self.std[i];
+        let shift = |i: usize| (-f64::from(self.mean[i]) / f64::from(self.std[i])) as f32;
+        vec![
+            ("input.scale".into(), Tensor::from_fn(channels.clone(), scale)),
+            ("input.shift".into(), Tensor::from_fn(channels, shift)),
+        ]
     }
 
     /// Adds the children of `features` from number `from` up to (not including) number `to`.

@@ -70,7 +70,13 @@ pub struct Worst {
 /// Compares element by element; the worst element, or the first that is outside of the tolerance. A NaN never passes.
 pub fn compare(got: &[f64], reference: &[f64], tol: Tol) -> Result<Worst, Worst> {
     assert_eq!(got.len(), reference.len(), "lengths");
-    let magnitude = reference.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let largest = reference.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    // A small tensor's sums can all cancel; their rounding errors are still those of k products of rms 1/3 (factors
+    // uniform in [-1, 1]), whose sum has rms sqrt(k)/3.
+    let magnitude = match tol {
+        Tol::Dot { k } => largest.max((k as f64).sqrt() / 3.0),
+        Tol::Exact | Tol::Ulp(_) | Tol::Close(_) => largest,
+    };
     let mut worst = Worst { at: 0, difference: 0.0, used: 0.0 };
     for (at, (&g, &r)) in got.iter().zip(reference).enumerate() {
         let (g, r) = if tol == Tol::Exact { (f64::from(g as f32), f64::from(r as f32)) } else { (g, r) };

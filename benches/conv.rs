@@ -1,0 +1,137 @@
+//! GFLOP/s of the convolution kernels, forward and both gradients, as a share of the FMA peak of the same process.
+//!
+//! `cargo bench --bench conv [-- FILTER]`. Best of repeats, kernels and peak measured in turn: on a shared machine the
+//! minimum time is the one figure that other processes disturb least. Weights are packed beforehand.
+
+mod problems;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use intervene::backend::cpu::conv::{self, ConvShape};
+use intervene::backend::cpu::conv_weight;
+use intervene::backend::cpu::gemm::Activation;
+use intervene::backend::cpu::isa::{Isa, Level};
+use problems::PROBLEMS;
+
+const CHAINS: usize = 24;
+const STEPS: usize = 40_000;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn chains512() -> f32 {
+    use std::arch::x86_64::*;
+    let mut acc = [_mm512_set1_ps(1.0); CHAINS];
+    let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    for _ in 0..STEPS {
+        acc.iter_mut().for_each(|a| *a = _mm512_fmadd_ps(*a, x, y));
+    }
+    acc.iter().map(|a| _mm512_reduce_add_ps(*a)).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn chains256() -> f32 {
+    use std::arch::x86_64::*;
+    let mut acc = [_mm256_set1_ps(1.0); 12];
+    let (x, y) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+    for _ in 0..2 * STEPS {
+        acc.iter_mut().for_each(|a| *a = _mm256_fmadd_ps(*a, x, y));
+    }
+    acc.iter().map(|a| _mm256_cvtss_f32(*a)).sum()
+}
+
+/// Runs independent FMA chains on one thread; returns the floating point operations done.
+fn chains(isa: Isa) -> f64 {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an Isa of this level proves the features.
+        Level::Avx512 => black_box(unsafe { chains512() }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => black_box(unsafe { chains256() }),
+        _ => {
+            let (mut acc, x, y) = ([1.0f32; 32], black_box(0.999f32), black_box(0.001f32));
+            for _ in 0..12 * STEPS {
+                acc.iter_mut().for_each(|a| *a = *a * x + y);
+            }
+            black_box(acc.iter().sum())
+        }
+    };
+    2.0 * (CHAINS * STEPS * 16) as f64
+}
+
+fn seconds(f: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    f();
+    start.elapsed().as_secs_f64()
+}
+
+struct Case {
+    shape: ConvShape,
+    rows: usize,
+    x: Vec<f32>,
+    gy: Vec<f32>,
+    w: Vec<f32>,
+}
+
+/// Best GFLOP/s of [forward, input gradient, weight gradient] and of the peak.
+fn measure(isa: Isa, case: &Case, pool: &rayon::ThreadPool) -> [f64; 4] {
+    let s = &case.shape;
+    let (mut y, mut gx, mut dw) = (case.gy.clone(), case.x.clone(), case.w.clone());
+    let (packed, back) = (conv::pack_forward(isa, s, &case.w), conv::pack_grad_input(isa, s, &case.w));
+    let flops = (s.flops() * case.rows) as f64;
+    // At least 5 repeats and about a quarter of a second of each kernel at 100 GFLOP/s.
+    let repeats = ((2.5e10 / flops) as usize).clamp(5, 200);
+    let mut best = [0.0f64; 4];
+    for _ in 0..repeats {
+        pool.install(|| {
+            let forward = seconds(|| conv::forward(s, case.rows, &case.x, &packed, None, Activation::Relu, &mut y));
+            let grad = seconds(|| conv::grad_input(s, case.rows, &case.gy, &back, &mut gx));
+            let weight = seconds(|| conv_weight::grad_weight(isa, s, case.rows, &case.x, &case.gy, &mut dw));
+            let mut done = 0.0;
+            let peak = seconds(|| done = rayon::broadcast(|_| chains(isa)).iter().sum());
+            let rates = [flops / forward, flops / grad, flops / weight, done / peak];
+            best.iter_mut().zip(rates).for_each(|(best, rate)| *best = best.max(rate / 1e9));
+        });
+    }
+    best
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let isas = if filter.is_empty() { vec![Isa::detect()] } else { Isa::available() };
+    for isa in isas {
+        println!("{:?}; GFLOP/s (share of FMA peak), best of repeats", isa.level());
+        println!(
+            "{:<20} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7}",
+            "layer", "rows", "thr", "forward", "grad x", "grad w", "peak"
+        );
+        for problem in PROBLEMS.iter().filter(|p| p.name.contains(&filter)) {
+            let (shape, rows) = (problem.shape, problem.rows);
+            let ramp = |n: usize| (0..n).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.5).collect::<Vec<f32>>();
+            let case = Case {
+                shape,
+                rows,
+                x: ramp(rows * shape.x_len()),
+                gy: ramp(rows * shape.y_len()),
+                w: ramp(shape.w_len()),
+            };
+            for threads in [1, 2] {
+                let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else { continue };
+                let [forward, grad, weight, peak] = measure(isa, &case, &pool);
+                let show = |rate: f64| format!("{rate:.0} ({:.0} %)", 100.0 * rate / peak);
+                println!(
+                    "{:<20} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7.0}",
+                    problem.name,
+                    rows,
+                    threads,
+                    show(forward),
+                    show(grad),
+                    show(weight),
+                    peak
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Linear layers, and 1x1 convolutions (a linear layer over pixels): y[r][o] = sum_i x[r][i] W[o][i] (+ bias, ReLU).
+//!
+//! x (rows, I), y (rows, O), W (O, I), all dense. Rows are the pixels of the forward micro-kernel: they are copied
+//! into panels [tile of rows][channel block][row][16], and a long sum is cut into pieces of 512 channels (64 KB of
+//! weights, which stay in L2 while all tiles of a row group use them; the sum stays one chain through `carry`).
+//! With 1-14 rows there is one tile, so the packed weights, the only large traffic, are streamed exactly once.
+//! Called by `conv.rs` and by the CPU backend's linear nodes.
+
+use super::isa::Isa;
+use super::packed::Packed;
+use super::scratch::{self, Shared, parallel, piece};
+use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
+
+/// What follows the bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    /// max(0, x); NaN stays NaN.
+    Relu,
+}
+
+/// Channels per piece of a long sum.
+const DEPTH: usize = 512;
+
+/// Packs W (O, I) for `forward`.
+pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
+    debug_assert_eq!(w.len(), o * i);
+    Packed::new(isa, 1, i, o, |o, _, c| w[o * i + c])
+}
+
+/// Packs W (O, I) for `grad_input`.
+pub fn pack_grad_input(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
+    debug_assert_eq!(w.len(), o * i);
+    Packed::new(isa, 1, o, i, |input, _, output| w[output * i + input])
+}
+
+/// y (rows, O) = x (rows, I) W^T + bias, then `act`.
+pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
+    let (depth, outputs) = (packed.channels(), packed.outputs());
+    debug_assert_eq!((packed.taps(), x.len(), y.len()), (1, rows * depth, rows * outputs));
+    if rows == 0 || outputs == 0 {
+        return;
+    }
+    let isa = packed.isa();
+    let most = isa.pixels();
+    let padded = depth.next_multiple_of(16);
+    // Row groups of 256 KB, but never under 8 tiles: weights that come from memory must serve many rows.
+    let group = (65_536 / padded.max(1)).max(8 * most);
+    let (groups, splits) =
+        divide(rows.div_ceil(group), rows.div_ceil(most), packed.blocks(), rows * depth, outputs * depth);
+    let out = Shared::new(y);
+    parallel(groups * splits, |task| {
+        let own = piece(rows, groups, task / splits);
+        let tiles = own.len().div_ceil(most);
+        scratch::with(own.len() * padded, |panel| {
+            isa.run(|| {
+                for t in 0..tiles {
+                    let tile = piece(own.len(), tiles, t);
+                    fill(&x[(own.start + tile.start) * depth..], depth, tile.len(), &mut panel[tile.start * padded..]);
+                }
+            });
+            for b in piece(packed.blocks(), splits, task % splits) {
+                let block = packed.block(b);
+                let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());
+                let stride = block.vectors * isa.lanes();
+                let mut from = 0;
+                loop {
+                    let to = depth.min(from + DEPTH);
+                    for t in 0..tiles {
+                        let tile = piece(own.len(), tiles, t);
+                        let last = to == depth;
+                        let call = Forward {
+                            x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
+                            taps: &[0],
+                            channels: to - from,
+                            panel: tile.len() * 16,
+                            w: block.w.wrapping_add(from * stride),
+                            y: out.at((own.start + tile.start) * outputs + block.first),
+                            y_stride: outputs,
+                            width: block.width,
+                            carry: from > 0,
+                            bias: if last { bias } else { std::ptr::null() },
+                            relu: last && act == Activation::Relu,
+                        };
+                        // SAFETY: the panel holds tile.len() rows of `to` channels at this offset, the block its
+                        // weights, and the task alone writes these rows of these output channels.
+                        unsafe { forward_kernel(isa, tile.len(), block.vectors)(&call) }
+                    }
+                    from = to;
+                    if from == depth {
+                        break;
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// gx (rows, I) = gy (rows, O) W.
+pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
+    forward(rows, gy, packed, None, Activation::None, gx);
+}
+
+/// dW (O, I) = sum over rows of gy[r][o] x[r][i]: one chain over the rows, whatever the threads.
+pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
+    debug_assert_eq!((x.len(), gy.len(), dw.len()), (rows * i, rows * o, o * i));
+    if rows == 0 {
+        dw.fill(0.0);
+        return;
+    }
+    let (block, most) = (isa.block(), isa.pixels());
+    let blocks = i.div_ceil(block);
+    let tiles = o.div_ceil(most);
+    // 256 rows: 128 B of x and up to 56 B of gy per row and register tile stay near L1.
+    let chunk = rows.min(256);
+    let tasks = blocks.min(4 * rayon::current_num_threads());
+    let out = Shared::new(dw);
+    parallel(tasks, |task| {
+        scratch::with(chunk * (o.next_multiple_of(16) + block), |panel| {
+            let (g, xs) = panel.split_at_mut(chunk * o.next_multiple_of(16));
+            for first in (0..rows).step_by(chunk) {
+                let n = chunk.min(rows - first);
+                for t in 0..tiles {
+                    let tile = piece(o, tiles, t);
+                    let to = &mut g[tile.start * n..];
+                    super::conv_weight::pack_pixels(isa, &gy[first * o + tile.start..], o, n, tile.len(), to);
+                }
+                for b in piece(blocks, tasks, task) {
+                    let width = block.min(i - b * block);
+                    let vectors = width.div_ceil(isa.lanes());
+                    let to = vectors * isa.lanes();
+                    super::conv_weight::pack_lanes(isa, &x[first * i + b * block..], i, n, width, to, xs);
+                    for t in 0..tiles {
+                        let tile = piece(o, tiles, t);
+                        let call = Weight {
+                            x: g[tile.start * n..].as_ptr(),
+                            x_step: tile.len(),
+                            x_row: 0,
+                            g: xs.as_ptr(),
+                            g_row: 0,
+                            rows: 1,
+                            len: n,
+                            y: out.at(tile.start * i + b * block),
+                            y_stride: i,
+                            width,
+                            carry: first > 0,
+                        };
+                        // SAFETY: both panels hold n rows, and the task alone writes these columns of dW.
+                        unsafe { weight_kernel(isa, tile.len(), vectors)(&call) }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// (groups, splits): how many row groups and ranges of output blocks make enough tasks at the least traffic. Each
+/// group streams all weights (`w` floats) and each split copies all inputs (`x` floats). Bits do not depend on it.
+pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usize) -> (usize, usize) {
+    let threads = rayon::current_num_threads();
+    let want = if threads == 1 { 1 } else { 4 * threads };
+    (1..=blocks.min(want))
+        .map(|splits| (want.div_ceil(splits).clamp(least, most.max(least)), splits))
+        // Fewer tasks than wanted cost more than any traffic.
+        .min_by_key(|&(groups, splits)| {
+            let idle = want.saturating_sub(groups * splits);
+            (idle, groups * w + splits * x)
+        })
+        .unwrap_or((least, 1))
+}
+
+/// One tile: rows of `depth` floats -> [channel block][row][16].
+#[inline(always)]
+fn fill(x: &[f32], depth: usize, rows: usize, panel: &mut [f32]) {
+    for (b, block) in panel[..rows * depth.next_multiple_of(16)].chunks_exact_mut(rows * 16).enumerate() {
+        for (r, to) in block.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            copy16(to, &x[r * depth + 16 * b..], depth - 16 * b);
+        }
+    }
+}
+
+/// Copies up to 16 floats; where `from` has 16 it copies them all in one move, as the kernel never reads past the
+/// channels and a variable length would be a call per pixel.
+#[inline(always)]
+pub(super) fn copy16(to: &mut [f32; 16], from: &[f32], channels: usize) {
+    match from.first_chunk::<16>() {
+        Some(from) => *to = *from,
+        None => to.iter_mut().zip(&from[..channels.min(from.len())]).for_each(|(to, from)| *to = *from),
+    }
+}

@@ -1,0 +1,100 @@
+//! Weights in the order in which the forward micro-kernel reads them: [output block][tap][channel][lanes of block].
+//!
+//! A block holds `isa.block()` output channels (32 with AVX-512), the last one or two vectors, zero-padded; the
+//! kernel streams a block from first to last float once per register tile. Made by `conv.rs` and `gemm.rs`.
+
+use rayon::prelude::*;
+
+use super::isa::Isa;
+use super::scratch::{Line, lines};
+
+/// Packed weights of one layer and direction (forward or input gradient), for one instruction set.
+pub struct Packed {
+    isa: Isa,
+    taps: usize,
+    channels: usize,
+    outputs: usize,
+    data: Vec<Line>,
+}
+
+/// One output block.
+pub(super) struct Block {
+    /// The block's weights.
+    pub w: *const f32,
+    /// Its vectors: 1 or 2.
+    pub vectors: usize,
+    /// Its first output channel and their number.
+    pub first: usize,
+    pub width: usize,
+}
+
+impl Packed {
+    /// Packs `weight(output, tap, channel)`.
+    pub(super) fn new(
+        isa: Isa,
+        taps: usize,
+        channels: usize,
+        outputs: usize,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
+    ) -> Packed {
+        let (block, lanes) = (isa.block(), isa.lanes());
+        let depth = taps * channels;
+        let padded = outputs.next_multiple_of(lanes);
+        let mut data = lines(depth * padded);
+        let floats: &mut [f32] = &mut bytemuck::cast_slice_mut(&mut data)[..depth * padded];
+        floats.par_chunks_mut((depth * block).max(1)).enumerate().for_each(|(b, out)| {
+            let first = b * block;
+            let width = block.min(padded - first);
+            let valid = block.min(outputs - first);
+            for (k, lane) in out.chunks_exact_mut(width).enumerate() {
+                let (tap, channel) = (k / channels, k % channels);
+                for (o, value) in lane[..valid].iter_mut().enumerate() {
+                    *value = weight(first + o, tap, channel);
+                }
+            }
+        });
+        Packed { isa, taps, channels, outputs, data }
+    }
+
+    /// The instruction set the order is made for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Kernel positions per channel.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Channels read.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Channels written.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Memory held.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.data.as_slice())
+    }
+
+    /// Output blocks.
+    pub(super) fn blocks(&self) -> usize {
+        self.outputs.div_ceil(self.isa.block())
+    }
+
+    pub(super) fn block(&self, b: usize) -> Block {
+        let first = b * self.isa.block();
+        let width = self.isa.block().min(self.outputs - first);
+        let floats: &[f32] = bytemuck::cast_slice(&self.data);
+        Block {
+            w: floats[first * self.taps * self.channels..].as_ptr(),
+            vectors: width.div_ceil(self.isa.lanes()),
+            first,
+            width,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Max-pooling and global average pooling over x (N,H,W,C), and their gradients.
+//!
+//! The maximum of a window is its first in row-major order, as in PyTorch; NaN counts as a maximum (of several NaNs
+//! the last, also as there). Padding never wins. The gradient is a gather: each cell of gx recomputes who won the
+//! windows that hold it, in row-major order of the windows; no index buffer, no atomics, any split over threads.
+//! Called by the CPU backend's pooling nodes.
+
+#![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
+
+use super::isa::Isa;
+use super::scratch::{Shared, parallel};
+
+/// Max-pooling with square windows; `pad` below `k` (PyTorch: at most k / 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolShape {
+    pub c: usize,
+    pub h: usize,
+    pub w: usize,
+    pub k: usize,
+    pub stride: usize,
+    pub pad: usize,
+}
+
+impl PoolShape {
+    /// Output rows.
+    pub fn oh(&self) -> usize {
+        (self.h + 2 * self.pad - self.k) / self.stride + 1
+    }
+
+    /// Output columns.
+    pub fn ow(&self) -> usize {
+        (self.w + 2 * self.pad - self.k) / self.stride + 1
+    }
+
+    fn is_halving(&self) -> bool {
+        (self.k, self.stride, self.pad) == (2, 2, 0)
+    }
+
+    /// The real cells 0..n of window `o`.
+    fn window(&self, o: usize, n: usize) -> std::ops::Range<usize> {
+        let low = (o * self.stride).saturating_sub(self.pad).min(n);
+        low..(o * self.stride + self.k).saturating_sub(self.pad).clamp(low, n)
+    }
+
+    /// The windows 0..n that hold cell `i`.
+    fn windows(&self, i: usize, n: usize) -> std::ops::Range<usize> {
+        let low = (i + self.pad + 1).saturating_sub(self.k).div_ceil(self.stride).min(n);
+        low..((i + self.pad) / self.stride + 1).clamp(low, n)
+    }
+}
+
+/// Whether `v` replaces the maximum so far.
+#[inline(always)]
+fn wins(v: f32, max: f32) -> bool {
+    // Not short-circuiting, so that the loop vectorises.
+    (v > max) | v.is_nan()
+}
+
+/// y (rows,OH,OW,C) = maxima of x (rows,H,W,C).
+pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32]) {
+    let (oh, ow, c) = (s.oh(), s.ow(), s.c);
+    debug_assert_eq!((x.len(), y.len()), (rows * s.h * s.w * c, rows * oh * ow * c));
+    let out = Shared::new(y);
+    parallel(rows * oh, |task| {
+        let (image, p) = (task / oh, task % oh);
+        let x = &x[image * s.h * s.w * c..][..s.h * s.w * c];
+        // SAFETY: one task per output row.
+        let y = unsafe { out.slice(task * ow * c, ow * c) };
+        isa.run(|| {
+            for (q, y) in y.chunks_exact_mut(c).enumerate() {
+                if s.is_halving() {
+                    let at = (2 * p * s.w + 2 * q) * c;
+                    let (top, low) = (&x[at..][..2 * c], &x[at + s.w * c..][..2 * c]);
+                    let (cells, y) = ((top.split_at(c), low.split_at(c)), &mut y[..c]);
+                    for k in 0..c {
+                        let mut max = cells.0.0[k];
+                        for v in [cells.0.1[k], cells.1.0[k], cells.1.1[k]] {
+                            max = if wins(v, max) { v } else { max };
+                        }
+                        y[k] = max;
+                    }
+                    continue;
+                }
+                y.fill(f32::NEG_INFINITY);
+                for i in s.window(p, s.h) {
+                    for j in s.window(q, s.w) {
+                        let cell = &x[(i * s.w + j) * c..][..c];
+                        y.iter_mut().zip(cell).for_each(|(y, v)| *y = if wins(*v, *y) { *v } else { *y });
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// gx (rows,H,W,C) from x and gy (rows,OH,OW,C).
+pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32], gx: &mut [f32]) {
+    let (oh, ow, c) = (s.oh(), s.ow(), s.c);
+    let x_len = s.h * s.w * c;
+    debug_assert_eq!((x.len(), gy.len(), gx.len()), (rows * x_len, rows * oh * ow * c, rows * x_len));
+    let out = Shared::new(gx);
+    if s.is_halving() {
+        let pairs = s.h.div_ceil(2);
+        return parallel(rows * pairs, |task| {
+            let (image, p) = (task / pairs, task % pairs);
+            let height = 2.min(s.h - 2 * p);
+            let at = image * x_len + 2 * p * s.w * c;
+            // SAFETY: one task per pair of input rows.
+            let gx = unsafe { out.slice(at, height * s.w * c) };
+            if p >= oh {
+                return gx.fill(0.0); // the odd last row, in no window
+            }
+            let gy = &gy[(image * oh + p) * ow * c..][..ow * c];
+            isa.run(|| halve_grad(s, &x[at..][..2 * s.w * c], gy, gx));
+        });
+    }
+    parallel(rows * s.h, |task| {
+        let (image, i) = (task / s.h, task % s.h);
+        // SAFETY: one task per input row.
+        let gx = unsafe { out.slice(task * s.w * c, s.w * c) };
+        let (x, gy) = (&x[image * x_len..][..x_len], &gy[image * oh * ow * c..][..oh * ow * c]);
+        isa.run(|| {
+            gx.fill(0.0);
+            for (j, gx) in gx.chunks_exact_mut(c).enumerate() {
+                for p in s.windows(i, oh) {
+                    for q in s.windows(j, ow) {
+                        gather(s, x, (i * s.w + j) as u32, (p, q), &gy[(p * ow + q) * c..][..c], gx);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Adds window (p, q)'s gradient to the channels whose maximum is `cell`.
+#[inline(always)]
+fn gather(s: &PoolShape, x: &[f32], cell: u32, (p, q): (usize, usize), gy: &[f32], gx: &mut [f32]) {
+    for (block, (gy, gx)) in gy.chunks(16).zip(gx.chunks_mut(16)).enumerate() {
+        let (mut max, mut winner) = ([f32::NEG_INFINITY; 16], [u32::MAX; 16]);
+        for i in s.window(p, s.h) {
+            for j in s.window(q, s.w) {
+                let at = i * s.w + j;
+                let values = &x[at * s.c + 16 * block..][..gy.len()];
+                for (k, v) in values.iter().enumerate() {
+                    // The first cell wins over nothing, even with -inf.
+                    let take = wins(*v, max[k]) | (winner[k] == u32::MAX);
+                    max[k] = if take { *v } else { max[k] };
+                    winner[k] = if take { at as u32 } else { winner[k] };
+                }
+            }
+        }
+        for ((gx, gy), winner) in gx.iter_mut().zip(gy).zip(winner) {
+            *gx += if winner == cell { *gy } else { 0.0 };
+        }
+    }
+}
+
+/// Two input rows of non-overlapping 2x2 windows.
+#[inline(always)]
+fn halve_grad(s: &PoolShape, x: &[f32], gy: &[f32], gx: &mut [f32]) {
+    let c = s.c;
+    let row = s.w * c;
+    let (x_top, x_low) = x.split_at(row);
+    let (top, low) = gx.split_at_mut(row);
+    top[s.ow() * 2 * c..].fill(0.0); // the odd last column
+    low[s.ow() * 2 * c..].fill(0.0);
+    for (q, gy) in gy.chunks_exact(c).enumerate() {
+        let at = 2 * q * c;
+        let cells = [&x_top[at..][..c], &x_top[at + c..][..c], &x_low[at..][..c], &x_low[at + c..][..c]];
+        let (g0, g1) = top[at..at + 2 * c].split_at_mut(c);
+        let (g2, g3) = low[at..at + 2 * c].split_at_mut(c);
+        for k in 0..c {
+            let (mut max, mut winner) = (cells[0][k], 0u32);
+            for cell in 1..4u32 {
+                let v = cells[cell as usize][k];
+                let take = wins(v, max);
+                max = if take { v } else { max };
+                winner = if take { cell } else { winner };
+            }
+            let g = gy[k];
+            g0[k] = if winner == 0 { g } else { 0.0 };
+            g1[k] = if winner == 1 { g } else { 0.0 };
+            g2[k] = if winner == 2 { g } else { 0.0 };
+            g3[k] = if winner == 3 { g } else { 0.0 };
+        }
+    }
+}
+
+/// y (rows, C) = mean of x (rows, pixels, C), summed in f64 in pixel order.
+pub fn global_average(isa: Isa, rows: usize, pixels: usize, c: usize, x: &[f32], y: &mut [f32]) {
+    debug_assert_eq!((x.len(), y.len()), (rows * pixels * c, rows * c));
+    let out = Shared::new(y);
+    parallel(rows, |row| {
+        // SAFETY: one task per image.
+        let y = unsafe { out.slice(row * c, c) };
+        let x = &x[row * pixels * c..][..pixels * c];
+        isa.run(|| {
+            for (block, y) in y.chunks_mut(16).enumerate() {
+                let mut sum = [0.0f64; 16];
+                for pixel in x.chunks_exact(c) {
+                    sum.iter_mut().zip(&pixel[16 * block..][..y.len()]).for_each(|(sum, v)| *sum += f64::from(*v));
+                }
+                y.iter_mut().zip(sum).for_each(|(y, sum)| *y = (sum / pixels as f64) as f32);
+            }
+        });
+    });
+}
+
+/// gx (rows, pixels, C) = gy (rows, C) / pixels.
+pub fn global_average_grad(isa: Isa, rows: usize, pixels: usize, c: usize, gy: &[f32], gx: &mut [f32]) {
+    debug_assert_eq!((gy.len(), gx.len()), (rows * c, rows * pixels * c));
+    let out = Shared::new(gx);
+    parallel(rows, |row| {
+        // SAFETY: one task per image.
+        let gx = unsafe { out.slice(row * pixels * c, pixels * c) };
+        let gy = &gy[row * c..][..c];
+        isa.run(|| {
+            for gx in gx.chunks_exact_mut(c.max(1)) {
+                gx.iter_mut().zip(gy).for_each(|(gx, gy)| *gx = *gy / pixels as f32);
+            }
+        });
+    });
+}

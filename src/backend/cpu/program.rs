@@ -1,0 +1,354 @@
+//! The CPU device: each step of a planned graph onto a kernel, weights packed once and again when they change.
+//!
+//! Values with a C x H x W row are dense NHWC in their slot, the rest as they are. Threads are rayon's current pool.
+
+use super::conv::ConvShape;
+use super::intervene::{ChannelWeights, DecoderShape, Rows};
+use super::isa::Isa;
+use super::packed::Packed;
+use super::pool::PoolShape;
+use super::rows::{AdamRate, Map};
+use super::{conv, conv_weight, gemm, intervene, pointwise, pool, rows};
+use crate::backend::host::{Engine, HostProgram, Step};
+use crate::backend::{Backend, BackendError, Parameters, Program};
+use crate::graph::op::{Activation, Binary, Op, Reduction, Window};
+use crate::graph::plan::Artifact;
+use crate::graph::{Extent, Node, NodeId};
+use crate::tensor::Shape;
+use std::collections::HashMap;
+
+/// The CPU backend with the best instruction set of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    isa: Isa,
+}
+
+impl Cpu {
+    /// The best instruction set that the machine has.
+    pub fn new() -> Cpu {
+        Cpu { isa: Isa::detect() }
+    }
+
+    /// A given instruction set (tests run all of them).
+    pub fn with_isa(isa: Isa) -> Cpu {
+        Cpu { isa }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> String {
+        format!("cpu ({})", self.isa.name())
+    }
+
+    fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
+        Ok(Box::new(HostProgram::load(plan, weights, Simd { isa: self.isa, packed: HashMap::new() })?))
+    }
+}
+
+/// Which order a weight is packed in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Order {
+    Forward,
+    GradInput,
+    Channels,
+}
+
+enum Pack {
+    Tiles(Packed),
+    Channels(ChannelWeights),
+}
+
+struct Simd {
+    isa: Isa,
+    packed: HashMap<(NodeId, Order), Pack>,
+}
+
+/// Channels, height, width; other ranks are channels x 1 x the rest.
+fn dims3(shape: &Shape) -> [usize; 3] {
+    match *shape.dims() {
+        [c, h, w] => [c, h, w],
+        [c, ref rest @ ..] => [c, 1, rest.iter().product()],
+        [] => [1, 1, 1],
+    }
+}
+
+/// Rows with positions behind their channels lie channels-last.
+fn is_map(node: &Node, shape: &Shape) -> bool {
+    node.extent == Extent::Rows && shape.rank() > 1
+}
+
+fn map(shape: &Shape) -> Map {
+    let [c, h, w] = dims3(shape);
+    Map { h, w, c }
+}
+
+fn conv_shape(x: &Shape, weight: &Shape, window: Window) -> ConvShape {
+    let [c, h, w] = dims3(x);
+    let (o, kh, kw) = match *weight.dims() {
+        [o, _, kh, kw] => (o, kh, kw),
+        _ => (0, 1, 1),
+    };
+    ConvShape { c, h, w, o, kh, kw, stride: window.stride, pad: window.pad }
+}
+
+fn activation(a: Activation) -> gemm::Activation {
+    match a {
+        Activation::None => gemm::Activation::None,
+        Activation::Relu => gemm::Activation::Relu,
+    }
+}
+
+fn divisor(reduction: Reduction, rows: usize) -> f64 {
+    match reduction {
+        Reduction::Sum => 1.0,
+        Reduction::Mean => rows as f64,
+    }
+}
+
+impl Simd {
+    /// The weight of input `i` in `order`; parameters are packed once, other nodes each time.
+    fn packed(&mut self, s: &Step<'_, f32>, i: usize, order: Order, make: impl Fn(&[f32]) -> Pack) -> &Pack {
+        let key = (s.node.inputs[i], order);
+        if s.nodes[i].op != Op::Parameter {
+            self.packed.remove(&key);
+        }
+        self.packed.entry(key).or_insert_with(|| make(s.floats(i)))
+    }
+
+    fn tiles(
+        &mut self,
+        s: &Step<'_, f32>,
+        i: usize,
+        order: Order,
+        make: impl Fn(&[f32]) -> Packed,
+    ) -> Result<&Packed, BackendError> {
+        match self.packed(s, i, order, |w| Pack::Tiles(make(w))) {
+            Pack::Tiles(p) => Ok(p),
+            Pack::Channels(_) => Err(wrong_pack(s.node)),
+        }
+    }
+}
+
+fn wrong_pack(node: &Node) -> BackendError {
+    BackendError::Inconsistent { node: node.name.clone(), reason: "its weight is packed for another op".into() }
+}
+
+/// `keep` as the kernels take it.
+fn mask(keep: &[f32]) -> Vec<u8> {
+    keep.iter().map(|&k| u8::from(k != 0.0)).collect()
+}
+
+impl Engine for Simd {
+    type Float = f32;
+
+    fn store(&self, node: &Node, rows: usize, logical: &[f32], physical: &mut [f32]) {
+        if !is_map(node, &node.shape) {
+            return physical.copy_from_slice(logical);
+        }
+        let [c, h, w] = dims3(&node.shape);
+        pointwise::nchw_to_nhwc(rows, c, h * w, logical, physical);
+    }
+
+    fn fetch(&self, node: &Node, rows: usize, physical: &[f32], logical: &mut [f32]) {
+        if !is_map(node, &node.shape) {
+            return logical.copy_from_slice(physical);
+        }
+        let [c, h, w] = dims3(&node.shape);
+        pointwise::nhwc_to_nchw(rows, c, h * w, physical, logical);
+    }
+
+    fn parameter_changed(&mut self, node: NodeId) {
+        for order in [Order::Forward, Order::GradInput, Order::Channels] {
+            self.packed.remove(&(node, order));
+        }
+    }
+
+    fn step(&mut self, s: &Step<'_, f32>, out: &mut [f32]) -> Result<(), BackendError> {
+        let isa = self.isa;
+        let n = s.rows;
+        match &s.node.op {
+            Op::Input(_) | Op::Parameter | Op::State => {
+                let reason = "a declaration is not a step".to_string();
+                return Err(BackendError::Inconsistent { node: s.node.name.clone(), reason });
+            }
+            Op::Conv2d { window, activation: a } => {
+                let shape = conv_shape(&s.nodes[0].shape, &s.nodes[1].shape, *window);
+                let packed = self.tiles(s, 1, Order::Forward, |w| conv::pack_forward(isa, &shape, w))?;
+                conv::forward(&shape, n, s.floats(0), packed, s.optional(2), activation(*a), out);
+            }
+            Op::Conv2dGradInput { window, .. } => {
+                let shape = conv_shape(&s.node.shape, &s.nodes[1].shape, *window);
+                let packed = self.tiles(s, 1, Order::GradInput, |w| conv::pack_grad_input(isa, &shape, w))?;
+                conv::grad_input(&shape, n, s.floats(0), packed, out);
+            }
+            Op::Conv2dGradWeight { window, .. } => {
+                let shape = conv_shape(&s.nodes[0].shape, &s.node.shape, *window);
+                conv_weight::grad_weight(isa, &shape, n, s.floats(0), s.floats(1), out);
+            }
+            Op::Linear { activation: a } => {
+                let (i, o) = (s.nodes[0].shape.len(), s.node.shape.len());
+                let packed = self.tiles(s, 1, Order::Forward, |w| gemm::pack_forward(isa, o, i, w))?;
+                gemm::forward(n, s.floats(0), packed, s.optional(2), activation(*a), out);
+            }
+            Op::LinearGradInput => {
+                let (o, i) = (s.nodes[0].shape.len(), s.node.shape.len());
+                let packed = self.tiles(s, 1, Order::GradInput, |w| gemm::pack_grad_input(isa, o, i, w))?;
+                gemm::grad_input(n, s.floats(0), packed, out);
+            }
+            Op::LinearGradWeight => {
+                let (i, o) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());
+                gemm::grad_weight(isa, n, o, i, s.floats(0), s.floats(1), out);
+            }
+            Op::SumToChannels => {
+                let [_, h, w] = dims3(&s.nodes[0].shape);
+                conv_weight::grad_bias(isa, n * h * w, s.floats(0), out);
+            }
+            Op::Affine => pointwise::affine(isa, s.floats(0), s.floats(1), s.optional(2), out),
+            Op::Relu => pointwise::relu(isa, s.floats(0), out),
+            Op::ReluGrad => pointwise::relu_grad(isa, s.floats(0), s.floats(1), out),
+            Op::MaxPool { size, window } => {
+                let shape = pool_shape(&s.nodes[0].shape, *size, *window);
+                pool::max_pool(isa, &shape, n, s.floats(0), out);
+            }
+            Op::MaxPoolGrad { size, window } => {
+                let shape = pool_shape(&s.nodes[0].shape, *size, *window);
+                pool::max_pool_grad(isa, &shape, n, s.floats(0), s.floats(1), out);
+            }
+            Op::GlobalAvgPool => {
+                let [c, h, w] = dims3(&s.nodes[0].shape);
+                pool::global_average(isa, n, h * w, c, s.floats(0), out);
+            }
+            Op::GlobalAvgPoolGrad { height, width } => {
+                pool::global_average_grad(isa, n, height * width, s.nodes[0].shape.len(), s.floats(0), out);
+            }
+            Op::ChannelMax => rows::channel_max(isa, map(&s.nodes[0].shape), s.floats(0), out),
+            Op::Reshape(_) => reshape(s, out),
+            Op::Scale(factor) => pointwise::scale(isa, s.floats(0), *factor as f32, out),
+            Op::Sqrt { epsilon } => {
+                let epsilon = *epsilon as f32;
+                out.iter_mut().zip(s.floats(0)).for_each(|(o, &x)| *o = (x + epsilon).sqrt());
+            }
+            Op::Binary(binary) => {
+                let (a, b) = (s.floats(0), s.floats(1));
+                match binary {
+                    Binary::Add => pointwise::add(isa, a, b, out),
+                    Binary::Sub => pointwise::sub(isa, a, b, out),
+                    Binary::Mul => pointwise::mul(isa, a, b, out),
+                    Binary::Div => pointwise::div(isa, a, b, out),
+                }
+            }
+            // what has no rows lies in logical order, so a sum over maps is transposed once
+            Op::ReduceRows(r) => {
+                let [c, h, w] = dims3(&s.node.shape);
+                let mut sum = vec![0.0; out.len()];
+                rows::reduce_rows(out.len(), divisor(*r, n), s.floats(0), &mut sum);
+                pointwise::nhwc_to_nchw(1, c, h * w, &sum, out);
+            }
+            Op::BroadcastRows(r) => {
+                let [c, h, w] = dims3(&s.node.shape);
+                let mut row = vec![0.0; s.node.shape.len()];
+                pointwise::nchw_to_nhwc(1, c, h * w, s.floats(0), &mut row);
+                rows::broadcast_rows(divisor(*r, n), &row, out);
+            }
+            Op::CrossEntropy => {
+                let k = s.nodes[0].shape.len();
+                s.check_indices(1, k)?;
+                rows::cross_entropy(k, s.floats(0), s.indices(1), out);
+            }
+            Op::CrossEntropyGrad => {
+                let k = s.node.shape.len();
+                s.check_indices(1, k)?;
+                rows::cross_entropy_grad(k, s.floats(0), s.indices(1), s.floats(2), out);
+            }
+            Op::SoftmaxKl => rows::softmax_kl(s.nodes[0].shape.len(), s.floats(0), s.floats(1), out),
+            Op::SoftmaxKlGrad => {
+                rows::softmax_kl_grad(s.node.shape.len(), s.floats(0), s.floats(1), s.floats(2), out);
+            }
+            Op::MeanAbs => rows::mean_abs(isa, s.nodes[0].shape.len(), s.floats(0), out),
+            Op::MeanSquare => rows::mean_square(isa, s.nodes[0].shape.len(), s.floats(0), out),
+            Op::MeanAbsGrad => rows::mean_abs_grad(isa, s.node.shape.len(), s.floats(0), s.floats(1), out),
+            Op::MeanSquareGrad => rows::mean_square_grad(isa, s.node.shape.len(), s.floats(0), s.floats(1), out),
+            Op::TotalVariation => rows::total_variation(isa, map(&s.nodes[0].shape), s.floats(0), out),
+            Op::TotalVariationGrad => {
+                rows::total_variation_grad(isa, map(&s.node.shape), s.floats(0), s.floats(1), out);
+            }
+            Op::Intervene => {
+                let [k, h, w] = dims3(&s.node.shape);
+                s.check_indices(1, s.inputs[0].rows())?;
+                s.check_indices(2, s.nodes[3].shape.dims()[0])?;
+                let list = Rows { images: s.indices(1), masks: s.indices(2) };
+                intervene::intervene(isa, h * w, k, s.inputs[0].floats, &mask(s.floats(3)), list, out);
+            }
+            Op::InterveneConv { pad, activation: a } => {
+                s.check_indices(3, s.inputs[0].rows().min(s.inputs[1].rows()))?;
+                s.check_indices(4, s.nodes[5].shape.dims()[0])?;
+                let window = Window { stride: 1, pad: *pad };
+                let c = conv_shape(&s.nodes[1].shape, &s.nodes[2].shape, window);
+                let shape = DecoderShape { k: c.c, h: c.h, w: c.w, o: c.o, kh: c.kh, kw: c.kw, pad: *pad };
+                let list = Rows { images: s.indices(3), masks: s.indices(4) };
+                let pack = |w: &[f32]| Pack::Channels(intervene::pack_channels(isa, &shape, w));
+                let Pack::Channels(weights) = self.packed(s, 2, Order::Channels, pack) else {
+                    return Err(wrong_pack(s.node));
+                };
+                let (pre, z, keep) = (s.inputs[0].floats, s.inputs[1].floats, mask(s.floats(5)));
+                intervene::intervene_conv(&shape, z, pre, weights, &keep, list, *a == Activation::Relu, out);
+            }
+            Op::SignStep => {
+                let limits = s.floats(3);
+                pointwise::sign_step(isa, s.floats(0), s.floats(1), s.floats(2), limits[0], limits[1], out);
+            }
+            Op::AdamMean { beta } => {
+                let mix = (1.0 - beta) as f32;
+                rows::zip(isa, s.floats(0), s.floats(1), out, |m, g| m + (g - m) * mix);
+            }
+            Op::AdamSquare { beta } => {
+                let (keep, fresh) = (*beta as f32, (1.0 - beta) as f32);
+                rows::zip(isa, s.floats(0), s.floats(1), out, |v, g| v * keep + fresh * g * g);
+            }
+            Op::AdamStep { epsilon } => {
+                let rate = s.floats(3);
+                let rate = AdamRate {
+                    learning_rate: rate[0],
+                    correction_mean: rate[1],
+                    correction_square: rate[2],
+                    epsilon: *epsilon as f32,
+                };
+                rows::adam_step(isa, rate, s.floats(0), s.floats(1), s.floats(2), out);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pool_shape(x: &Shape, size: usize, window: Window) -> PoolShape {
+    let [c, h, w] = dims3(x);
+    PoolShape { c, h, w, k: size, stride: window.stride, pad: window.pad }
+}
+
+/// The logical order is C, H, W; in memory maps are H, W, C, so a map that becomes a row (or the reverse) is transposed.
+fn reshape(s: &Step<'_, f32>, out: &mut [f32]) {
+    let (from, to) = (&s.nodes[0].shape, &s.node.shape);
+    match (is_map(s.node, from), is_map(s.node, to)) {
+        (true, false) => {
+            let [c, h, w] = dims3(from);
+            pointwise::nhwc_to_nchw(s.rows, c, h * w, s.floats(0), out);
+        }
+        (false, true) => {
+            let [c, h, w] = dims3(to);
+            pointwise::nchw_to_nhwc(s.rows, c, h * w, s.floats(0), out);
+        }
+        (true, true) if from != to => {
+            let ([c, h, w], [c2, h2, w2]) = (dims3(from), dims3(to));
+            let mut logical = vec![0.0; out.len()];
+            pointwise::nhwc_to_nchw(s.rows, c, h * w, s.floats(0), &mut logical);
+            pointwise::nchw_to_nhwc(s.rows, c2, h2 * w2, &logical, out);
+        }
+        (true, true) | (false, false) => out.copy_from_slice(s.floats(0)),
+    }
+}

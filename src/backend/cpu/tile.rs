@@ -1,0 +1,239 @@
+//! The two micro-kernels: a register tile of P x V vectors, accumulated by broadcast-FMA.
+//!
+//! `forward`: P pixels x V vectors of output channels; serves convolutions, their input gradients and linear layers.
+//! `weight`: P input channels x V vectors of output channels, summed over pixels; serves both weight gradients.
+//! Every element is ONE chain of FMAs in a fixed order, so its bits do not depend on P, V or the cut into tiles.
+//! AVX-512: P <= 14, V <= 2 (28 accumulators, 2 weights, 1 broadcast: 31 of 32 registers, no spill; 28 FMAs need 16
+//! loads, so the FMA ports and not the load ports bind). A step holds P*V independent chains; 8 hide the FMA latency.
+//! Called by `conv.rs`, `conv_weight.rs` and `gemm.rs`.
+
+#![allow(clippy::needless_range_loop)] // indices into register arrays, unrolled; iterators read worse
+
+use super::isa::{Isa, Level};
+use super::vector::{Array8, Vector};
+
+/// One call of the forward kernel.
+///
+/// Input panel: [channel block][pixel][16]; the pixel stride is the constant 16, so that every broadcast is a
+/// register plus a constant displacement. Weights: [tap][channel][V * LANES], zero-padded to whole vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Forward<'a> {
+    /// The panel at the tile's first pixel and tap offset 0.
+    pub x: *const f32,
+    /// Where each tap's pixels begin, in floats from `x`.
+    pub taps: &'a [usize],
+    pub channels: usize,
+    /// Floats from one channel block of the panel to the next.
+    pub panel: usize,
+    pub w: *const f32,
+    /// The first output; pixels lie `y_stride` floats apart, and `width` of the V * LANES channels are stored.
+    pub y: *mut f32,
+    pub y_stride: usize,
+    pub width: usize,
+    /// Start from what `y` holds: a long sum cut in two stays one chain.
+    pub carry: bool,
+    /// `width` floats added at the end, or null.
+    pub bias: *const f32,
+    pub relu: bool,
+}
+
+/// One call of the weight kernel: y[j][o] (+)= sum over `rows` x `len` pixels of x[pixel][j] * g[pixel][o].
+#[derive(Clone, Copy)]
+pub(super) struct Weight {
+    /// P floats per pixel, pixels `x_step` apart (P, or a stride of them), rows `x_row` apart.
+    pub x: *const f32,
+    pub x_step: usize,
+    pub x_row: usize,
+    /// V * LANES floats per pixel, pixels adjacent, rows `g_row` apart.
+    pub g: *const f32,
+    pub g_row: usize,
+    pub rows: usize,
+    pub len: usize,
+    /// P rows `y_stride` apart, of which `width` floats are stored.
+    pub y: *mut f32,
+    pub y_stride: usize,
+    pub width: usize,
+    /// Start from what `y` holds.
+    pub carry: bool,
+}
+
+pub(super) type ForwardFn = unsafe fn(&Forward);
+pub(super) type WeightFn = unsafe fn(&Weight);
+
+/// acc[p][v] += x[p * stride] * w[v].
+#[inline(always)]
+unsafe fn step<S: Vector, const P: usize, const V: usize, const STRIDE: usize>(
+    acc: &mut [[S; V]; P],
+    x: *const f32,
+    w: *const f32,
+) {
+    // SAFETY: the callers pass pointers to P pixels and V vectors.
+    unsafe {
+        let mut weights = [S::zero(); V];
+        for v in 0..V {
+            weights[v] = S::load(w.add(v * S::LANES));
+        }
+        for p in 0..P {
+            let b = S::splat(x.add(p * STRIDE));
+            for v in 0..V {
+                acc[p][v] = b.fma(weights[v], acc[p][v]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn start<S: Vector, const P: usize, const V: usize>(
+    y: *const f32,
+    stride: usize,
+    width: usize,
+    carry: bool,
+) -> [[S; V]; P] {
+    // SAFETY: y holds P rows of `width` floats, `stride` apart.
+    unsafe {
+        let mut acc = [[S::zero(); V]; P];
+        if carry {
+            for p in 0..P {
+                for v in 0..V {
+                    acc[p][v] = S::load_first(y.add(p * stride + v * S::LANES), width.saturating_sub(v * S::LANES));
+                }
+            }
+        }
+        acc
+    }
+}
+
+#[inline(always)]
+unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
+    // SAFETY: the pointers of `t` cover the extents its fields state.
+    unsafe {
+        let mut acc = start::<S, P, V>(t.y, t.y_stride, t.width, t.carry);
+        let mut w = t.w;
+        let block = V * S::LANES;
+        for &tap in t.taps {
+            let mut x = t.x.add(tap);
+            let mut left = t.channels;
+            while left >= 16 {
+                for u in 0..4 {
+                    let (x, w) = (x.add(4 * u), w.add(4 * u * block));
+                    step::<S, P, V, 16>(&mut acc, x, w);
+                    step::<S, P, V, 16>(&mut acc, x.add(1), w.add(block));
+                    step::<S, P, V, 16>(&mut acc, x.add(2), w.add(2 * block));
+                    step::<S, P, V, 16>(&mut acc, x.add(3), w.add(3 * block));
+                }
+                x = x.wrapping_add(t.panel); // the last block has no successor
+                w = w.add(16 * block);
+                left -= 16;
+            }
+            for _ in 0..left {
+                step::<S, P, V, 16>(&mut acc, x, w);
+                x = x.add(1);
+                w = w.add(block);
+            }
+        }
+        let mut bias = [S::zero(); V];
+        if !t.bias.is_null() {
+            for v in 0..V {
+                bias[v] = S::load_first(t.bias.wrapping_add(v * S::LANES), t.width.saturating_sub(v * S::LANES));
+            }
+        }
+        for p in 0..P {
+            for v in 0..V {
+                let mut value = acc[p][v];
+                if !t.bias.is_null() {
+                    value = value.add(bias[v]);
+                }
+                if t.relu {
+                    value = value.relu();
+                }
+                value
+                    .store_first(t.y.wrapping_add(p * t.y_stride + v * S::LANES), t.width.saturating_sub(v * S::LANES));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn weight<S: Vector, const P: usize, const V: usize>(t: &Weight) {
+    // SAFETY: the pointers of `t` cover the extents its fields state.
+    unsafe {
+        let mut acc = start::<S, P, V>(t.y, t.y_stride, t.width, t.carry);
+        let block = V * S::LANES;
+        for row in 0..t.rows {
+            let mut x = t.x.add(row * t.x_row);
+            let mut g = t.g.add(row * t.g_row);
+            let mut left = t.len;
+            while left >= 2 {
+                step::<S, P, V, 1>(&mut acc, x, g);
+                step::<S, P, V, 1>(&mut acc, x.add(t.x_step), g.add(block));
+                x = x.wrapping_add(2 * t.x_step);
+                g = g.wrapping_add(2 * block);
+                left -= 2;
+            }
+            if left > 0 {
+                step::<S, P, V, 1>(&mut acc, x, g);
+            }
+        }
+        for p in 0..P {
+            for v in 0..V {
+                acc[p][v]
+                    .store_first(t.y.wrapping_add(p * t.y_stride + v * S::LANES), t.width.saturating_sub(v * S::LANES));
+            }
+        }
+    }
+}
+
+/// The kernels of one instruction set: a wrapper per kernel and tables over (V, P).
+macro_rules! kernels {
+    ($name:ident, $vector:ty, [$($p:literal)*] $(, $feature:literal)?) => {
+        mod $name {
+            use super::*;
+            #[allow(unused_imports)]
+            #[cfg(target_arch = "x86_64")]
+            use std::arch::x86_64::{__m256, __m512};
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn forward_<const P: usize, const V: usize>(t: &Forward) {
+                // SAFETY: the caller's promise about `t`; the features are this function's own.
+                unsafe { forward::<$vector, P, V>(t) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn weight_<const P: usize, const V: usize>(t: &Weight) {
+                // SAFETY: as above.
+                unsafe { weight::<$vector, P, V>(t) }
+            }
+
+            pub(super) static FORWARD: [&[ForwardFn]; 2] = [&[$(forward_::<$p, 1>),*], &[$(forward_::<$p, 2>),*]];
+            pub(super) static WEIGHT: [&[WeightFn]; 2] = [&[$(weight_::<$p, 1>),*], &[$(weight_::<$p, 2>),*]];
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, __m512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f");
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, __m256, [1 2 3 4 5 6], "avx2,fma");
+kernels!(portable, Array8, [1 2 3 4]);
+
+/// The forward kernel for `p` pixels (1..=isa.pixels()) and `v` vectors (1 or 2). The Isa vouches for the features.
+pub(super) fn forward_kernel(isa: Isa, p: usize, v: usize) -> ForwardFn {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::FORWARD[v - 1][p - 1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::FORWARD[v - 1][p - 1],
+        _ => portable::FORWARD[v - 1][p - 1],
+    }
+}
+
+/// The weight kernel for `p` input channels and `v` vectors.
+pub(super) fn weight_kernel(isa: Isa, p: usize, v: usize) -> WeightFn {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::WEIGHT[v - 1][p - 1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::WEIGHT[v - 1][p - 1],
+        _ => portable::WEIGHT[v - 1][p - 1],
+    }
+}

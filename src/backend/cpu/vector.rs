@@ -1,0 +1,184 @@
+//! A vector register behind one trait, so that `tile.rs` writes each micro-kernel once for three instruction sets.
+//!
+//! All methods are `#[inline(always)]`: they must vanish into the `#[target_feature]` wrappers of `tile.rs`, the only
+//! callers; anywhere else the intrinsics would become calls.
+
+/// Floats in one register.
+///
+/// # Safety
+/// Every method requires the implementor's instruction set; pointers must be valid for the lanes touched.
+pub(super) trait Vector: Copy {
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    /// `*p` in every lane.
+    unsafe fn splat(p: *const f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    /// The first `n` lanes, the others zero; reads no further. `n` may exceed the lanes.
+    unsafe fn load_first(p: *const f32, n: usize) -> Self;
+    /// Writes the first `n` lanes only. `n` may exceed the lanes.
+    unsafe fn store_first(self, p: *mut f32, n: usize);
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self * b + c`, fused where the instruction set can.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
+    /// max(0, x); NaN stays NaN.
+    unsafe fn relu(self) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    #[inline(always)]
+    fn mask16(n: usize) -> __mmask16 {
+        if n >= 16 { 0xffff } else { (1u16 << n).wrapping_sub(1) }
+    }
+
+    impl Vector for __m512 {
+        const LANES: usize = 16;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the trait's contract, here and below.
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(p: *const f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_set1_ps(*p) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, n: usize) -> Self {
+            // SAFETY: see zero; masked lanes are not read.
+            unsafe { _mm512_maskz_loadu_ps(mask16(n), p) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, n: usize) {
+            // SAFETY: see zero; masked lanes are not written.
+            unsafe { _mm512_mask_storeu_ps(p, mask16(n), self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn relu(self) -> Self {
+            // SAFETY: see zero. vmaxps returns its second operand when either is NaN, hence the order.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), self) }
+        }
+    }
+
+    /// Lanes `8 - n ..` of this table mask the first `n` lanes.
+    static MASK8: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[inline(always)]
+    unsafe fn mask8(n: usize) -> __m256i {
+        // SAFETY: 8 - n lies in 0..=8, so eight entries follow; AVX2 by the trait's contract.
+        unsafe { _mm256_loadu_si256(MASK8.as_ptr().add(8 - n.min(8)).cast()) }
+    }
+
+    impl Vector for __m256 {
+        const LANES: usize = 8;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the trait's contract, here and below.
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(p: *const f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_set1_ps(*p) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, n: usize) -> Self {
+            // SAFETY: see zero; masked lanes are not read.
+            unsafe { _mm256_maskload_ps(p, mask8(n)) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, n: usize) {
+            // SAFETY: see zero; masked lanes are not written.
+            unsafe { _mm256_maskstore_ps(p, mask8(n), self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn relu(self) -> Self {
+            // SAFETY: see zero; operand order as for __m512.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), self) }
+        }
+    }
+}
+
+/// Eight floats in an array: two SSE or NEON registers after vectorisation.
+#[derive(Clone, Copy)]
+pub(super) struct Array8([f32; 8]);
+
+impl Vector for Array8 {
+    const LANES: usize = 8;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Array8([0.0; 8])
+    }
+    #[inline(always)]
+    unsafe fn splat(p: *const f32) -> Self {
+        // SAFETY: the trait's contract, here and below.
+        Array8([unsafe { *p }; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: see splat.
+        Array8(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, n: usize) -> Self {
+        // SAFETY: see splat; lane i is read only below n.
+        Array8(std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, n: usize) {
+        for (i, v) in self.0.into_iter().enumerate().take(n) {
+            // SAFETY: see splat; i < n.
+            unsafe { *p.add(i) = v }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Array8(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        // mul_add without hardware FMA is a library call per lane, some 20 times slower than the two roundings.
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+            Array8(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+        } else {
+            Array8(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+        }
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Array8(std::array::from_fn(|i| if self.0[i] < 0.0 { 0.0 } else { self.0[i] }))
+    }
+}

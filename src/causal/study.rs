@@ -1,0 +1,192 @@
+//! A study: which images, which inputs, and their potential outcomes, shard by shard.
+//!
+//! A shard is 256 images in data order with everything that any later table needs: logits of the host, of the idle
+//! autoencoder and of every intervention, for the clean input and each perturbed one. Readings, estimands, verdicts and
+//! files are derived from shards; no image is run twice.
+
+use super::CausalError;
+use super::intervention::{GridMask, add_random_signs};
+use super::sweep::{Logits, Sweep};
+use crate::backend::BackendError;
+use crate::data::Dataset;
+use crate::train::pixels;
+use serde::{Deserialize, Serialize};
+
+/// Images a shard.
+pub const SHARD_IMAGES: usize = 256;
+
+/// What is done to an image before the network sees it. The clean image is always run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "input")]
+pub enum Input {
+    /// Nothing.
+    None,
+    /// Pixel masking: 10 of 100 grid cells.
+    Pwm {
+        /// Masks an image.
+        masks: u32,
+        /// Value of masked pixels in [0, 1].
+        fill: f32,
+    },
+    /// Fast gradient sign method on the host.
+    Fgsm {
+        /// Largest change of a pixel in [0, 1] units.
+        eps: f32,
+    },
+    /// The control: random signs of the same size.
+    Noise {
+        /// Change of every pixel.
+        eps: f32,
+    },
+}
+
+impl Input {
+    /// Its name in tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Input::None => "none",
+            Input::Pwm { .. } => "pwm",
+            Input::Fgsm { .. } => "fgsm",
+            Input::Noise { .. } => "noise",
+        }
+    }
+
+    /// Its largest pixel change, for inputs that have one.
+    pub fn eps(&self) -> Option<f32> {
+        match self {
+            Input::None | Input::Pwm { .. } => None,
+            Input::Fgsm { eps } | Input::Noise { eps } => Some(*eps),
+        }
+    }
+
+    /// Times that each image is run under it.
+    pub fn repeats(&self) -> u32 {
+        match self {
+            Input::Pwm { masks, .. } => *masks,
+            Input::None | Input::Fgsm { .. } | Input::Noise { .. } => 1,
+        }
+    }
+}
+
+/// Whose answer an attack moves away from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttackLabel {
+    /// The host's own prediction on the clean image: no label leaks into the attack.
+    Predicted,
+    /// The true label.
+    True,
+}
+
+/// One input under one mask, for the images of a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answers {
+    /// The input.
+    pub input: Input,
+    /// Which of its masks; 0 for inputs without.
+    pub mask: u32,
+    /// Masked share of each image; empty for inputs without a mask.
+    pub fraction: Vec<f32>,
+    /// Potential outcomes.
+    pub logits: Logits,
+}
+
+/// The answers of some images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shard {
+    /// Position of the first image in the data set.
+    pub first: usize,
+    /// Image ids (dataset index).
+    pub ids: Vec<u64>,
+    /// True labels.
+    pub labels: Vec<u32>,
+    /// The clean input first, then the others, each mask of PWM by itself.
+    pub answers: Vec<Answers>,
+}
+
+/// What can go wrong in a study.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// An input cannot be made.
+    #[error(transparent)]
+    Causal(#[from] CausalError),
+}
+
+/// A subject, its data and what is asked of it.
+pub struct Study<'a> {
+    /// The loaded subject.
+    pub sweep: Sweep,
+    /// Images and labels.
+    pub data: &'a Dataset,
+    /// Inputs beside the clean one, in order.
+    pub inputs: Vec<Input>,
+    /// Whose answer attacks move away from.
+    pub attack_label: AttackLabel,
+    /// Seed of masks and noise.
+    pub seed: u64,
+}
+
+impl Study<'_> {
+    /// Runs the images from `first` on, at most `count`.
+    ///
+    /// # Errors
+    /// [`StudyError`].
+    pub fn shard(&mut self, first: usize, count: usize) -> Result<Shard, StudyError> {
+        let last = self.data.len().min(first.saturating_add(count));
+        let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
+        let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
+        let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
+        let clean = pixels(self.data, &which);
+        let logits = self.sweep.outcomes(&clean)?;
+        let targets = match self.attack_label {
+            AttackLabel::True => labels.clone(),
+            AttackLabel::Predicted => {
+                let rows = logits.orig.chunks_exact(self.sweep.classes());
+                rows.map(|row| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b }) as u32)
+                    .collect()
+            }
+        };
+        let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
+        for input in self.inputs.clone() {
+            for mask in 0..input.repeats() {
+                let (x, fraction) = self.perturbed(input, mask, &clean, &ids, &targets)?;
+                answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
+            }
+        }
+        Ok(Shard { first, ids, labels, answers })
+    }
+
+    fn perturbed(
+        &mut self,
+        input: Input,
+        mask: u32,
+        clean: &[f32],
+        ids: &[u64],
+        targets: &[u32],
+    ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
+        let mut x = clean.to_vec();
+        let mut fraction = Vec::new();
+        let row = clean.len() / ids.len().max(1);
+        let side = |i: usize| self.data.shape().dims().get(i).copied().unwrap_or(1);
+        match input {
+            Input::None => {}
+            Input::Pwm { fill, .. } => {
+                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
+                    let grid = GridMask::draw(self.seed, id, mask, side(1), side(2))?;
+                    grid.apply(image, fill)?;
+                    fraction.push(grid.fraction() as f32);
+                }
+            }
+            Input::Fgsm { eps } => x = self.sweep.fgsm(clean, targets, eps)?,
+            Input::Noise { eps } => {
+                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
+                    add_random_signs(self.seed, id, eps, image)?;
+                }
+            }
+        }
+        Ok((x, fraction))
+    }
+}

@@ -1,0 +1,125 @@
+//! The union of the layers' errors, as the binary ends with them: what went wrong, what to do, and the exit code.
+
+use crate::atomic::WriteError;
+use crate::backend::BackendError;
+use crate::causal::CausalError;
+use crate::causal::sweep::SweepError;
+use crate::data::DataError;
+use crate::graph::GraphError;
+use crate::model::ModelError;
+use crate::train::TrainError;
+use crate::weights::WeightsError;
+use std::path::PathBuf;
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense: exit 2.
+    #[error("{0}")]
+    Usage(String),
+    /// A tap or network that does not exist: exit 2.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A node set, interval level or eps that cannot be: exit 2.
+    #[error(transparent)]
+    Causal(#[from] CausalError),
+    /// Data are invalid or cannot be had: exit 3.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Weights are invalid: exit 3.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file that is to be resumed or configured from is invalid: exit 3.
+    #[error("{path}: {reason}", path = .path.display())]
+    Input {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The autoencoder does not follow its host well enough: exit 4.
+    #[error("{0}")]
+    Gate(String),
+    /// The device: exit 5.
+    #[error(transparent)]
+    Backend(BackendError),
+    /// Stopped by the user; what was done is kept: exit 130.
+    #[error("interrupted; go on with `--resume {resume}`", resume = .resume.display())]
+    Interrupted {
+        /// What to give to `--resume`.
+        resume: PathBuf,
+    },
+    /// An output could not be written: exit 1.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Anything else that stopped the run: exit 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Write(_) | Error::Failed(_) => 1,
+            Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
+            Error::Data(DataError::Write(_)) => 1,
+            Error::Data(_) | Error::Weights(_) | Error::Input { .. } => 3,
+            Error::Gate(_) => 4,
+            Error::Backend(e) => match e {
+                BackendError::Parameter { .. } => 3,
+                BackendError::Unavailable { .. } | BackendError::OutOfMemory { .. } => 5,
+                BackendError::Transfer { .. }
+                | BackendError::Rows { .. }
+                | BackendError::RowIndex { .. }
+                | BackendError::Inconsistent { .. } => 1,
+            },
+            Error::Interrupted { .. } => 130,
+        }
+    }
+
+    /// What to do next, where the message does not say it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Error::Usage(_) => {
+                Some("`intervene --help` lists the commands, `intervene <verb> --help` its flags".into())
+            }
+            Error::Backend(BackendError::Unavailable { hint, .. }) => Some(hint.clone()),
+            Error::Backend(BackendError::OutOfMemory { .. }) => Some("try a smaller --batch".into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<BackendError> for Error {
+    fn from(e: BackendError) -> Self {
+        Error::Backend(e)
+    }
+}
+
+impl From<GraphError> for Error {
+    fn from(e: GraphError) -> Self {
+        Error::Model(ModelError::Graph(e))
+    }
+}
+
+impl From<SweepError> for Error {
+    fn from(e: SweepError) -> Self {
+        match e {
+            SweepError::Graph(e) => e.into(),
+            SweepError::Backend(e) => e.into(),
+        }
+    }
+}
+
+impl From<TrainError> for Error {
+    fn from(e: TrainError) -> Self {
+        match e {
+            TrainError::Graph(e) => e.into(),
+            TrainError::Backend(e) => e.into(),
+            TrainError::Checkpoint(_) | TrainError::Diverged { .. } | TrainError::Save(_) => {
+                Error::Failed(e.to_string())
+            }
+        }
+    }
+}

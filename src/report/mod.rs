@@ -1,0 +1,5 @@
+//! Outputs of a run: its directory, its manifest, its tables.
+
+pub mod run;
+pub mod shards;
+pub mod table;

@@ -1,0 +1,186 @@
+//! The run directory: work goes on in `DIR.partial`, the finished run is renamed to `DIR`, nothing is overwritten.
+//!
+//! `manifest.json` is written first, so that `--resume` finds the configuration, and again at the end. `run_id` is a hash
+//! of configuration, weights and data: the same run gives the same bytes in every file but the manifest's `timing` and
+//! `machine`.
+
+use crate::atomic::write_atomic;
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Version of every table and of the manifest.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a run is and was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this file's layout.
+    pub schema_version: u32,
+    /// Hash of verb, configuration, weights and data: 16 hex digits.
+    pub run_id: String,
+    /// The command.
+    pub verb: String,
+    /// Its configuration, complete: defaults are written out.
+    pub configuration: Value,
+    /// SHA-256 of weights and data by name.
+    pub hashes: BTreeMap<String, String>,
+    /// Version of this program.
+    pub version: String,
+    /// Device of the run, in words.
+    pub device: String,
+    /// Whether that device is a simulated one.
+    pub simulated: bool,
+    /// Convolution path: `exact` is the only one so far.
+    pub conv: String,
+    /// Results in brief, by the verb.
+    pub results: Map<String, Value>,
+    /// What the reader should know before believing a number.
+    pub warnings: Vec<String>,
+    /// Seconds by phase; not part of what repeats.
+    pub timing: Map<String, Value>,
+    /// Threads, instruction set, host; not part of what repeats.
+    pub machine: Map<String, Value>,
+}
+
+impl Manifest {
+    /// A manifest at the start of a run.
+    pub fn new(verb: &str, configuration: Value, hashes: BTreeMap<String, String>, device: String) -> Manifest {
+        let mut hasher = Sha256::new();
+        hasher.update(verb.as_bytes());
+        hasher.update(configuration.to_string().as_bytes());
+        for (name, hash) in &hashes {
+            hasher.update(format!("{name}={hash}\n").as_bytes());
+        }
+        let run_id = crate::digest::hex(&hasher.finalize())[..16].to_string();
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            run_id,
+            verb: verb.into(),
+            configuration,
+            hashes,
+            version: env!("CARGO_PKG_VERSION").into(),
+            device,
+            simulated: false,
+            conv: "exact".into(),
+            results: Map::new(),
+            warnings: Vec::new(),
+            timing: Map::new(),
+            machine: machine(),
+        }
+    }
+}
+
+fn machine() -> Map<String, Value> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut map = Map::new();
+    map.insert("os".into(), json!(std::env::consts::OS));
+    map.insert("arch".into(), json!(std::env::consts::ARCH));
+    map.insert("hardware_threads".into(), json!(threads));
+    map
+}
+
+/// A run directory under work.
+#[derive(Debug)]
+pub struct RunDirectory {
+    partial: PathBuf,
+    finished: PathBuf,
+}
+
+/// `runs/<verb>-<UTC>-<hash8>`.
+pub fn default_directory(verb: &str, run_id: &str) -> PathBuf {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let stamp: String = now.chars().filter(|c| *c != '-' && *c != ':').collect();
+    Path::new("runs").join(format!("{verb}-{stamp}-{}", run_id.get(..8).unwrap_or(run_id)))
+}
+
+fn failed(path: &Path, doing: &str, reason: &std::io::Error) -> Error {
+    Error::Failed(format!("{}: cannot {doing}: {reason}", path.display()))
+}
+
+fn partial_of(finished: &Path) -> PathBuf {
+    let mut name = finished.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+impl RunDirectory {
+    /// Starts `finished`: creates `finished.partial` with `manifest` in it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when either exists (nothing is overwritten), [`Error::Failed`] when it cannot be created.
+    pub fn create(finished: PathBuf, manifest: &Manifest) -> Result<RunDirectory, Error> {
+        let partial = partial_of(&finished);
+        if finished.exists() {
+            return Err(Error::Usage(format!("{} exists; choose another --out", finished.display())));
+        }
+        if partial.exists() {
+            return Err(Error::Usage(format!(
+                "{} exists: an unfinished run; go on with `--resume {}` or choose another --out",
+                partial.display(),
+                finished.display()
+            )));
+        }
+        std::fs::create_dir_all(&partial).map_err(|e| failed(&partial, "create the run directory", &e))?;
+        let run = RunDirectory { partial, finished };
+        run.write_manifest(manifest)?;
+        Ok(run)
+    }
+
+    /// Goes on with an unfinished run; `directory` is the final name or the `.partial` one.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there is no unfinished run or its manifest is damaged.
+    pub fn resume(directory: &Path, verb: &str) -> Result<(RunDirectory, Manifest), Error> {
+        let text = directory.as_os_str().to_string_lossy().trim_end_matches('/').to_string();
+        let finished = PathBuf::from(text.strip_suffix(".partial").unwrap_or(&text));
+        let partial = partial_of(&finished);
+        let input = |path: &Path, reason: String| Error::Input { path: path.into(), reason };
+        if !partial.exists() {
+            let reason = if finished.exists() { "this run is finished" } else { "there is no unfinished run here" };
+            return Err(input(&finished, format!("{reason}; nothing to resume")));
+        }
+        let path = partial.join("manifest.json");
+        let bytes = std::fs::read(&path).map_err(|e| input(&path, format!("cannot be read: {e}")))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|e| input(&path, format!("is no manifest of ours: {e}")))?;
+        if manifest.verb != verb {
+            return Err(input(&path, format!("is a run of `{}`, not of `{verb}`", manifest.verb)));
+        }
+        Ok((RunDirectory { partial, finished }, manifest))
+    }
+
+    /// A path in the directory while the run goes on.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.partial.join(name)
+    }
+
+    /// What to give to `--resume`.
+    pub fn finished_path(&self) -> &Path {
+        &self.finished
+    }
+
+    /// Writes the manifest.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(manifest).map_err(|e| Error::Failed(e.to_string()))?;
+        Ok(write_atomic(&self.path("manifest.json"), |f| writeln!(f, "{text}"))?)
+    }
+
+    /// Ends the run: the directory gets its final name.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be renamed.
+    pub fn finish(self, manifest: &Manifest) -> Result<PathBuf, Error> {
+        self.write_manifest(manifest)?;
+        std::fs::rename(&self.partial, &self.finished)
+            .map_err(|e| failed(&self.finished, "give the finished run its name", &e))?;
+        Ok(self.finished)
+    }
+}
