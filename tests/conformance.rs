@@ -4,21 +4,11 @@
 
 mod common;
 
-use common::{Case, Data, Kinks, OPS, ROWS, ROWS_TRIED, Subject, Tol, cases, compare, number};
-use intervene::backend::Backend;
-use intervene::backend::cpu::Cpu;
-use intervene::backend::cpu::isa::Isa;
+use common::{Case, Data, Kinks, OPS, ROWS, ROWS_TRIED, Subject, Tol, backends, cases, compare, number};
 use intervene::backend::reference::Reference;
 use intervene::graph::op::{Activation, Op, Window, window_positions};
 use intervene::graph::{Extent, NodeId};
 use std::collections::BTreeSet;
-
-/// The backends under test. A new one is one line.
-fn backends() -> Vec<Box<dyn Backend>> {
-    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Reference)];
-    all.extend(Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>));
-    all
-}
 
 /// Forward subjects, and with gradients where there are any.
 fn subjects(case: &Case) -> Vec<Subject> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Data, Weights, read, write};
+use common::{Data, Weights, backends, read, write};
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError, Program};
 use intervene::graph::op::{Activation, Binary, Op, Window};
@@ -35,9 +35,13 @@ fn weights(graph: &Graph) -> Weights {
 }
 
 fn load(graph: &Graph, entries: &[Entry<'_>]) -> Box<dyn Program> {
+    load_on(&Reference, graph, entries)
+}
+
+fn load_on(backend: &dyn Backend, graph: &Graph, entries: &[Entry<'_>]) -> Box<dyn Program> {
     let artifact = plan(graph, entries).unwrap_or_else(|e| panic!("{e}"));
     check_plan(&artifact).unwrap_or_else(|e| panic!("{e}\n{}", dump::artifact(&artifact)));
-    Reference.load(artifact, &weights(graph)).unwrap_or_else(|e| panic!("{e}"))
+    backend.load(artifact, &weights(graph)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn floats(program: &mut dyn Program, id: NodeId, values: &[f64]) {
@@ -177,7 +181,7 @@ fn an_entry_that_lacks_an_input_names_it() -> Result<(), GraphError> {
 
 #[test]
 fn a_front_and_a_tail_with_a_handover_are_bit_equal_to_the_whole_net() -> Result<(), GraphError> {
-    for wanted in [false, true] {
+    for (backend, wanted) in backends().iter().flat_map(|b| [(b, false), (b, true)]) {
         let (mut g, x, all) = chain(6)?;
         let tail_in = g.input("tail_in", [4]);
         let mut y = tail_in;
@@ -193,7 +197,7 @@ fn a_front_and_a_tail_with_a_handover_are_bit_equal_to_the_whole_net() -> Result
             entry!("front", &[x], want, 5, &updates),
             entry!("tail", &[tail_in], &[y], 5),
         ];
-        let mut program = load(&g, &entries);
+        let mut program = load_on(backend.as_ref(), &g, &entries);
         let how = program.artifact().entries()[1].updates[0].2;
         assert_eq!(how, if wanted { Handover::Copy } else { Handover::Swap });
         for rows in [5, 2, 4] {
@@ -249,20 +253,22 @@ fn updated_weights_are_seen_by_the_next_run() -> Result<(), GraphError> {
     let next = g.add("next", count, one)?;
     for want in [vec![y], vec![y, double]] {
         let updates = [(w, double), (count, next)];
-        let mut program = load(&g, &[entry!("step", &[x, one], &want, 1, &updates)]);
-        let copies = want.contains(&double);
-        let how: Vec<Handover> = program.artifact().entries()[0].updates.iter().map(|u| u.2).collect();
-        assert_eq!(how.contains(&Handover::Copy), copies);
-        floats(program.as_mut(), w, &[3.0]);
-        floats(program.as_mut(), x, &[1.0]);
-        floats(program.as_mut(), one, &[1.0]);
-        for t in 0..4 {
-            program.run(EntryId(0), 1).unwrap();
-            assert_eq!(read(program.as_mut(), y, 1), [3.0 * f64::from(1 << t)]);
-            assert_eq!(read(program.as_mut(), w, 1), [3.0 * f64::from(2 << t)]);
-            assert_eq!(read(program.as_mut(), count, 1), [f64::from(t + 1)]);
-            if copies {
-                assert_eq!(read(program.as_mut(), double, 1), read(program.as_mut(), w, 1));
+        for backend in backends() {
+            let mut program = load_on(backend.as_ref(), &g, &[entry!("step", &[x, one], &want, 1, &updates)]);
+            let copies = want.contains(&double);
+            let how: Vec<Handover> = program.artifact().entries()[0].updates.iter().map(|u| u.2).collect();
+            assert_eq!(how.contains(&Handover::Copy), copies);
+            floats(program.as_mut(), w, &[3.0]);
+            floats(program.as_mut(), x, &[1.0]);
+            floats(program.as_mut(), one, &[1.0]);
+            for t in 0..4 {
+                program.run(EntryId(0), 1).unwrap();
+                assert_eq!(read(program.as_mut(), y, 1), [3.0 * f64::from(1 << t)]);
+                assert_eq!(read(program.as_mut(), w, 1), [3.0 * f64::from(2 << t)]);
+                assert_eq!(read(program.as_mut(), count, 1), [f64::from(t + 1)]);
+                if copies {
+                    assert_eq!(read(program.as_mut(), double, 1), read(program.as_mut(), w, 1));
+                }
             }
         }
     }
@@ -276,13 +282,15 @@ fn updates_happen_at_once_in_whatever_order_they_are_listed() -> Result<(), Grap
     let (a, b, c) = (g.state("a", [1]), g.state("b", [1]), g.state("c", [1]));
     let more = g.scale("more", a, 2.0)?;
     for updates in [[(c, b), (b, a), (a, more)], [(a, more), (b, a), (c, b)], [(b, a), (a, more), (c, b)]] {
-        let mut program = load(&g, &[entry!("shift", &[], &[], 1, &updates)]);
-        for (id, v) in [(a, 5.0), (b, 3.0), (c, 1.0)] {
-            floats(program.as_mut(), id, &[v]);
+        for backend in backends() {
+            let mut program = load_on(backend.as_ref(), &g, &[entry!("shift", &[], &[], 1, &updates)]);
+            for (id, v) in [(a, 5.0), (b, 3.0), (c, 1.0)] {
+                floats(program.as_mut(), id, &[v]);
+            }
+            program.run(EntryId(0), 1).unwrap();
+            let now: Vec<f64> = [a, b, c].iter().flat_map(|&id| read(program.as_mut(), id, 1)).collect();
+            assert_eq!(now, [10.0, 5.0, 3.0], "{updates:?}");
         }
-        program.run(EntryId(0), 1).unwrap();
-        let now: Vec<f64> = [a, b, c].iter().flat_map(|&id| read(program.as_mut(), id, 1)).collect();
-        assert_eq!(now, [10.0, 5.0, 3.0], "{updates:?}");
     }
     let updates = [(a, b), (b, a)];
     let error = plan(&g, &[entry!("e", &[], &[], 1, &updates)]).unwrap_err();
@@ -302,14 +310,16 @@ fn an_update_takes_the_rows_of_its_run() -> Result<(), GraphError> {
         entry!("small", &all[..1], &[], 2, &updates),
         entry!("use", &[small], &[out], 2),
     ];
-    let mut program = load(&g, &entries);
-    floats(program.as_mut(), x, &wave(32));
-    program.run(EntryId(0), 8).unwrap();
-    program.run(EntryId(1), 2).unwrap();
-    program.run(EntryId(2), 2).unwrap();
-    assert_eq!(read(program.as_mut(), out, 2), read(program.as_mut(), all[0], 2));
-    program.run(EntryId(1), 1).unwrap();
-    assert!(program.run(EntryId(2), 2).is_err(), "one row was handed over");
+    for backend in backends() {
+        let mut program = load_on(backend.as_ref(), &g, &entries);
+        floats(program.as_mut(), x, &wave(32));
+        program.run(EntryId(0), 8).unwrap();
+        program.run(EntryId(1), 2).unwrap();
+        program.run(EntryId(2), 2).unwrap();
+        assert_eq!(read(program.as_mut(), out, 2), read(program.as_mut(), all[0], 2));
+        program.run(EntryId(1), 1).unwrap();
+        assert!(program.run(EntryId(2), 2).is_err(), "one row was handed over");
+    }
     Ok(())
 }
 
@@ -325,15 +335,17 @@ fn slots_that_change_places_through_others_are_all_of_one_size() -> Result<(), G
         entry!("three", &[x], &[], 3, &second),
         entry!("five", &[x], &[], 5, &third),
     ];
-    let mut program = load(&g, &entries);
-    floats(program.as_mut(), x, &wave(10));
-    for _ in 0..3 {
-        for (e, rows) in [(0, 2), (1, 3), (2, 5), (0, 1), (2, 5), (1, 3)] {
-            program.run(EntryId(e), rows).unwrap();
+    for backend in backends() {
+        let mut program = load_on(backend.as_ref(), &g, &entries);
+        floats(program.as_mut(), x, &wave(10));
+        for _ in 0..3 {
+            for (e, rows) in [(0, 2), (1, 3), (2, 5), (0, 1), (2, 5), (1, 3)] {
+                program.run(EntryId(e), rows).unwrap();
+            }
         }
+        let now = read(program.as_mut(), b, 3);
+        assert_eq!(now, wave(6).iter().map(|v| 2.0 * v).collect::<Vec<_>>());
     }
-    let now = read(program.as_mut(), b, 3);
-    assert_eq!(now, wave(6).iter().map(|v| 2.0 * v).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -399,24 +411,26 @@ fn a_list_that_points_outside_is_an_error_and_leaves_no_result_behind() -> Resul
     let logits = g.push("logits", Op::GlobalAvgPool, &[out])?;
     let label = g.index_input("label");
     let ce = g.push("ce", Op::CrossEntropy, &[logits, label])?;
-    let mut program = load(&g, &[entry!("e", &[z, image, set, keep, label], &[out, ce], 6)]);
-    let program = program.as_mut();
-    floats(program, z, &wave(24));
-    floats(program, keep, &[1.0; 6]);
-    let good: [&[u32]; 3] = [&[1, 0, 1], &[0, 1, 1], &[2, 0, 1]];
-    for (bad, list, at, count, node) in
-        [(0, [1, 2, 0], 1, 2, "do"), (1, [0, 0, 7], 2, 2, "do"), (2, [3, 0, 0], 0, 3, "ce")]
-    {
-        for (i, id) in [image, set, label].into_iter().enumerate() {
-            write(program, id, &Data::Indices(good[i].to_vec()));
+    for backend in backends() {
+        let mut program = load_on(backend.as_ref(), &g, &[entry!("e", &[z, image, set, keep, label], &[out, ce], 6)]);
+        let program = program.as_mut();
+        floats(program, z, &wave(24));
+        floats(program, keep, &[1.0; 6]);
+        let good: [&[u32]; 3] = [&[1, 0, 1], &[0, 1, 1], &[2, 0, 1]];
+        for (bad, list, at, count, node) in
+            [(0, [1, 2, 0], 1, 2, "do"), (1, [0, 0, 7], 2, 2, "do"), (2, [3, 0, 0], 0, 3, "ce")]
+        {
+            for (i, id) in [image, set, label].into_iter().enumerate() {
+                write(program, id, &Data::Indices(good[i].to_vec()));
+            }
+            program.run(EntryId(0), 3).unwrap();
+            write(program, [image, set, label][bad], &Data::Indices(list.to_vec()));
+            let error = program.run(EntryId(0), 3).unwrap_err();
+            let want = BackendError::RowIndex { node: node.into(), row: at, index: list[at], count };
+            assert_eq!(error, want);
+            let mut one = vec![0.0; 1];
+            assert!(program.read(ce, TensorMut::F64(&mut one)).is_err(), "a failed run has no results");
         }
-        program.run(EntryId(0), 3).unwrap();
-        write(program, [image, set, label][bad], &Data::Indices(list.to_vec()));
-        let error = program.run(EntryId(0), 3).unwrap_err();
-        let want = BackendError::RowIndex { node: node.into(), row: at, index: list[at], count };
-        assert_eq!(error, want);
-        let mut one = vec![0.0; 1];
-        assert!(program.read(ce, TensorMut::F64(&mut one)).is_err(), "a failed run has no results");
     }
     Ok(())
 }
@@ -608,10 +622,11 @@ proptest! {
         capacities in (1usize..4, 1usize..4),
     ) {
         let (g, x, nodes) = random_net(&picks).unwrap();
+        for backend in backends() {
         let rows = capacities.0.min(capacities.1);
         let images = wave(rows * 48);
         // every value kept: nothing shares, nothing is fused
-        let mut unplanned = load(&g, &[entry!("all", &[x], &nodes, rows)]);
+        let mut unplanned = load_on(backend.as_ref(), &g, &[entry!("all", &[x], &nodes, rows)]);
         prop_assert!(unplanned.artifact().slots().iter().all(|s| s.pinned));
         floats(unplanned.as_mut(), x, &images);
         unplanned.run(EntryId(0), rows).unwrap();
@@ -625,7 +640,7 @@ proptest! {
             entry!("front", &given, &taps, capacities.0),
             entry!("tail", &taps, &behind, capacities.1),
         ];
-        let mut program = load(&g, &entries);
+        let mut program = load_on(backend.as_ref(), &g, &entries);
         floats(program.as_mut(), x, &images);
         program.run(EntryId(0), rows).unwrap();
         for &w in &want {
@@ -635,6 +650,7 @@ proptest! {
         program.run(EntryId(2), rows).unwrap();
         for &w in behind.iter().chain(&taps) {
             prop_assert_eq!(read(program.as_mut(), w, rows), read(unplanned.as_mut(), w, rows));
+        }
         }
     }
 }

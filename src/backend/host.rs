@@ -59,7 +59,7 @@ pub(super) struct Operand<'a, T> {
 impl<T> Operand<'_, T> {
     /// Valid rows.
     pub fn rows(&self) -> usize {
-        if self.row == 0 { 0 } else { self.floats.len() / self.row }
+        self.floats.len().checked_div(self.row).unwrap_or(0)
     }
 }
 

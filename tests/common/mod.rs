@@ -12,6 +12,9 @@ mod cases;
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub use cases::{OPS, cases, number};
 
+use intervene::backend::cpu::Cpu;
+use intervene::backend::cpu::isa::Isa;
+use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Parameters, Program};
 use intervene::graph::op::{Op, Reduction};
 use intervene::graph::plan::{Artifact, Entry, EntryId, plan};
@@ -384,6 +387,13 @@ pub fn read(program: &mut dyn Program, id: NodeId, rows: usize) -> Vec<f64> {
     let mut out = vec![0.0; n];
     program.read(id, TensorMut::F64(&mut out)).unwrap_or_else(|e| panic!("{e}"));
     out
+}
+
+/// The backends under test. A new one is one line.
+pub fn backends() -> Vec<Box<dyn Backend>> {
+    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Reference)];
+    all.extend(Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>));
+    all
 }
 
 /// Named weights in memory.

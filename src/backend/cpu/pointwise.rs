@@ -156,8 +156,8 @@ pub fn sign_step(isa: Isa, x: &[f32], g: &[f32], x0: &[f32], a: f32, eps: f32, o
                 let moved = x + a * sign;
                 let moved = if moved < low { low } else { moved };
                 let moved = if moved > high { high } else { moved };
-                // A NaN bound clips nothing; the differences carry it over (0 wherever x0 and eps are finite).
-                *out = moved + ((x0 - x0) + (eps - eps));
+                // A NaN bound clips nothing; the products carry it over (0 wherever x0 and eps are finite).
+                *out = moved + (x0 * 0.0 + eps * 0.0);
             }
         });
     });
