@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod backend;
 pub mod causal;
+pub mod cli;
 pub mod data;
 pub mod digest;
 pub mod error;

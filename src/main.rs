@@ -1,3 +1,7 @@
-//! The `intervene` binary.
+//! The `intervene` binary: the library's command line, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    intervene::cli::run(std::env::args_os())
+}

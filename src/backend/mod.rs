@@ -8,6 +8,7 @@ pub mod reference;
 use crate::graph::NodeId;
 use crate::graph::plan::{Artifact, EntryId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
+use crate::weights::Weights;
 
 /// Where a program's parameters come from at load.
 pub trait Parameters {
@@ -24,6 +25,12 @@ impl Parameters for [(String, Tensor)] {
 impl Parameters for Vec<(String, Tensor)> {
     fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
         self.as_slice().parameter(name)
+    }
+}
+
+impl Parameters for Weights {
+    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+        self.get(name).map(|t| (t.shape, t.data))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an intervention changed: effects per class from two rows of logits, and the numbers made of them.
 //!
-//! Holds [`Head`] (logits to probabilities), [`effects`] (q - p without cancellation), the estimands E1, E3, E4, the
+//! Holds the probabilities of a [`Head`], [`effects`] (q - p without cancellation), the estimands E1, E3, E4, the
 //! potential outcomes of one image ([`Responses`], [`Outcomes`]) with the readings Z0, R1..R5, and the artefacts of the
 //! paper's released code ([`Artefact`]). Called by the sweep (one `Outcomes` an image) and by `claims`.
 //!
@@ -8,19 +8,11 @@
 //! near-equal numbers: the same forms in f32 lose a factor 20 to 70.
 
 use super::{CausalError, named, same_length};
+use crate::model::Head;
 
 /// Logit changes beyond this leave the expm1 form for the plain difference: probabilities below 1e-300 lose bits,
 /// e^600 = 4e260 cannot lift such a one above 1e-40.
 const STABLE_CHANGE_MAX: f64 = 600.0;
-
-/// How logits become probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Head {
-    /// One answer out of C classes: p = softmax(o).
-    Softmax,
-    /// C independent yes/no labels: p_j = 1 / (1 + exp(-o_j)).
-    Sigmoid,
-}
 
 named!(Head, "head", { Softmax => "softmax", Sigmoid => "sigmoid" });
 
@@ -132,6 +124,15 @@ pub fn effects(head: Head, idle: &[f32], intervened: &[f32]) -> Result<Vec<f64>,
     same_length("logits under the intervention", idle.len(), intervened.len())?;
     let idle = widen(idle);
     Ok(difference(head, &head.of(&idle), &idle, &widen(intervened)))
+}
+
+/// As [`effects`] for logits that are f64 already (the reference device's).
+///
+/// # Errors
+/// [`CausalError::Length`] when the rows differ in length.
+pub fn effects_f64(head: Head, idle: &[f64], intervened: &[f64]) -> Result<Vec<f64>, CausalError> {
+    same_length("logits under intervention", idle.len(), intervened.len())?;
+    Ok(difference(head, &head.of(idle), idle, intervened))
 }
 
 /// `effects` with p = head(idle) already known; rows of one length.

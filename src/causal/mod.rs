@@ -11,6 +11,7 @@
 //! Networks", ICIP 2019. Sign: an effect is do minus idle. An image whose logits are not numbers gives NaN, which no
 //! statistic swallows: it is counted and the statistic is null.
 
+pub mod analysis;
 pub mod claims;
 pub mod effect;
 pub mod intervention;
@@ -85,6 +86,11 @@ fn nearest_index(count: usize) -> String {
         Some(last) => format!(", numbered from 0; the nearest is {last}"),
         None => String::new(),
     }
+}
+
+/// The nodes of a set as a name: `3`, `3+7`.
+pub fn named_nodes(set: &intervention::NodeSet) -> String {
+    set.iter().map(|n| n.to_string()).collect::<Vec<_>>().join("+")
 }
 
 /// Values of one length, or [`CausalError::Length`].

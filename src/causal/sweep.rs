@@ -41,16 +41,35 @@ const DECODE: EntryId = EntryId(1);
 const TAIL: EntryId = EntryId(2);
 const ATTACK: EntryId = EntryId(3);
 const GRADIENT: EntryId = EntryId(4);
+const FORWARD: EntryId = EntryId(5);
+
+/// Elements that logits are read as: f32, or f64 where the device is the reference.
+pub trait Logit: Copy + Default {
+    /// Room for a program to write into.
+    fn room(out: &mut [Self]) -> TensorMut<'_>;
+}
+
+impl Logit for f32 {
+    fn room(out: &mut [f32]) -> TensorMut<'_> {
+        TensorMut::F32(out)
+    }
+}
+
+impl Logit for f64 {
+    fn room(out: &mut [f64]) -> TensorMut<'_> {
+        TensorMut::F64(out)
+    }
+}
 
 /// Potential outcomes of some images under one input, as logits: rows of `classes`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Logits {
+pub struct Logits<T = f32> {
     /// The host alone: images x classes.
-    pub orig: Vec<f32>,
+    pub orig: Vec<T>,
     /// Autoencoder inserted, nothing changed: images x classes.
-    pub idle: Vec<f32>,
+    pub idle: Vec<T>,
     /// Autoencoder inserted, a set of nodes zeroed: images x sets x classes.
-    pub done: Vec<f32>,
+    pub done: Vec<T>,
     /// Whether the set touched a live channel: images x sets. Where it did not, `done` is a copy of `idle`.
     pub live: Vec<bool>,
 }
@@ -76,6 +95,7 @@ struct Nodes {
     which: NodeId,
     logits: NodeId,
     gradient: NodeId,
+    whole: NodeId,
 }
 
 /// What a sweep is built from.
@@ -142,6 +162,7 @@ impl Sweep {
                 entry("tail", &[tail_in], &[logits], &[], batch.variants.max(batch.images)),
                 entry("attack step", &[x, x0, label, one, limits], &[], &[(x, stepped)], batch.images),
                 entry("input gradient", &[x, label, one], &[gradient], &[], batch.images),
+                entry("forward", &[x], &[whole], &[], batch.images),
             ],
         )?;
         let constants = model.constants();
@@ -152,7 +173,7 @@ impl Sweep {
             table.extend((0..k).map(|n| if set.contains(n) { 0.0 } else { 1.0 }));
         }
         program.write(keep, TensorRef::F32(&table))?;
-        let nodes = Nodes { x, x0, label, limits, channel_max, images, which, logits, gradient };
+        let nodes = Nodes { x, x0, label, limits, channel_max, images, which, logits, gradient, whole };
         let pixels = model.input.iter().product();
         Ok(Sweep { program, nodes, batch, classes: model.classes, channels: k, pixels, sets: sets.to_vec() })
     }
@@ -176,7 +197,7 @@ impl Sweep {
     ///
     /// # Errors
     /// [`BackendError`].
-    pub fn outcomes(&mut self, x: &[f32]) -> Result<Logits, BackendError> {
+    pub fn outcomes<T: Logit>(&mut self, x: &[f32]) -> Result<Logits<T>, BackendError> {
         let mut all = Logits { orig: Vec::new(), idle: Vec::new(), done: Vec::new(), live: Vec::new() };
         for block in x.chunks(self.batch.images * self.pixels) {
             self.block(block, &mut all)?;
@@ -184,35 +205,37 @@ impl Sweep {
         Ok(all)
     }
 
-    /// The host's logits alone: images x classes.
+    /// The host's logits alone, in one piece: images x classes.
     ///
     /// # Errors
     /// [`BackendError`].
-    pub fn logits(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut all = Vec::with_capacity(x.len() / self.pixels * self.classes);
+    pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let mut out = Vec::with_capacity(x.len() / self.pixels * self.classes);
         for block in x.chunks(self.batch.images * self.pixels) {
             let rows = block.len() / self.pixels;
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
-            self.program.run(FRONT, rows)?;
-            all.extend(self.tail(rows)?);
+            self.program.run(FORWARD, rows)?;
+            let mut logits = vec![0.0; rows * self.classes];
+            self.program.read(self.nodes.whole, TensorMut::F32(&mut logits))?;
+            out.extend(logits);
         }
-        Ok(all)
+        Ok(out)
     }
 
-    fn tail(&mut self, rows: usize) -> Result<Vec<f32>, BackendError> {
+    fn tail<T: Logit>(&mut self, rows: usize) -> Result<Vec<T>, BackendError> {
         self.program.run(TAIL, rows)?;
-        let mut logits = vec![0.0; rows * self.classes];
-        self.program.read(self.nodes.logits, TensorMut::F32(&mut logits))?;
+        let mut logits = vec![T::default(); rows * self.classes];
+        self.program.read(self.nodes.logits, T::room(&mut logits))?;
         Ok(logits)
     }
 
-    fn block(&mut self, x: &[f32], all: &mut Logits) -> Result<(), BackendError> {
+    fn block<T: Logit>(&mut self, x: &[f32], all: &mut Logits<T>) -> Result<(), BackendError> {
         let (rows, sets, classes) = (x.len() / self.pixels, self.sets.len(), self.classes);
         self.program.write(self.nodes.x, TensorRef::F32(x))?;
         self.program.run(FRONT, rows)?;
         let mut maxima = vec![0.0f32; rows * self.channels];
         self.program.read(self.nodes.channel_max, TensorMut::F32(&mut maxima))?;
-        all.orig.extend(self.tail(rows)?);
+        all.orig.extend(self.tail::<T>(rows)?);
 
         // rows to run: (image, set number with 0 = idle)
         let mut variants: Vec<(u32, u32)> = Vec::with_capacity(rows * (sets + 1));
@@ -227,14 +250,14 @@ impl Sweep {
                 }
             }
         }
-        let mut idle = vec![0.0f32; rows * classes];
-        let mut done: Vec<Option<Vec<f32>>> = vec![None; rows * sets];
+        let mut idle = vec![T::default(); rows * classes];
+        let mut done: Vec<Option<Vec<T>>> = vec![None; rows * sets];
         for batch in variants.chunks(self.batch.variants) {
             let (images, which): (Vec<u32>, Vec<u32>) = batch.iter().copied().unzip();
             self.program.write(self.nodes.images, TensorRef::U32(&images))?;
             self.program.write(self.nodes.which, TensorRef::U32(&which))?;
             self.program.run(DECODE, batch.len())?;
-            let logits = self.tail(batch.len())?;
+            let logits: Vec<T> = self.tail(batch.len())?;
             for (&(image, set), row) in batch.iter().zip(logits.chunks_exact(classes)) {
                 let image = image as usize;
                 match set as usize {

@@ -69,6 +69,17 @@ impl Autoencoder {
             .collect()
     }
 
+    /// Multiply-adds of encoder and decoder on one image.
+    pub fn macs(&self, tap: &Tap) -> u64 {
+        let weights = self.parameters().iter().filter(|(_, s)| s.rank() > 1).map(|(_, s)| s.len()).sum::<usize>();
+        (weights * tap.shape[1] * tap.shape[2]) as u64
+    }
+
+    /// Multiply-adds of one node's variant: one channel through the decoder's first convolution, all of its second.
+    pub fn variant_macs(&self, tap: &Tap) -> u64 {
+        (9 * self.hidden * (1 + self.channels) * tap.shape[1] * tap.shape[2]) as u64
+    }
+
     /// Fresh weights, as [`super::Model::initial_weights`].
     pub fn initial_weights(&self, seed: u64) -> Vec<(String, Tensor)> {
         initial(&self.parameters(), seed)

@@ -13,20 +13,13 @@ use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 use crate::text::closest;
 
-/// What turns logits into probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How logits become probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Head {
-    /// One class an image.
+    /// One answer out of C classes: p = softmax(o).
     Softmax,
-}
-
-impl Head {
-    /// As in metadata: `softmax`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Head::Softmax => "softmax",
-        }
-    }
+    /// C independent yes/no labels: p_j = 1 / (1 + exp(-o_j)).
+    Sigmoid,
 }
 
 /// One layer.

@@ -1,1 +1,294 @@
-//! x
+//! The tables of a run: `effects.csv` (a row per image, node and input) and `summary.csv` (a row per node, input,
+//! reading and estimand). Numbers in shortest round-trip form; a value that is not a number is empty, with a flag.
+
+use super::run::SCHEMA_VERSION;
+use crate::atomic::write_atomic;
+use crate::causal::analysis::{Columns, Quantity, responses};
+use crate::causal::effect::{Reading, argmax};
+use crate::causal::intervention::NodeSet;
+use crate::causal::statistics::{Bootstrap, Interval, SignFlip, Summary, holm};
+use crate::causal::study::Shard;
+use crate::causal::{CausalError, named_nodes};
+use crate::error::Error;
+use crate::model::Head;
+use rayon::prelude::*;
+use std::io::Write;
+use std::path::Path;
+
+/// What every row repeats.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// Hash of configuration, weights and data.
+    pub run_id: String,
+    /// Network.
+    pub arch: String,
+    /// Torchvision name of the last child in front of the tap.
+    pub tap: String,
+    /// First eight digits of the autoencoder's hash.
+    pub ae_hash8: String,
+    /// Split that the images are from.
+    pub split: String,
+}
+
+impl Labels {
+    /// `fashion/features.1/ae@1a2b3c4d/ch3`: the node's name in files.
+    fn node(&self, set: &NodeSet) -> String {
+        format!("{}/{}/ae@{}/ch{}", self.arch, self.tap, self.ae_hash8, named_nodes(set))
+    }
+}
+
+/// A number, or nothing when it is none.
+fn number(x: f64) -> String {
+    if x.is_finite() { x.to_string() } else { String::new() }
+}
+
+fn optional(x: Option<f64>) -> String {
+    x.map_or(String::new(), number)
+}
+
+const EFFECTS: &str = "schema_version,run_id,image_id,patient_id,split,condition,input,eps,mask_fraction,mask_index,tap,\
+                       node,label,predicted,p_orig_label,p_idle_label,p_do_label,p_orig_predicted,p_idle_predicted,\
+                       p_do_predicted,ece_node,ece_recon,ece_total,flag\n";
+
+/// Writes `effects.csv`: 24 columns. `predicted` is the host's class on that input; `ece_*` are weighted with p_idle, so
+/// total = recon + node; `flag` is `dead` where the node is all zero on the image (its effect is exactly 0), `nan` where
+/// a number is missing.
+///
+/// # Errors
+/// [`Error::Write`] with the path; [`Error::Causal`] when shards are inconsistent.
+pub fn effects(
+    path: &Path,
+    shards: &[Shard],
+    sets: &[NodeSet],
+    (head, classes): (Head, usize),
+    labels: &Labels,
+) -> Result<(), Error> {
+    let nodes: Vec<String> = sets.iter().map(|s| labels.node(s)).collect();
+    let texts = shards.par_iter().map(|shard| effect_rows(shard, &nodes, head, classes, labels));
+    let texts: Vec<String> = texts.collect::<Result<_, CausalError>>()?;
+    Ok(write_atomic(path, |file| {
+        file.write_all(EFFECTS.as_bytes())?;
+        texts.iter().try_for_each(|text| file.write_all(text.as_bytes()))
+    })?)
+}
+
+fn effect_rows(
+    shard: &Shard,
+    nodes: &[String],
+    head: Head,
+    classes: usize,
+    labels: &Labels,
+) -> Result<String, CausalError> {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for (i, (&id, &label)) in shard.ids.iter().zip(&shard.labels).enumerate() {
+        for a in &shard.answers {
+            let r = responses(a, i, nodes.len(), head, classes)?;
+            let predicted = argmax(r.p_orig()).unwrap_or(0);
+            let at = |p: &[f64], c: usize| number(p.get(c).copied().unwrap_or(f64::NAN));
+            let eps = a.input.eps().map_or(String::new(), |e| e.to_string());
+            let fraction = a.fraction.get(i).map_or(String::new(), f32::to_string);
+            for (n, node) in nodes.iter().enumerate() {
+                let split = r.split(n)?;
+                let q = r.p_zeroed(n)?;
+                let flag = if !(split.node.is_finite() && split.recon.is_finite()) {
+                    "nan"
+                } else if a.logits.live.get(i * nodes.len() + n) == Some(&false) {
+                    "dead"
+                } else {
+                    ""
+                };
+                // writing to a String cannot fail
+                let _ = writeln!(
+                    text,
+                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{label},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
+                    labels.run_id,
+                    labels.split,
+                    a.input.name(),
+                    a.mask,
+                    labels.tap,
+                    at(r.p_orig(), label as usize),
+                    at(r.p_idle(), label as usize),
+                    at(&q, label as usize),
+                    at(r.p_orig(), predicted),
+                    at(r.p_idle(), predicted),
+                    at(&q, predicted),
+                    number(split.node),
+                    number(split.recon),
+                    number(split.total),
+                );
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// A row of `summary.csv`.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Position in the sweep's sets.
+    pub set: usize,
+    /// Position in the inputs.
+    pub input: usize,
+    /// Reading.
+    pub reading: Reading,
+    /// `e1`, `e3:<class>`, `e4`, or `bernoulli`.
+    pub estimand: String,
+    /// Figures of the column.
+    pub summary: Summary,
+    /// Share of images on which the set touches a live channel.
+    pub live_share: f64,
+    /// 95 % interval of the mean over images.
+    pub interval: Option<Interval>,
+    /// Sign-flip p of mean = 0.
+    pub p: Option<f64>,
+    /// The same after Holm over the nodes of one input, reading and estimand.
+    pub p_adjusted: Option<f64>,
+}
+
+/// Resamples, flips and level of the summary's statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    /// Bootstrap resamples and sign flips.
+    pub resamples: usize,
+    /// Confidence level.
+    pub level: f64,
+    /// Seed of both.
+    pub seed: u64,
+}
+
+/// One column under way to a row.
+struct Pending<'a> {
+    set: usize,
+    input: usize,
+    reading: Reading,
+    estimand: String,
+    column: std::borrow::Cow<'a, [f64]>,
+}
+
+/// Computes the summary: E1 under every reading, E4 and E3 (a class at a time) within each input.
+///
+/// # Errors
+/// [`CausalError`] for an impossible level or no images.
+pub fn summarise(columns: &Columns, head: Head, classes: usize, sampling: Sampling) -> Result<Vec<Row>, CausalError> {
+    let estimand = head.estimand().name().to_string();
+    let mut pending: Vec<Pending<'_>> = Vec::new();
+    for input in 0..columns.inputs.len() {
+        let own = if input == 0 { Reading::Z0 } else { Reading::R1 };
+        let readings: &[Reading] = if input == 0 {
+            &[Reading::Z0]
+        } else {
+            &[Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5]
+        };
+        for set in 0..columns.sets {
+            for &reading in readings {
+                let column = columns.get(input, set, Quantity::Ece(reading)).into();
+                pending.push(Pending { set, input, reading, estimand: estimand.clone(), column });
+            }
+            let column = columns.get(input, set, Quantity::Margin).into();
+            pending.push(Pending { set, input, reading: own, estimand: "e4".into(), column });
+        }
+    }
+    let mut rows = rows(columns, &pending, sampling)?;
+    for class in 0..classes {
+        let of_class = |column: &[f64]| -> Vec<f64> {
+            let pairs = column.iter().zip(&columns.labels);
+            pairs.filter(|(_, l)| **l as usize == class).map(|(v, _)| *v).collect()
+        };
+        let mut pending: Vec<Pending<'_>> = Vec::new();
+        for input in 0..columns.inputs.len() {
+            for set in 0..columns.sets {
+                let column = of_class(columns.get(input, set, Quantity::LabelEffect));
+                let reading = if input == 0 { Reading::Z0 } else { Reading::R1 };
+                if !column.is_empty() {
+                    let estimand = format!("e3:{class}");
+                    pending.push(Pending { set, input, reading, estimand, column: column.into() });
+                }
+            }
+        }
+        rows.extend(self::rows(columns, &pending, sampling)?);
+    }
+    Ok(rows)
+}
+
+/// Statistics of columns of one length.
+fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Result<Vec<Row>, CausalError> {
+    let Some(first) = pending.first() else { return Ok(Vec::new()) };
+    let n = first.column.len();
+    let bootstrap = Bootstrap::new(n, sampling.resamples, sampling.seed)?;
+    let flips = SignFlip::new(n, sampling.resamples, sampling.seed)?;
+    let data: Vec<&[f64]> = pending.iter().map(|p| p.column.as_ref()).collect();
+    let intervals = bootstrap.intervals(&data, sampling.level)?;
+    let p = flips.p_values(&data)?;
+    let mut rows: Vec<Row> = pending
+        .iter()
+        .enumerate()
+        .map(|(i, pending)| Row {
+            set: pending.set,
+            input: pending.input,
+            reading: pending.reading,
+            estimand: pending.estimand.clone(),
+            summary: Summary::of(&pending.column),
+            live_share: columns.mean(pending.input, pending.set, Quantity::Live),
+            interval: intervals[i],
+            p: p[i],
+            p_adjusted: None,
+        })
+        .collect();
+    // Holm over the nodes of one table column
+    for at in 0..rows.len() {
+        if rows[at].p_adjusted.is_some() {
+            continue;
+        }
+        let same = |r: &Row| r.input == rows[at].input && r.reading == rows[at].reading && r.estimand == rows[at].estimand;
+        let family: Vec<usize> = (0..rows.len()).filter(|&i| same(&rows[i])).collect();
+        let adjusted = holm(&family.iter().map(|&i| rows[i].p).collect::<Vec<_>>());
+        family.into_iter().zip(adjusted).for_each(|(i, p)| rows[i].p_adjusted = p);
+    }
+    Ok(rows)
+}
+
+const SUMMARY: &str = "schema_version,run_id,arch,tap,node,condition,input,reading,estimand,mean,sd,median,mean_abs,\
+                       share_positive,live_share,n,ci_lo,ci_hi,p,p_adj\n";
+
+/// Writes `summary.csv`: 20 columns.
+///
+/// # Errors
+/// [`Error::Write`] with the path.
+pub fn summary(
+    path: &Path,
+    rows: &[Row],
+    columns: &Columns,
+    sets: &[NodeSet],
+    labels: &Labels,
+) -> Result<(), Error> {
+    Ok(write_atomic(path, |file| {
+        file.write_all(SUMMARY.as_bytes())?;
+        for row in rows {
+            let s = &row.summary;
+            writeln!(
+                file,
+                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                labels.run_id,
+                labels.arch,
+                labels.tap,
+                sets.get(row.set).map_or_else(String::new, |s| labels.node(s)),
+                columns.inputs[row.input].name(),
+                row.reading,
+                row.estimand,
+                optional(s.mean),
+                optional(s.sd),
+                optional(s.median),
+                optional(s.mean_abs),
+                optional(s.share_positive),
+                number(row.live_share),
+                s.n,
+                optional(row.interval.map(|i| i.lo)),
+                optional(row.interval.map(|i| i.hi)),
+                optional(row.p),
+                optional(row.p_adjusted),
+            )?;
+        }
+        Ok(())
+    })?)
+}

@@ -126,14 +126,24 @@ pub struct Nodes {
     classes: usize,
 }
 
+impl Nodes {
+    /// Writes pixels (rows of C x H x W in [0, 1]) and their labels.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn write(&self, program: &mut dyn Program, pixels: TensorRef<'_>, labels: &[u32]) -> Result<(), BackendError> {
+        program.write(self.x, pixels)?;
+        program.write(self.label, TensorRef::U32(labels))
+    }
+}
+
 /// Writes images and labels of a batch.
 ///
 /// # Errors
 /// [`BackendError`].
 pub fn feed(program: &mut dyn Program, nodes: Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
     let labels: Vec<u32> = which.iter().map(|&i| data.labels()[i as usize]).collect();
-    program.write(nodes.x, TensorRef::F32(&super::pixels(data, which)))?;
-    program.write(nodes.label, TensorRef::U32(&labels))
+    nodes.write(program, TensorRef::F32(&super::pixels(data, which)), &labels)
 }
 
 /// Loss and accuracy over a data set, sums in f64 in image order.

@@ -5,6 +5,7 @@
 //! the seed (data order, initial weights), so a run that stops anywhere and goes on is the run that never stopped.
 
 pub mod autoencoder;
+pub mod checkpoint;
 pub mod classifier;
 
 use crate::backend::{BackendError, Program};
@@ -252,7 +253,7 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
-    /// A checkpoint does not belong to this run.
+    /// A checkpoint does not belong to this run, or is damaged.
     #[error("the checkpoint does not fit this run: {0}")]
     Checkpoint(String),
     /// A checkpoint could not be saved.
@@ -294,8 +295,7 @@ impl Fit<'_> {
                 let start = at.batch as usize * self.batch;
                 surroundings.feed(self.program, &order[start..start + self.batch])?;
                 let lr = self.schedule.rate(self.learning_rate, step, total);
-                self.program.write(self.optimizer.rate, TensorRef::F64(&self.optimizer.rates(lr, step + 1)))?;
-                self.program.run(self.step, self.batch)?;
+                self.step_once(step + 1, lr)?;
                 let mut values = vec![0.0; losses];
                 for ((value, sum), (name, node)) in values.iter_mut().zip(&mut at.sums).zip(&self.losses) {
                     self.program.read(*node, TensorMut::F64(std::slice::from_mut(value)))?;
@@ -327,6 +327,15 @@ impl Fit<'_> {
             surroundings.epoch_done(&record, &self.checkpoint(&at, &best)?)?;
         }
         Ok(Outcome::Done { weights: best, position: at })
+    }
+
+    /// One step (number `t`, from 1) on the rows that were fed.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn step_once(&mut self, t: u64, learning_rate: f64) -> Result<(), BackendError> {
+        self.program.write(self.optimizer.rate, TensorRef::F64(&self.optimizer.rates(learning_rate, t)))?;
+        self.program.run(self.step, self.batch)
     }
 
     fn read(&mut self, node: NodeId) -> Result<Tensor, BackendError> {

@@ -1,0 +1,143 @@
+//! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line.
+
+use super::common::{Common, Context};
+use super::{ce, ui};
+use crate::backend::Layered;
+use crate::causal::intervention::NodeSet;
+use crate::causal::sweep::{Logits, Subject, Sweep};
+use crate::error::Error;
+use crate::model::Model;
+use crate::model::autoencoder::{Autoencoder, HIDDEN};
+use crate::random::Stream;
+use crate::tensor::TensorRef;
+use crate::train::classifier::Classifier;
+use crate::train::{Schedule, Settings};
+use serde_json::json;
+use std::time::Instant;
+
+/// Which job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Job {
+    /// Potential outcomes of every node on every image
+    Sweep,
+    /// Plain inference
+    Forward,
+    /// One FGSM step
+    Attack,
+    /// One Adam step on a batch of 100
+    Train,
+}
+
+/// Flags of `bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// sweep, forward, attack or train
+    #[arg(value_enum)]
+    job: Job,
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    model: String,
+    /// Where the autoencoder is spliced in
+    #[arg(long, default_value = "2")]
+    tap: String,
+    /// Images
+    #[arg(long, default_value_t = 256)]
+    images: usize,
+    /// Nodes
+    #[arg(long, default_value_t = 16)]
+    nodes: usize,
+    /// Timed runs, after one that warms up
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// auto, or rows a batch
+    #[arg(long, default_value = "auto")]
+    batch: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Images of a training step, as in the peer.
+const TRAIN_BATCH: usize = 100;
+
+/// `bench`.
+pub fn run(args: Args) -> Result<(), Error> {
+    let context = Context::new(&args.common)?;
+    if args.images == 0 || args.repeats == 0 || args.nodes == 0 {
+        return Err(Error::Usage("--images, --nodes and --repeats must be at least 1".into()));
+    }
+    let model = Model::named(&args.model)?;
+    let tap = model.tap(&args.tap)?;
+    let autoencoder = Autoencoder::at(&tap, HIDDEN, args.nodes);
+    // speed does not depend on the weights, except that a code of zeros is skipped: random ones leave every node alive
+    let host = model.initial_weights(args.common.seed);
+    let ae = autoencoder.initial_weights(args.common.seed);
+    let weights = Layered(&[&host, &ae]);
+    let subject = Subject { model: &model, tap: &tap, autoencoder: &autoencoder, weights: &weights };
+    let stream = Stream::new(args.common.seed, "bench");
+    let pixels = model.input.iter().product::<usize>();
+    let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
+    let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
+    let batch = ce::batch(&args.batch)?;
+
+    let seconds = match args.job {
+        Job::Sweep => {
+            let nodes: Vec<NodeSet> =
+                (0..args.nodes).map(|n| NodeSet::of(&[n], args.nodes)).collect::<Result<_, _>>()?;
+            let mut sweep = Sweep::new(subject, &nodes, batch, &*context.backend)?;
+            timed(args.repeats, || sweep.outcomes(&x).map(|_: Logits| ()).map_err(Error::from))?
+        }
+        Job::Forward => {
+            let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+            timed(args.repeats, || sweep.forward(&x).map(|_| ()).map_err(Error::from))?
+        }
+        Job::Attack => {
+            let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+            timed(args.repeats, || sweep.fgsm(&x, &labels, 0.3).map(|_| ()).map_err(Error::from))?
+        }
+        Job::Train => {
+            let mut classifier = Classifier::new(&model, &host, &*context.backend, TRAIN_BATCH)?;
+            let settings = Settings {
+                learning_rate: 1e-3,
+                schedule: Schedule::Constant,
+                epochs: 1,
+                batch: TRAIN_BATCH,
+                seed: args.common.seed,
+            };
+            let rows: Vec<f32> = x.iter().copied().cycle().take(TRAIN_BATCH * pixels).collect();
+            let labels: Vec<u32> = labels.iter().copied().cycle().take(TRAIN_BATCH).collect();
+            let nodes = classifier.nodes();
+            let mut fit = classifier.fit(&settings, TRAIN_BATCH);
+            let mut step = 0;
+            timed(args.repeats, || {
+                step += 1;
+                nodes.write(fit.program, TensorRef::F32(&rows), &labels)?;
+                fit.step_once(step, 1e-3).map_err(Error::from)
+            })?
+        }
+    };
+    let job = clap::ValueEnum::to_possible_value(&args.job).map_or(String::new(), |v| v.get_name().to_string());
+    let images = if args.job == Job::Train { TRAIN_BATCH } else { args.images };
+    let out = json!({ "peer": format!("intervene {}", env!("CARGO_PKG_VERSION")), "job": job, "model": model.arch,
+        "tap": tap.number, "images": images, "nodes": args.nodes, "threads": rayon::current_num_threads(),
+        "device": context.backend.name(), "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
+    ui::print(&format!("{out}\n"))
+}
+
+fn round(seconds: f64) -> f64 {
+    (seconds * 1e5).round() / 1e5
+}
+
+/// Median and minimum of `repeats` runs after one that warms up.
+fn timed(repeats: usize, mut job: impl FnMut() -> Result<(), Error>) -> Result<(f64, f64), Error> {
+    job()?;
+    let mut seconds = Vec::with_capacity(repeats);
+    for _ in 0..repeats {
+        let start = Instant::now();
+        job()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let middle = seconds.len() / 2;
+    let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
+    Ok((median, seconds[0]))
+}

@@ -1,0 +1,617 @@
+//! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
+
+use super::common::{Common, Context, DataArgs, eps};
+use super::{subject, ui};
+use crate::causal::analysis::{Columns, Quantity};
+use crate::causal::claims::LIVE_MIN;
+use crate::causal::effect::{Reading, effects, effects_f64};
+use crate::causal::intervention::NodeSet;
+use crate::causal::named_nodes;
+use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
+use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
+use crate::backend::Layered;
+use crate::backend::reference::Reference;
+use crate::data::Dataset;
+use crate::error::Error;
+use crate::model::autoencoder::Autoencoder;
+use crate::model::{Model, Tap};
+use crate::report::run::{Manifest, RunDirectory, default_directory};
+use crate::report::shards;
+use crate::report::table::{self, Labels, Row, Sampling};
+use crate::train::pixels;
+use crate::weights::Weights;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Attack on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum AttackArg {
+    Fgsm,
+    None,
+}
+
+/// Whose answer the attack moves away from.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum AttackLabelArg {
+    /// The host's own prediction
+    Predicted,
+    /// The true label
+    True,
+}
+
+/// Flags of `ce`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    model: String,
+    /// Its weights (safetensors); default: the bundled ones
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// The autoencoder (safetensors); default: the bundled one
+    #[arg(long, value_name = "FILE")]
+    ae: Option<PathBuf>,
+    /// Where it is spliced in: a number of children of `features`, or the last one's name
+    #[arg(long, default_value = "2")]
+    tap: String,
+    /// Nodes to set to 0, each by itself: `3,7`, `0-4` or `all`
+    #[arg(long, default_value = "all")]
+    nodes: String,
+    /// Nodes to set to 0 together, beside those (`3,7`; repeatable)
+    #[arg(long = "set", value_name = "NODES")]
+    sets: Vec<String>,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// The first N test images
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    gate: GateArgs,
+}
+
+/// Flags for what is done to the images.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InputArgs {
+    /// Attack beside the clean input
+    #[arg(long, value_enum, default_value = "fgsm")]
+    attack: AttackArg,
+    /// Largest pixel change of attack and noise: `0.3` or `8/255`
+    #[arg(long, default_value = "0.3", value_parser = eps)]
+    eps: f32,
+    /// Whose answer the attack moves away from
+    #[arg(long, value_enum, default_value = "predicted")]
+    attack_label: AttackLabelArg,
+    /// Pixel masks an image (0: no masking); default 1 from 1000 images on, 32 below
+    #[arg(long, value_name = "M")]
+    masks: Option<u32>,
+    /// Value of masked pixels, 0 to 1
+    #[arg(long, default_value = "0", value_parser = eps)]
+    fill: f32,
+    /// Leave out the random-noise control
+    #[arg(long)]
+    no_control: bool,
+}
+
+/// Flags of statistics and gate.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GateArgs {
+    /// Least share of images on which the autoencoder-inserted net must agree with its host
+    #[arg(long, default_value_t = 0.95)]
+    min_agreement: f64,
+    /// Bootstrap resamples over images
+    #[arg(long, default_value_t = 2000)]
+    resamples: usize,
+    /// Confidence level of intervals
+    #[arg(long, default_value_t = 0.95)]
+    level: f64,
+    /// auto, or rows a batch; results do not depend on it
+    #[arg(long, default_value = "auto")]
+    batch: String,
+}
+
+/// What decides a study, as the manifest holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// Network.
+    pub model: String,
+    /// Host weights; none means the bundled ones.
+    pub weights: Option<PathBuf>,
+    /// Autoencoder; none means the bundled one.
+    pub ae: Option<PathBuf>,
+    /// Tap.
+    pub tap: String,
+    /// Nodes, each by itself.
+    pub nodes: String,
+    /// Sets of nodes.
+    pub sets: Vec<String>,
+    /// Inputs beside the clean one.
+    pub inputs: Vec<Input>,
+    /// Whose answer attacks move away from.
+    pub attack_label: AttackLabel,
+    /// Images.
+    pub limit: Option<usize>,
+    /// Gate.
+    pub min_agreement: f64,
+    /// Bootstrap resamples.
+    pub resamples: usize,
+    /// Level of intervals.
+    pub level: f64,
+    /// Seed.
+    pub seed: u64,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// Whether unpublished data were accepted.
+    pub any_data: bool,
+}
+
+/// Images from which on one mask an image is enough: mask noise averages over images.
+const ONE_MASK_FROM: usize = 1000;
+/// Images of the gate's and the floor's checks.
+const GATE_IMAGES: usize = 2000;
+const FLOOR_IMAGES: usize = 8;
+
+impl InputArgs {
+    /// The inputs beside the clean one, for a study of `images` images.
+    pub fn inputs(&self, images: usize) -> Vec<Input> {
+        let masks = self.masks.unwrap_or(if images >= ONE_MASK_FROM { 1 } else { 32 });
+        let mut inputs = Vec::new();
+        if masks > 0 {
+            inputs.push(Input::Pwm { masks, fill: self.fill });
+        }
+        if let AttackArg::Fgsm = self.attack {
+            inputs.push(Input::Fgsm { eps: self.eps });
+            if !self.no_control {
+                inputs.push(Input::Noise { eps: self.eps });
+            }
+        }
+        inputs
+    }
+
+    /// Whose answer the attack moves away from.
+    pub fn label(&self) -> AttackLabel {
+        match self.attack_label {
+            AttackLabelArg::Predicted => AttackLabel::Predicted,
+            AttackLabelArg::True => AttackLabel::True,
+        }
+    }
+}
+
+impl GateArgs {
+    /// Checks what clap cannot.
+    pub fn checked(&self) -> Result<(), Error> {
+        if !(0.0..=1.0).contains(&self.min_agreement) {
+            return Err(Error::Usage(format!("--min-agreement {}: it is a share, 0 to 1", self.min_agreement)));
+        }
+        if !(self.level > 0.0 && self.level < 1.0) || self.resamples == 0 {
+            return Err(Error::Usage("--level lies between 0 and 1, --resamples is at least 1".into()));
+        }
+        batch(&self.batch).map(|_| ())
+    }
+
+    pub fn min_agreement(&self) -> f64 {
+        self.min_agreement
+    }
+
+    pub fn resamples(&self) -> usize {
+        self.resamples
+    }
+
+    pub fn level(&self) -> f64 {
+        self.level
+    }
+
+    pub fn batch(&self) -> &str {
+        &self.batch
+    }
+}
+
+/// Rows of a sweep's batches: 64 variants keep a Fashion sweep's slots in L2 (measured), and serve any thread count.
+pub fn batch(text: &str) -> Result<Batch, Error> {
+    match text {
+        "auto" => Ok(Batch { images: 32, variants: 64 }),
+        _ => match text.parse::<usize>() {
+            Ok(n @ 1..=65_536) => Ok(Batch { images: n.div_ceil(2), variants: n }),
+            _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
+        },
+    }
+}
+
+/// `ce`.
+pub fn run(args: Args) -> Result<(), Error> {
+    let context = Context::new(&args.common)?;
+    args.gate.checked()?;
+    let (config, resume) = match &args.common.resume {
+        Some(directory) => {
+            let (directory, manifest) = RunDirectory::resume(directory, "ce")?;
+            let config: Config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
+                path: directory.path("manifest.json"),
+                reason: format!("its configuration cannot be read: {e}"),
+            })?;
+            (config, Some((directory, manifest)))
+        }
+        None => {
+            if args.limit == Some(0) {
+                return Err(Error::Usage("--limit 0: at least one image is needed".into()));
+            }
+            let config = Config {
+                model: args.model,
+                weights: args.weights,
+                ae: args.ae,
+                tap: args.tap,
+                nodes: args.nodes,
+                sets: args.sets,
+                inputs: args.inputs.inputs(args.limit.unwrap_or(10_000)),
+                attack_label: args.inputs.label(),
+                limit: args.limit,
+                min_agreement: args.gate.min_agreement,
+                resamples: args.gate.resamples,
+                level: args.gate.level,
+                seed: args.common.seed,
+                data: args.data.data,
+                any_data: args.data.any_data,
+            };
+            (config, None)
+        }
+    };
+    let model = Model::named(&config.model)?;
+    let tap = model.tap(&config.tap)?;
+    let host = subject::host(&model, config.weights.as_deref(), &context)?;
+    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
+    let loaded = Loaded { model, tap, host, autoencoder, ae };
+    let batch = batch(&args.gate.batch)?;
+    if args.common.dry_run {
+        return ui::print(&cost(&loaded, &config)?);
+    }
+    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
+    let fashion = subject::data(&data, &context)?;
+    let done = execute(&context, "ce", &config, &loaded, &fashion.test, batch, (args.common.out, resume))?;
+    if context.json {
+        return ui::print(&format!("{}\n", done.json()));
+    }
+    ui::print(&format!("{}{}run {}\n", done.table(), done.notes(), done.directory.display()))
+}
+
+/// Host and autoencoder in memory.
+pub struct Loaded {
+    /// Host.
+    pub model: Model,
+    /// Tap.
+    pub tap: Tap,
+    /// Host weights.
+    pub host: Weights,
+    /// Autoencoder's shape.
+    pub autoencoder: Autoencoder,
+    /// Its weights.
+    pub ae: Weights,
+}
+
+/// What a dry run says.
+fn cost(loaded: &Loaded, config: &Config) -> Result<String, Error> {
+    let sets = node_sets(config, loaded.autoencoder.nodes)?.len() as f64;
+    let images = config.limit.unwrap_or(10_000) as f64;
+    let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
+    let tail = (loaded.autoencoder.variant_macs(&loaded.tap) + super::inspect::macs(&loaded.model, loaded.tap.number)) as f64;
+    let front = super::inspect::macs(&loaded.model, 0) as f64 + loaded.autoencoder.macs(&loaded.tap) as f64;
+    let flop = 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail);
+    let threads = rayon::current_num_threads();
+    Ok(format!(
+        "{images} images x {runs} inputs x ({sets} interventions + idle): at most {:.2} TFLOP, about {:.0} s at 100 GFLOP/s a \
+         thread on {threads} threads; nodes that are zero on an image are skipped\n",
+        flop / 1e12,
+        flop / (1e11 * threads as f64)
+    ))
+}
+
+/// A finished study.
+pub struct Done {
+    /// Its columns.
+    pub columns: Columns,
+    /// Sets of nodes, singles first.
+    pub sets: Vec<NodeSet>,
+    /// Rows of `summary.csv`.
+    pub rows: Vec<Row>,
+    /// Largest |effect here - effect of the f64 reference| over 8 images.
+    pub floor: f64,
+    /// Warnings of the run.
+    pub warnings: Vec<String>,
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Hash of configuration, weights and data.
+    pub run_id: String,
+    /// Level of the intervals.
+    pub level: f64,
+    head: crate::model::Head,
+}
+
+/// The sets a configuration asks for: single nodes, then joint sets.
+fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
+    let mut sets = Vec::new();
+    for node in NodeSet::parse(&config.nodes, nodes)?.iter() {
+        sets.push(NodeSet::of(&[node], nodes)?);
+    }
+    for text in &config.sets {
+        let set = NodeSet::parse(text, nodes)?;
+        if !sets.contains(&set) {
+            sets.push(set);
+        }
+    }
+    if sets.is_empty() {
+        return Err(Error::Usage("--nodes names no node".into()));
+    }
+    Ok(sets)
+}
+
+fn study_error(e: StudyError) -> Error {
+    match e {
+        StudyError::Backend(e) => e.into(),
+        StudyError::Causal(e) => e.into(),
+    }
+}
+
+/// Runs a study into a run directory (also for `reproduce`).
+///
+/// # Errors
+/// [`Error::Gate`] below the least agreement, [`Error::Interrupted`] with what to resume, or what went wrong.
+pub fn execute(
+    context: &Context,
+    verb: &str,
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    batch: Batch,
+    (out, resume): (Option<PathBuf>, Option<(RunDirectory, Manifest)>),
+) -> Result<Done, Error> {
+    let Loaded { model, tap, host, autoencoder, ae } = loaded;
+    let images = config.limit.unwrap_or(data.len()).min(data.len());
+    let which: Vec<u32> = (0..images as u32).collect();
+    let data = &data.subset(&which)?;
+    let hashes = BTreeMap::from([
+        ("data".to_string(), data.hash()),
+        ("host".to_string(), host.hash()),
+        ("autoencoder".to_string(), ae.hash()),
+    ]);
+    let mut manifest = Manifest::new(verb, json!(config), hashes, context.backend.name());
+    let sets = node_sets(config, autoencoder.nodes)?;
+    let both = Layered(&[host, ae]);
+    let subject = Subject { model, tap, autoencoder, weights: &both };
+    let mut warnings = Vec::new();
+
+    let started = Instant::now();
+    let agreement = agreement(subject, data, batch, context)?;
+    if agreement < config.min_agreement {
+        return Err(Error::Gate(format!(
+            "the autoencoder-inserted net names the same class as its host on {:.2} % of clean images, below the {:.0} % that \
+             causal effects need to be about the host; train the autoencoder longer, or accept it with --min-agreement \
+             {agreement:.3} (it is recorded)",
+            100.0 * agreement,
+            100.0 * config.min_agreement
+        )));
+    }
+    if config.min_agreement < 0.95 {
+        warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
+    }
+    let directory = match resume {
+        None => {
+            let finished = out.unwrap_or_else(|| default_directory(verb, &manifest.run_id));
+            RunDirectory::create(finished, &manifest)?
+        }
+        Some((directory, old)) if old.run_id == manifest.run_id => directory,
+        Some((directory, _)) => {
+            let reason = "weights or data are not those the run was started with";
+            return Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() });
+        }
+    };
+    let shard_directory = directory.path("outcomes");
+    std::fs::create_dir_all(&shard_directory)
+        .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
+
+    let sweep = Sweep::new(subject, &sets, batch, &*context.backend)?;
+    let inputs = config.inputs.clone();
+    let mut study = Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed };
+    let mut bar = context.ui.progress("sweep", images as u64);
+    let mut all: Vec<Shard> = Vec::new();
+    let mut reused = 0;
+    for (k, first) in (0..images).step_by(SHARD_IMAGES).enumerate() {
+        let path = directory.path(&shards::file_name(k));
+        let shard = match shards::load(&path, &manifest.run_id)? {
+            Some(shard) => {
+                reused += 1;
+                shard
+            }
+            None => {
+                if context.stopped() {
+                    bar.finish();
+                    return Err(Error::Interrupted { resume: directory.finished_path().into() });
+                }
+                let shard = study.shard(first, SHARD_IMAGES).map_err(study_error)?;
+                shards::save(&path, &shard, model.classes, &manifest.run_id)?;
+                bar.set((first + shard.ids.len()) as u64);
+                shard
+            }
+        };
+        all.push(shard);
+    }
+    bar.finish();
+    if reused > 0 {
+        context.ui.log(format!("{reused} shards of {SHARD_IMAGES} images were there already"));
+    }
+    manifest.timing.insert("sweep_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    let started = Instant::now();
+    let floor = floor(subject, &sets, data, &all, context)?;
+    manifest.timing.insert("floor_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    let started = Instant::now();
+    let columns = Columns::of(&all, model.head, model.classes)?;
+    let sampling = Sampling { resamples: config.resamples, level: config.level, seed: config.seed };
+    let rows = table::summarise(&columns, model.head, model.classes, sampling)?;
+    let labels = Labels {
+        run_id: manifest.run_id.clone(),
+        arch: model.arch.into(),
+        tap: tap.name.clone(),
+        ae_hash8: ae.hash8(),
+        split: "test".into(),
+    };
+    table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
+    table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
+    manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    if columns.images() < 100 {
+        warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
+    }
+    manifest.results.insert("numerical_floor".into(), json!(floor));
+    manifest.results.insert("gate_agreement".into(), json!(agreement));
+    let by_input: BTreeMap<&str, f64> =
+        (0..columns.inputs.len()).map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement))).collect();
+    manifest.results.insert("agreement".into(), json!(by_input));
+    manifest.warnings = warnings.clone();
+    let run_id = manifest.run_id.clone();
+    let directory = directory.finish(&manifest)?;
+    Ok(Done { columns, sets, rows, floor, warnings, directory, run_id, level: config.level, head: model.head })
+}
+
+/// Share of clean images on which both nets name the same class.
+fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
+    let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+    let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
+    let logits: Logits = sweep.outcomes(&pixels(data, &which))?;
+    let top = |rows: &[f32]| -> Vec<usize> {
+        let best = |row: &[f32]| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b });
+        rows.chunks_exact(sweep.classes()).map(best).collect()
+    };
+    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| **a == *b).count();
+    Ok(same as f64 / which.len().max(1) as f64)
+}
+
+/// Largest |effect here - effect of the f64 reference| over the first images, nodes and classes, clean input.
+fn floor(
+    subject: Subject<'_>,
+    sets: &[NodeSet],
+    data: &Dataset,
+    shards: &[Shard],
+    context: &Context,
+) -> Result<f64, Error> {
+    let Some(shard) = shards.first() else { return Ok(f64::NAN) };
+    let classes = subject.model.classes;
+    context.ui.log("comparing with the f64 reference");
+    let worst = (0..FLOOR_IMAGES.min(shard.ids.len())).into_par_iter().map(|i| -> Result<f64, Error> {
+        let mut reference = Sweep::new(subject, sets, Batch { images: 1, variants: 1 }, &Reference)?;
+        let truth: Logits<f64> = reference.outcomes(&pixels(data, &[i as u32]))?;
+        let here = &shard.answers[0].logits;
+        let mut worst: f64 = 0.0;
+        for set in 0..sets.len() {
+            let idle = &here.idle[i * classes..(i + 1) * classes];
+            let done = &here.done[(i * sets.len() + set) * classes..][..classes];
+            let ours = effects(subject.model.head, idle, done)?;
+            let truth = effects_f64(subject.model.head, &truth.idle, &truth.done[set * classes..][..classes])?;
+            for (ours, truth) in ours.iter().zip(&truth) {
+                let difference = (ours - truth).abs();
+                worst = if difference > worst || difference.is_nan() { difference } else { worst };
+            }
+        }
+        Ok(worst)
+    });
+    worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
+}
+
+/// `-7.41e-2 [-7.60e-2, -7.22e-2]`.
+pub fn with_interval(row: &Row) -> String {
+    match (row.summary.mean, row.interval) {
+        (Some(mean), Some(i)) => format!("{mean:+.2e} [{:+.2e}, {:+.2e}]", i.lo, i.hi),
+        _ => "not a number".into(),
+    }
+}
+
+impl Done {
+    /// The row of a set under an input's own reading (Z0, else R1).
+    pub fn row(&self, set: usize, input: usize) -> Option<&Row> {
+        let estimand = self.head.estimand().name();
+        let reading = if input == 0 { Reading::Z0 } else { Reading::R1 };
+        self.rows.iter().find(|r| r.set == set && r.input == input && r.reading == reading && r.estimand == estimand)
+    }
+
+    /// Whether a set is live: |Z0 mean| above the threshold.
+    pub fn live(&self, set: usize) -> bool {
+        self.row(set, 0).and_then(|r| r.summary.mean).is_some_and(|m| m.abs() > LIVE_MIN)
+    }
+
+    /// A remark on a set: dead everywhere, or below the floor.
+    pub fn remark(&self, set: usize) -> &'static str {
+        let Some(row) = self.row(set, 0) else { return "" };
+        match row.summary.mean {
+            _ if row.live_share == 0.0 => "dead: 0 on every image, effect exactly 0",
+            Some(mean) if mean.abs() <= self.floor => "below the numerical floor",
+            _ if !self.live(set) => "not live: |mean| below 1e-4",
+            _ => "",
+        }
+    }
+
+    /// Mean effects of every set under every input.
+    pub fn table(&self) -> String {
+        let mut text = format!("{:<8}", "node");
+        for input in &self.columns.inputs {
+            let name = if *input == Input::None { "Z0" } else { input.name() };
+            let _ = write!(text, "{name:<36}");
+        }
+        text.push('\n');
+        for (s, set) in self.sets.iter().enumerate() {
+            let _ = write!(text, "{:<8}", named_nodes(set));
+            for input in 0..self.columns.inputs.len() {
+                let cell = self.row(s, input).map_or_else(String::new, with_interval);
+                let _ = write!(text, "{cell:<36}");
+            }
+            let _ = writeln!(text, "{}", self.remark(s));
+        }
+        text
+    }
+
+    /// What to know about the numbers.
+    pub fn notes(&self) -> String {
+        let recon = self.columns.mean(0, 0, Quantity::Recon);
+        let mut text = format!(
+            "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
+             Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
+             Numerical floor {:.1e}: the largest difference from the f64 reference over {} images.\n",
+            self.columns.images(),
+            100.0 * self.level,
+            self.floor,
+            FLOOR_IMAGES.min(self.columns.images())
+        );
+        for (k, input) in self.columns.inputs.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "{:<5} autoencoder agrees with its host on {:.2} % of images, host accuracy {:.2} %",
+                if k == 0 { "clean" } else { input.name() },
+                100.0 * self.columns.mean(k, 0, Quantity::Agreement),
+                100.0 * self.columns.mean(k, 0, Quantity::Correct)
+            );
+        }
+        self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
+        text
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let rows: Vec<serde_json::Value> = self
+            .rows
+            .iter()
+            .map(|r| {
+                json!({ "node": named_nodes(&self.sets[r.set]), "input": self.columns.inputs[r.input].name(),
+                    "reading": r.reading.name(), "estimand": r.estimand, "mean": r.summary.mean,
+                    "ci_lo": r.interval.map(|i| i.lo), "ci_hi": r.interval.map(|i| i.hi), "n": r.summary.n,
+                    "live_share": r.live_share, "p": r.p, "p_adj": r.p_adjusted })
+            })
+            .collect();
+        json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
+            "numerical_floor": self.floor, "warnings": self.warnings, "rows": rows })
+    }
+}

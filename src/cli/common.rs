@@ -1,0 +1,214 @@
+//! Flags that several commands share, the configuration file, and what a command needs of its surroundings.
+
+use super::ui::Ui;
+use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, BackendError};
+use crate::error::Error;
+use clap::Args;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Flags of every command that computes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// auto, cpu or cuda
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads; default: all
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Directory of the run; default runs/<verb>-<time>-<hash>; never overwritten
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with an interrupted run, with its own configuration
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    pub resume: Option<PathBuf>,
+    /// Results as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only errors, warnings and results
+    #[arg(long)]
+    pub quiet: bool,
+    /// Say what would be done, with its cost, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// TOML file with flags as keys (`eps = "8/255"`); the command line wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Where data come from.
+#[derive(Clone, Debug, Args)]
+pub struct DataArgs {
+    /// Directory with the four Fashion-MNIST files (IDX or IDX.gz); default: found or fetched
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Accept IDX data in --data that is not the published Fashion-MNIST
+    #[arg(long)]
+    pub any_data: bool,
+}
+
+/// What a command needs of its surroundings.
+pub struct Context {
+    /// Log and progress.
+    pub ui: Ui,
+    /// The device.
+    pub backend: Box<dyn Backend>,
+    /// Set by Ctrl-C.
+    pub stop: Arc<AtomicBool>,
+    /// Results as JSON.
+    pub json: bool,
+}
+
+impl Context {
+    /// Threads, device and Ctrl-C as the flags say.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an unknown device, [`Error::Backend`] when it is not available.
+    pub fn new(common: &Common) -> Result<Context, Error> {
+        let ui = Ui::new(common.quiet);
+        threads(common.threads)?;
+        let backend = backend(&common.device)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        let on_signal = move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping at the next safe point; once more stops at once (what is saved stays)");
+        };
+        // a second handler in one process (tests) keeps the first
+        let _ = ctrlc::set_handler(on_signal);
+        ui.log(format!("device {}, {} threads, seed {}", backend.name(), rayon::current_num_threads(), common.seed));
+        Ok(Context { ui, backend, stop, json: common.json })
+    }
+
+    /// True after Ctrl-C.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
+/// Sizes rayon's pool.
+///
+/// # Errors
+/// [`Error::Usage`] for 0 threads.
+pub fn threads(threads: Option<usize>) -> Result<(), Error> {
+    match threads {
+        None => Ok(()),
+        Some(0) => Err(Error::Usage("--threads 0: at least one thread is needed".into())),
+        Some(n) => {
+            // fails only when the pool exists already, which is then this process's second command (tests)
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+            Ok(())
+        }
+    }
+}
+
+/// Why there is no CUDA device.
+pub const NO_CUDA: &str = "this version has no CUDA engine yet";
+
+/// The backend of that name.
+///
+/// # Errors
+/// [`Error::Usage`] or [`Error::Backend`].
+pub fn backend(device: &str) -> Result<Box<dyn Backend>, Error> {
+    match device {
+        "auto" | "cpu" => Ok(Box::new(Cpu::new())),
+        _ if device == "cuda" || device.starts_with("cuda:") => Err(Error::Backend(BackendError::Unavailable {
+            device: device.into(),
+            reason: NO_CUDA.into(),
+            hint: "use --device cpu (or auto)".into(),
+        })),
+        _ => Err(Error::Usage(format!("--device {device}: there are auto, cpu and cuda"))),
+    }
+}
+
+/// `0.3` or `8/255`.
+///
+/// # Errors
+/// A message for clap.
+pub fn eps(text: &str) -> Result<f32, String> {
+    let number = |t: &str| t.trim().parse::<f64>().map_err(|_| format!("`{text}` is neither a number nor a fraction"));
+    let value = match text.split_once('/') {
+        Some((a, b)) => number(a)? / number(b)?,
+        None => number(text)?,
+    };
+    if (0.0..=1.0).contains(&value) {
+        Ok(value as f32)
+    } else {
+        Err(format!("`{text}` is outside of 0 to 1 (pixels are in [0, 1]: write 8/255, not 8)"))
+    }
+}
+
+/// Arguments with those of `--config FILE` put behind the verb, so that the command line's own, which follow, win.
+///
+/// # Errors
+/// [`Error::Input`] when the file cannot be read or is no TOML of flags.
+pub fn with_config_file(mut arguments: Vec<OsString>, command: &clap::Command) -> Result<Vec<OsString>, Error> {
+    let text = |a: &OsString| a.to_string_lossy().into_owned();
+    let position = arguments.iter().position(|a| a == "--config" || text(a).starts_with("--config="));
+    let Some(position) = position else { return Ok(arguments) };
+    let path: PathBuf = match text(&arguments[position]).strip_prefix("--config=") {
+        Some(path) => path.into(),
+        None => match arguments.get(position + 1) {
+            Some(path) => path.into(),
+            None => return Ok(arguments), // clap says what is missing
+        },
+    };
+    let verb = arguments.iter().skip(1).position(|a| command.find_subcommand(a).is_some()).map(|i| i + 1);
+    let Some(verb) = verb else { return Ok(arguments) };
+    let bad = |reason: String| Error::Input { path: path.clone(), reason };
+    let file = std::fs::read_to_string(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let table: toml::Table = file.parse().map_err(|e: toml::de::Error| bad(format!("is no TOML: {}", e.message())))?;
+    let mut extra: Vec<OsString> = Vec::new();
+    for (key, value) in table {
+        let flag = format!("--{}", key.replace('_', "-"));
+        match value {
+            toml::Value::Boolean(true) => extra.push(flag.into()),
+            toml::Value::Boolean(false) => {}
+            toml::Value::Array(items) => {
+                for item in items {
+                    extra.extend([flag.clone().into(), scalar(&item).ok_or_else(|| bad(nested(&key)))?.into()]);
+                }
+            }
+            value => extra.extend([flag.into(), scalar(&value).ok_or_else(|| bad(nested(&key)))?.into()]),
+        }
+    }
+    // a positional that follows the verb (`reproduce fashion`) stays in front of the flags
+    let at = (verb + 1..arguments.len()).find(|&i| text(&arguments[i]).starts_with('-')).unwrap_or(arguments.len());
+    arguments.splice(at..at, extra);
+    Ok(arguments)
+}
+
+fn nested(key: &str) -> String {
+    format!("`{key}` is neither a number, a text, a truth value nor a list of them")
+}
+
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s.clone()),
+        toml::Value::Integer(i) => Some(i.to_string()),
+        toml::Value::Float(f) => Some(f.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eps_takes_numbers_and_fractions_of_255() {
+        assert_eq!(eps("0.3"), Ok(0.3));
+        assert_eq!(eps("8/255"), Ok((8.0f64 / 255.0) as f32));
+        for bad in ["8", "-0.1", "x", "1/0", "0/0", "nan", ""] {
+            assert!(eps(bad).is_err(), "{bad}");
+        }
+    }
+}

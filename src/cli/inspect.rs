@@ -1,0 +1,139 @@
+//! `inspect`: a network's layers, shapes, parameters and multiply-adds, and for each tap what a sweep re-runs there.
+
+use super::ui;
+use crate::error::Error;
+use crate::model::Model;
+use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
+use crate::model::Layer;
+use serde_json::json;
+use std::fmt::Write;
+
+/// Flags of `inspect`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    model: String,
+    /// Only this tap
+    #[arg(long)]
+    tap: Option<String>,
+    /// Nodes of a sweep
+    #[arg(long, default_value_t = NODES)]
+    nodes: usize,
+    /// Results as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Multiply-adds of each layer, in order.
+fn layer_macs(model: &Model) -> Vec<u64> {
+    let shapes = model.shapes();
+    let inputs = std::iter::once(model.input.iter().product()).chain(shapes.iter().map(|s| s.len()));
+    let channels = std::iter::once(model.input[0]).chain(shapes.iter().map(|s| s.dims().first().copied().unwrap_or(0)));
+    model
+        .layers()
+        .zip(&shapes)
+        .zip(inputs.zip(channels))
+        .map(|((child, out), (inputs, channels))| match child.layer {
+            Layer::Conv { kernel, .. } => (out.len() * channels * kernel * kernel) as u64,
+            Layer::Linear { features } => (inputs * features) as u64,
+            Layer::Relu | Layer::MaxPool { .. } | Layer::Flatten => 0,
+        })
+        .collect()
+}
+
+/// Multiply-adds of all layers behind the first `from` children of `features`.
+pub fn macs(model: &Model, from: usize) -> u64 {
+    layer_macs(model).iter().skip(from).sum()
+}
+
+/// `inspect`.
+pub fn run(args: Args) -> Result<(), Error> {
+    let model = Model::named(&args.model)?;
+    let only = args.tap.as_deref().map(|t| model.tap(t)).transpose()?;
+    let (shapes, macs_of) = (model.shapes(), layer_macs(&model));
+    let parameters = model.parameters();
+    let count = |name: &str| -> usize {
+        let own = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest == ".weight" || rest == ".bias");
+        parameters.iter().filter(|(key, _)| own(key)).map(|(_, s)| s.len()).sum()
+    };
+    let total: u64 = macs_of.iter().sum();
+    let all: usize = parameters.iter().map(|(_, s)| s.len()).sum();
+    let taps: Vec<_> = model.taps().into_iter().filter(|t| only.as_ref().is_none_or(|o| o == t)).collect();
+    let sweep = |tap: &crate::model::Tap| {
+        let ae = Autoencoder::at(tap, HIDDEN, args.nodes);
+        let tail = macs(&model, tap.number);
+        let swept = total - tail + ae.macs(tap) + (args.nodes as u64 + 1) * (ae.variant_macs(tap) + tail);
+        let naive = (args.nodes as u64 + 1) * (total + ae.macs(tap));
+        (ae, tail, swept, naive)
+    };
+    if args.json {
+        let layers: Vec<_> = model
+            .layers()
+            .zip(&shapes)
+            .zip(&macs_of)
+            .map(|((c, s), m)| json!({ "name": c.name, "layer": c.layer.describe(), "shape": s.dims(),
+                "parameters": count(&c.name), "macs": m }))
+            .collect();
+        let taps: Vec<_> = taps
+            .iter()
+            .map(|t| {
+                let (ae, tail, swept, naive) = sweep(t);
+                let weights: usize = ae.parameters().iter().map(|(_, s)| s.len()).sum();
+                json!({ "tap": t.number, "name": t.name, "shape": t.shape, "tail_macs": tail,
+                    "tail_share": tail as f64 / total as f64, "autoencoder_parameters": weights,
+                    "sweep_macs": swept, "naive_macs": naive })
+            })
+            .collect();
+        let out = json!({ "arch": model.arch, "parameters": all, "macs": total, "layers": layers, "taps": taps });
+        return ui::print(&format!("{out}\n"));
+    }
+    let mut text = format!(
+        "{}: input {}, {} classes ({}), {all} parameters, {:.3} M multiply-adds an image\n\n",
+        model.arch,
+        crate::tensor::Shape::from(model.input),
+        model.classes,
+        model.head,
+        total as f64 / 1e6
+    );
+    // writing to a String cannot fail
+    let _ = writeln!(text, "{:<14}{:<34}{:<12}{:>12}{:>12}", "layer", "", "shape", "parameters", "M macs");
+    for ((child, shape), macs) in model.layers().zip(&shapes).zip(&macs_of) {
+        let _ = writeln!(
+            text,
+            "{:<14}{:<34}{:<12}{:>12}{:>12.3}",
+            child.name,
+            child.layer.describe(),
+            shape.to_string(),
+            count(&child.name),
+            *macs as f64 / 1e6
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\n{:<5}{:<14}{:<12}{:>18}{:>12}{:>22}{:>14}",
+        "tap", "behind", "shape", "tail re-run, share", "AE weights", "M macs, sweep/image", "of naive"
+    );
+    for tap in &taps {
+        let (ae, tail, swept, naive) = sweep(tap);
+        let weights: usize = ae.parameters().iter().map(|(_, s)| s.len()).sum();
+        let _ = writeln!(
+            text,
+            "{:<5}{:<14}{:<12}{:>18}{:>12}{:>22.1}{:>14}",
+            tap.number,
+            tap.name,
+            crate::tensor::Shape::from(tap.shape).to_string(),
+            format!("{:.1} %", 100.0 * tail as f64 / total as f64),
+            weights,
+            swept as f64 / 1e6,
+            format!("{:.0} %", 100.0 * swept as f64 / naive as f64)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nA sweep of {} nodes runs everything in front of the tap once, then each node's decoder and tail; naive runs the\n\
+         whole network once a node.",
+        args.nodes
+    );
+    ui::print(&text)
+}

@@ -1,0 +1,95 @@
+//! The command line: one file a verb, text in, results on stdout, log and progress on stderr.
+
+mod bench;
+mod ce;
+mod common;
+mod devices;
+mod fetch;
+mod inspect;
+mod reproduce;
+mod subject;
+mod train;
+mod ui;
+
+use crate::error::Error;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Which concept inside a trained vision network causes which answer, by how much, and how surely.
+#[derive(Debug, Parser)]
+#[command(
+    name = "intervene",
+    version,
+    args_override_self = true,
+    after_help = "Exit codes: 0 done · 1 the run failed · 2 usage · 3 input or weights invalid · 4 gate or validation failed · \
+                  5 device · 130 interrupted (go on with --resume)"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the paper's experiment on Fashion-MNIST and judge its claims
+    Reproduce(reproduce::Args),
+    /// Get and check a data set
+    Fetch(fetch::Args),
+    /// Train a classifier
+    Train(train::ClassifierArgs),
+    /// Train the autoencoder whose code channels are the nodes
+    TrainAe(train::AutoencoderArgs),
+    /// Causal effects of nodes on answers, clean, masked and attacked
+    Ce(ce::Args),
+    /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
+    Inspect(inspect::Args),
+    /// Time a job and print it as one JSON line
+    Bench(bench::Args),
+    /// What this program can run on
+    Devices(devices::Args),
+}
+
+/// Runs the command line and returns the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match common::with_config_file(arguments.into_iter().collect(), &Cli::command()) {
+        Ok(arguments) => arguments,
+        Err(e) => return fail(&e),
+    };
+    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(e) => {
+            // to stdout for --help and --version, else to stderr; a closed pipe is no failure of ours
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let result = match cli.verb {
+        Verb::Reproduce(args) => reproduce::run(args),
+        Verb::Fetch(args) => fetch::run(args),
+        Verb::Train(args) => train::classifier(args),
+        Verb::TrainAe(args) => train::autoencoder(args),
+        Verb::Ce(args) => ce::run(args),
+        Verb::Inspect(args) => inspect::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Devices(args) => devices::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&e),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
+    }
+    if let Some(help) = error.help() {
+        eprintln!("  help: {help}");
+    }
+    ExitCode::from(error.exit_code())
+}

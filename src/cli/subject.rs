@@ -1,0 +1,78 @@
+//! Loading what a command works on: data, host weights, autoencoder, with the checks that every command owes its user.
+
+use super::common::{Context, DataArgs};
+use crate::data::fetch::{Check, Fashion, Sources, load_fashion};
+use crate::error::Error;
+use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
+use crate::model::{Model, Tap};
+use crate::weights::safetensors::TensorFile;
+use crate::weights::{Host, PrefixIs, Weights, names};
+use std::path::Path;
+
+/// The classifier that comes with the program.
+const BUNDLED_CLASSIFIER: &[u8] = include_bytes!("../../weights/fashion.safetensors");
+/// The autoencoder that comes with it.
+const BUNDLED_AUTOENCODER: &[u8] = include_bytes!("../../weights/fashion-ae.safetensors");
+
+/// Finds or fetches Fashion-MNIST and loads it.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn data(args: &DataArgs, context: &Context) -> Result<Fashion, Error> {
+    let check = if args.any_data { Check::None } else { Check::Md5 };
+    let ui = context.ui;
+    let fashion = load_fashion(args.data.as_deref(), check, &Sources::default(), &mut |attempt| {
+        ui.log(format!("data: {attempt}"));
+    })?;
+    Ok(fashion)
+}
+
+/// Host weights from a file, or the bundled ones.
+///
+/// # Errors
+/// [`Error::Weights`] when they are not this network's.
+pub fn host(model: &Model, path: Option<&Path>, context: &Context) -> Result<Weights, Error> {
+    let file = match path {
+        Some(path) => TensorFile::open(path)?,
+        None => TensorFile::from_static("bundled fashion.safetensors", BUNDLED_CLASSIFIER)?,
+    };
+    let mut weights = file.weights("", PrefixIs::Kept)?;
+    // a file may hold host and autoencoder together: each consumer judges its own
+    weights.take_prefix("ae.", PrefixIs::Kept);
+    let expected = model.parameters();
+    for line in names::summary(&weights.repair(&expected)?) {
+        context.ui.log(format!("weights: {line}"));
+    }
+    weights.check(&expected)?;
+    weights.check_finite()?;
+    Ok(weights)
+}
+
+/// An autoencoder from a file, or the bundled one, for `tap` of a host with the hash `host_hash`.
+///
+/// # Errors
+/// [`Error::Weights`] when it is not for this tap or was trained on another host.
+pub fn autoencoder(
+    tap: &Tap,
+    host_hash: &str,
+    path: Option<&Path>,
+    context: &Context,
+) -> Result<(Autoencoder, Weights), Error> {
+    let file = match path {
+        Some(path) => TensorFile::open(path)?,
+        None => TensorFile::from_static("bundled fashion-ae.safetensors", BUNDLED_AUTOENCODER)?,
+    };
+    let weights = file.weights("", PrefixIs::Kept)?.take_prefix("ae.", PrefixIs::Kept);
+    let autoencoder = Autoencoder::from_shapes(tap, |name| weights.get(name).map(|t| t.shape))
+        .unwrap_or_else(|| Autoencoder::at(tap, HIDDEN, NODES));
+    weights.check(&autoencoder.parameters())?;
+    weights.check_finite()?;
+    if let Some(at) = weights.metadata.get("tap").filter(|t| **t != tap.name) {
+        context.ui.warn(format!("{}: trained at tap {at}, used at {}", weights.file(), tap.name));
+    }
+    match weights.check_host(host_hash)? {
+        Host::Matches => {}
+        Host::NotRecorded => context.ui.warn(format!("{}: does not say which host it was trained on", weights.file())),
+    }
+    Ok((autoencoder, weights))
+}

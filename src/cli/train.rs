@@ -1,0 +1,611 @@
+//! `train` and `train-ae`: from data to a weights file, with checkpoints that resume to the same bits.
+
+use super::common::{Common, Context, DataArgs};
+use super::{subject, ui};
+use crate::backend::{BackendError, Program};
+use crate::data::fetch::Fashion;
+use crate::data::{Dataset, Split, epoch_order};
+use crate::error::Error;
+use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
+use crate::model::{Model, Tap};
+use crate::report::run::{Manifest, RunDirectory, default_directory};
+use crate::tensor::Tensor;
+use crate::train::autoencoder::{self as ae, Interpretability, LossWeights, Objective, Quality, Trainer};
+use crate::train::classifier::{self, Accuracy, Classifier};
+use crate::train::{
+    Checkpoint, EpochRecord, Fit, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint,
+};
+use crate::weights::Weights;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Learning rate course on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ScheduleArg {
+    /// Cosine decay to 0
+    Cosine,
+    /// The paper's
+    Constant,
+}
+
+/// Form of the interpretability loss on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FormArg {
+    /// mean |z| + TV(z)
+    Plain,
+    /// The same over rms(z)
+    ScaleFree,
+}
+
+/// Flags of the optimiser.
+#[derive(Clone, Debug, clap::Args)]
+struct FitArgs {
+    /// Passes over the training images
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Images a step
+    #[arg(long, default_value_t = 100)]
+    batch: usize,
+    /// Adam's learning rate
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Its course
+    #[arg(long, value_enum, default_value = "cosine")]
+    schedule: ScheduleArg,
+    /// Train on the first N images of the training split only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl FitArgs {
+    fn settings(&self, seed: u64, epochs: u64) -> Result<Settings, Error> {
+        if self.batch == 0 || self.epochs == Some(0) || self.limit == Some(0) {
+            return Err(Error::Usage("--batch, --epochs and --limit must be at least 1".into()));
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Error::Usage(format!("--learning-rate {}: it must be above 0", self.learning_rate)));
+        }
+        Ok(Settings {
+            learning_rate: self.learning_rate,
+            schedule: match self.schedule {
+                ScheduleArg::Cosine => Schedule::Cosine,
+                ScheduleArg::Constant => Schedule::Constant,
+            },
+            epochs: self.epochs.unwrap_or(epochs),
+            batch: self.batch,
+            seed,
+        })
+    }
+}
+
+/// Flags of `train`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClassifierArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    model: String,
+    #[command(flatten)]
+    fit: FitArgs,
+}
+
+/// Flags of `train-ae`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AutoencoderArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    model: String,
+    /// Its weights (safetensors); default: the bundled ones
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Where it is spliced in: a number of children of `features`, or the last one's name
+    #[arg(long, default_value = "2")]
+    tap: String,
+    /// Code channels: the nodes
+    #[arg(long, default_value_t = NODES)]
+    code: usize,
+    /// Width of the hidden layers
+    #[arg(long, default_value_t = HIDDEN)]
+    hidden: usize,
+    /// Form of the interpretability loss
+    #[arg(long, value_enum, default_value = "plain")]
+    interpretability: FormArg,
+    /// Weights of the interpretability, shallow and deep losses
+    #[arg(long, value_name = "LI,LS,LD", value_delimiter = ',', default_values_t = [0.1, 0.5, 0.4])]
+    loss_weights: Vec<f64>,
+    #[command(flatten)]
+    fit: FitArgs,
+}
+
+/// Epochs of the classifier: test accuracy no longer rises after them.
+pub const CLASSIFIER_EPOCHS: u64 = 10;
+/// Epochs of the autoencoder.
+pub const AUTOENCODER_EPOCHS: u64 = 4;
+
+/// What decides a classifier's training, as the manifest holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassifierConfig {
+    /// Network.
+    pub model: String,
+    /// Optimiser.
+    pub settings: Settings,
+    /// Training images used, from the first.
+    pub limit: Option<usize>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// Whether unpublished data were accepted.
+    pub any_data: bool,
+}
+
+/// What decides an autoencoder's training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AutoencoderConfig {
+    /// Network.
+    pub model: String,
+    /// Host weights; none means the bundled ones.
+    pub weights: Option<PathBuf>,
+    /// Tap.
+    pub tap: String,
+    /// Code channels.
+    pub code: usize,
+    /// Hidden width.
+    pub hidden: usize,
+    /// Losses.
+    pub objective: Objective,
+    /// Optimiser.
+    pub settings: Settings,
+    /// Training images used, from the first.
+    pub limit: Option<usize>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// Whether unpublished data were accepted.
+    pub any_data: bool,
+}
+
+/// Training and validation images of a fetch.
+fn splits(fashion: &Fashion, limit: Option<usize>) -> Result<(Dataset, Dataset), Error> {
+    let split =
+        if fashion.train.len() == 60_000 { Split::fashion() } else { Split::new("validation", fashion.train.len() as u32, (fashion.train.len() / 12) as u32) };
+    let used = limit.unwrap_or(split.train.len()).min(split.train.len());
+    Ok((fashion.train.subset(&split.train[..used])?, fashion.train.subset(&split.validation)?))
+}
+
+/// A training run's directory and what it resumes from.
+struct Run {
+    directory: RunDirectory,
+    manifest: Manifest,
+    checkpoint: Option<Checkpoint>,
+}
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+impl Run {
+    fn open(
+        context: &Context,
+        verb: &str,
+        out: Option<PathBuf>,
+        resume: Option<(RunDirectory, Manifest)>,
+        configuration: Value,
+        hashes: BTreeMap<String, String>,
+    ) -> Result<Run, Error> {
+        let manifest = Manifest::new(verb, configuration, hashes, context.backend.name());
+        let Some((directory, old)) = resume else {
+            let finished = out.unwrap_or_else(|| default_directory(verb, &manifest.run_id));
+            return Ok(Run { directory: RunDirectory::create(finished, &manifest)?, manifest, checkpoint: None });
+        };
+        let path = directory.path(CHECKPOINT);
+        if old.run_id != manifest.run_id {
+            let reason = "weights or data are not those the run was started with";
+            return Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() });
+        }
+        let loaded = path.exists().then(|| checkpoint::load(&path, &manifest.run_id)).transpose();
+        let checkpoint = loaded.map_err(|e| Error::Input {
+            path: path.clone(),
+            reason: format!("{e}; remove it to start this run anew"),
+        })?;
+        if let Some(c) = &checkpoint {
+            context.ui.log(format!("resuming at epoch {}, batch {}", c.position.epoch + 1, c.position.batch + 1));
+        }
+        Ok(Run { directory, manifest, checkpoint })
+    }
+
+    /// Runs a job with this directory's checkpoints.
+    fn fit(
+        &mut self,
+        context: &Context,
+        fit: &mut Fit<'_>,
+        live: &mut Live<'_>,
+    ) -> Result<(Vec<(String, Tensor)>, Position), Error> {
+        match fit.run(self.checkpoint.take(), live)? {
+            Outcome::Done { weights, position } => {
+                live.bar.finish();
+                Ok((weights, position))
+            }
+            Outcome::Interrupted(checkpoint) => {
+                live.bar.finish();
+                checkpoint::save(&self.directory.path(CHECKPOINT), &checkpoint, &self.manifest.run_id)?;
+                context.ui.log(format!("saved at epoch {}, batch {}", checkpoint.position.epoch + 1, checkpoint.position.batch));
+                Err(Error::Interrupted { resume: self.directory.finished_path().into() })
+            }
+        }
+    }
+
+    /// Saves weights and history and ends the run.
+    fn finish(
+        mut self,
+        weights: &Weights,
+        file: &str,
+        position: &Position,
+        results: Value,
+        seconds: f64,
+    ) -> Result<PathBuf, Error> {
+        weights.save(&self.directory.path(file))?;
+        write_history(&self.directory, position)?;
+        self.manifest.results = match results {
+            Value::Object(map) => map,
+            other => [("results".to_string(), other)].into_iter().collect(),
+        };
+        self.manifest.hashes.insert(file.into(), weights.hash());
+        self.manifest.timing.insert("seconds".into(), json!(seconds));
+        let checkpoint = self.directory.path(CHECKPOINT);
+        if checkpoint.exists() {
+            std::fs::remove_file(&checkpoint)
+                .map_err(|e| Error::Failed(format!("{}: cannot be removed: {e}", checkpoint.display())))?;
+        }
+        self.directory.finish(&self.manifest)
+    }
+}
+
+fn write_history(directory: &RunDirectory, position: &Position) -> Result<(), Error> {
+    let Some(first) = position.history.first() else { return Ok(()) };
+    let mut text = String::from("epoch");
+    (0..first.train.len()).for_each(|i| text += &format!(",train_loss_{i}"));
+    first.validation.iter().for_each(|(name, _)| text += &format!(",validation_{name}"));
+    text.push('\n');
+    for record in &position.history {
+        text += &record.epoch.to_string();
+        record.train.iter().for_each(|v| text += &format!(",{v}"));
+        record.validation.iter().for_each(|(_, v)| text += &format!(",{v}"));
+        text.push('\n');
+    }
+    Ok(crate::atomic::write_atomic(&directory.path("history.csv"), |f| f.write_all(text.as_bytes()))?)
+}
+
+type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), BackendError> + 'a>;
+type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> + 'a>;
+
+/// A training job's surroundings: this process, this directory, this terminal.
+struct Live<'a> {
+    context: &'a Context,
+    directory: PathBuf,
+    run_id: String,
+    bar: ui::Progress,
+    seed: u64,
+    images: usize,
+    feed: Feed<'a>,
+    validate: Validate<'a>,
+}
+
+impl Surroundings for Live<'_> {
+    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), BackendError> {
+        (self.feed)(program, which)
+    }
+
+    fn order(&mut self, epoch: u64) -> Vec<u32> {
+        epoch_order(self.seed, epoch, self.images as u32)
+    }
+
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> {
+        (self.validate)(program)
+    }
+
+    fn progress(&mut self, done: u64, _: u64, _: &[f64]) {
+        self.bar.set(done);
+    }
+
+    fn epoch_done(&mut self, record: &EpochRecord, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let figures: Vec<String> = record.validation.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
+        let train: Vec<String> = record.train.iter().map(|v| format!("{v:.4}")).collect();
+        self.bar.log(&format!("epoch {}: train {}; validation {}", record.epoch, train.join(" "), figures.join(", ")));
+        checkpoint::save(&self.directory, checkpoint, &self.run_id)
+    }
+
+    fn interrupted(&self) -> bool {
+        self.context.stopped()
+    }
+}
+
+/// A trained classifier and where it was saved.
+pub struct TrainedClassifier {
+    /// Its weights, with metadata.
+    pub weights: Weights,
+    /// On the test images.
+    pub test: Accuracy,
+    /// The finished run.
+    pub directory: PathBuf,
+}
+
+/// `train`.
+pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
+    let context = Context::new(&args.common)?;
+    let (config, resume) = match &args.common.resume {
+        None => {
+            let config = ClassifierConfig {
+                model: args.model,
+                settings: args.fit.settings(args.common.seed, CLASSIFIER_EPOCHS)?,
+                limit: args.fit.limit,
+                data: args.data.data,
+                any_data: args.data.any_data,
+            };
+            (config, None)
+        }
+        Some(directory) => resumed(directory, "train")?,
+    };
+    if args.common.dry_run {
+        let model = Model::named(&config.model)?;
+        let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
+        return ui::print(&dry_run(3.0 * super::inspect::macs(&model, 0) as f64 * images));
+    }
+    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
+    let fashion = subject::data(&data, &context)?;
+    let trained = train_classifier(&context, &config, &fashion, args.common.out, resume)?;
+    let file = trained.directory.join(format!("{}.safetensors", config.model));
+    if context.json {
+        let out = json!({ "accuracy": trained.test.accuracy, "loss": trained.test.loss, "weights": file,
+            "sha256": trained.weights.hash() });
+        return ui::print(&format!("{out}\n"));
+    }
+    ui::print(&format!(
+        "test accuracy {:.2} %, loss {:.4}\nweights {} (sha256 {})\n",
+        100.0 * trained.test.accuracy,
+        trained.test.loss,
+        file.display(),
+        trained.weights.hash()
+    ))
+}
+
+/// The configuration of an interrupted run.
+fn resumed<C: for<'de> Deserialize<'de>>(
+    directory: &std::path::Path,
+    verb: &str,
+) -> Result<(C, Option<(RunDirectory, Manifest)>), Error> {
+    let (directory, manifest) = RunDirectory::resume(directory, verb)?;
+    let config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
+        path: directory.path("manifest.json"),
+        reason: format!("its configuration cannot be read: {e}"),
+    })?;
+    Ok((config, Some((directory, manifest))))
+}
+
+fn dry_run(macs: f64) -> String {
+    format!(
+        "would take {:.1} TFLOP: about {:.0} s at 100 GFLOP/s a thread on {} threads\n",
+        2.0 * macs / 1e12,
+        2.0 * macs / (1e11 * rayon::current_num_threads() as f64),
+        rayon::current_num_threads()
+    )
+}
+
+/// Trains a classifier (also for `reproduce --retrain`).
+///
+/// # Errors
+/// [`Error::Interrupted`] after a checkpoint, or what went wrong.
+pub fn train_classifier(
+    context: &Context,
+    config: &ClassifierConfig,
+    fashion: &Fashion,
+    out: Option<PathBuf>,
+    resume: Option<(RunDirectory, Manifest)>,
+) -> Result<TrainedClassifier, Error> {
+    let started = Instant::now();
+    let model = Model::named(&config.model)?;
+    let (train, validation) = splits(fashion, config.limit)?;
+    let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash())]);
+    let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
+    let initial = model.initial_weights(config.settings.seed);
+    let mut job = Classifier::new(&model, &initial, &*context.backend, config.settings.batch)?;
+    let nodes = job.nodes();
+    let steps = (train.len() / config.settings.batch) as u64 * config.settings.epochs;
+    let mut live = Live {
+        context,
+        directory: run.directory.path(CHECKPOINT),
+        run_id: run.manifest.run_id.clone(),
+        bar: context.ui.progress("training the classifier", steps),
+        seed: config.settings.seed,
+        images: train.len(),
+        feed: Box::new(|program, which| classifier::feed(program, nodes, &train, which)),
+        validate: Box::new(|program| {
+            let a = classifier::evaluate(program, nodes, &validation)?;
+            Ok(vec![("loss".into(), a.loss), ("accuracy".into(), a.accuracy)])
+        }),
+    };
+    let (best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
+    drop(live);
+    let mut weights = Weights::new(&format!("{}.safetensors", config.model));
+    best.iter().for_each(|(name, tensor)| weights.insert(name.clone(), tensor.clone()));
+    let text = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    weights.metadata = BTreeMap::from([
+        ("arch".into(), model.arch.into()),
+        ("classes".into(), model.classes.to_string()),
+        ("head".into(), model.head.to_string()),
+        ("mean".into(), text(&model.mean)),
+        ("std".into(), text(&model.std)),
+        ("config_sha256".into(), run.manifest.run_id.clone()),
+        ("trained_by".into(), format!("intervene {} train, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
+    ]);
+    let mut kept = Classifier::new(&model, &weights, &*context.backend, config.settings.batch)?;
+    let test = kept.evaluate(&fashion.test)?;
+    let results = json!({ "test_accuracy": test.accuracy, "test_loss": test.loss, "best": position.best });
+    let file = format!("{}.safetensors", config.model);
+    let directory = run.finish(&weights, &file, &position, results, started.elapsed().as_secs_f64())?;
+    Ok(TrainedClassifier { weights, test, directory })
+}
+
+/// A trained autoencoder and where it was saved.
+pub struct TrainedAutoencoder {
+    /// Its shape.
+    pub autoencoder: Autoencoder,
+    /// Its weights, with metadata.
+    pub weights: Weights,
+    /// On the test images.
+    pub test: Quality,
+    /// The finished run.
+    pub directory: PathBuf,
+}
+
+/// `train-ae`.
+pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
+    let context = Context::new(&args.common)?;
+    let (config, resume) = match &args.common.resume {
+        None => {
+            let [interpretability, shallow, deep] = args.loss_weights[..] else {
+                return Err(Error::Usage("--loss-weights takes three numbers: LI,LS,LD".into()));
+            };
+            if args.code == 0 || args.code > 64 || args.hidden == 0 {
+                return Err(Error::Usage("--code takes 1 to 64 channels, --hidden at least 1".into()));
+            }
+            let form = match args.interpretability {
+                FormArg::Plain => Interpretability::Plain,
+                FormArg::ScaleFree => Interpretability::ScaleFree,
+            };
+            let config = AutoencoderConfig {
+                model: args.model,
+                weights: args.weights,
+                tap: args.tap,
+                code: args.code,
+                hidden: args.hidden,
+                objective: Objective { form, weights: LossWeights { interpretability, shallow, deep } },
+                settings: args.fit.settings(args.common.seed, AUTOENCODER_EPOCHS)?,
+                limit: args.fit.limit,
+                data: args.data.data,
+                any_data: args.data.any_data,
+            };
+            (config, None)
+        }
+        Some(directory) => resumed(directory, "train-ae")?,
+    };
+    let model = Model::named(&config.model)?;
+    let tap = model.tap(&config.tap)?;
+    if args.common.dry_run {
+        let ae = Autoencoder::at(&tap, config.hidden, config.code);
+        let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
+        let per_image = 3 * ae.macs(&tap) + 3 * super::inspect::macs(&model, tap.number);
+        return ui::print(&dry_run(per_image as f64 * images));
+    }
+    let host = subject::host(&model, config.weights.as_deref(), &context)?;
+    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
+    let fashion = subject::data(&data, &context)?;
+    let trained = train_autoencoder(&context, &config, &fashion, &host, args.common.out, resume)?;
+    let file = trained.directory.join(AUTOENCODER_FILE);
+    if context.json {
+        let out = json!({ "quality": trained.test, "weights": file, "sha256": trained.weights.hash() });
+        return ui::print(&format!("{out}\n"));
+    }
+    ui::print(&format!("{}weights {} (sha256 {})\n", describe(&trained.test), file.display(), trained.weights.hash()))
+}
+
+/// Name of an autoencoder's weights in its run directory.
+pub const AUTOENCODER_FILE: &str = "autoencoder.safetensors";
+
+/// An autoencoder's quality in words.
+pub fn describe(q: &Quality) -> String {
+    let dead: Vec<String> = q.dead.iter().map(usize::to_string).collect();
+    format!(
+        "test images: same top-1 as the host {:.2} %, accuracy {:.2} % (host {:.2} %), KL {:.4}, relative L1 {:.3}\n\
+         code: mean {:.4}, rms {:.4}, {} of {} channels dead{}{}\n",
+        100.0 * q.agreement,
+        100.0 * q.accuracy_ae,
+        100.0 * q.accuracy_orig,
+        q.deep,
+        q.relative_l1,
+        q.code_mean,
+        q.code_rms,
+        q.dead.len(),
+        q.live_share.len(),
+        if dead.is_empty() { "" } else { ": " },
+        dead.join(" ")
+    )
+}
+
+/// Trains an autoencoder (also for `reproduce --retrain`).
+///
+/// # Errors
+/// [`Error::Interrupted`] after a checkpoint, or what went wrong.
+pub fn train_autoencoder(
+    context: &Context,
+    config: &AutoencoderConfig,
+    fashion: &Fashion,
+    host: &Weights,
+    out: Option<PathBuf>,
+    resume: Option<(RunDirectory, Manifest)>,
+) -> Result<TrainedAutoencoder, Error> {
+    let started = Instant::now();
+    let model = Model::named(&config.model)?;
+    let tap: Tap = model.tap(&config.tap)?;
+    let shape = Autoencoder::at(&tap, config.hidden, config.code);
+    let (train, validation) = splits(fashion, config.limit)?;
+    let hashes =
+        BTreeMap::from([("data".to_string(), fashion.train.hash()), ("host".to_string(), host.hash())]);
+    let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
+    let initial = shape.initial_weights(config.settings.seed);
+    let both = crate::backend::Layered(&[host, &initial]);
+    let batch = config.settings.batch;
+    let mut job = Trainer::new(&model, &tap, &shape, &both, &*context.backend, batch, config.objective)?;
+    let nodes = job.nodes();
+    let steps = (train.len() / batch) as u64 * config.settings.epochs;
+    let mut live = Live {
+        context,
+        directory: run.directory.path(CHECKPOINT),
+        run_id: run.manifest.run_id.clone(),
+        bar: context.ui.progress("training the autoencoder", steps),
+        seed: config.settings.seed,
+        images: train.len(),
+        feed: Box::new(|program, which| ae::feed(program, &nodes, &train, which)),
+        validate: Box::new(|program| {
+            let q = ae::evaluate(program, &nodes, &validation)?;
+            let [gi, gs, gd] = ae::gradient_norms(program, &nodes, &validation)?;
+            let figures = [
+                ("loss", q.loss),
+                ("interpretability", q.interpretability),
+                ("shallow", q.shallow),
+                ("deep", q.deep),
+                ("gradient_interpretability", gi),
+                ("gradient_shallow", gs),
+                ("gradient_deep", gd),
+                ("agreement", q.agreement),
+                ("code_mean", q.code_mean),
+                ("code_rms", q.code_rms),
+                ("dead", q.dead.len() as f64),
+            ];
+            Ok(figures.map(|(n, v)| (n.to_string(), v)).to_vec())
+        }),
+    };
+    let (best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
+    drop(live);
+    let mut weights = Weights::new(AUTOENCODER_FILE);
+    best.iter().for_each(|(name, tensor)| weights.insert(name.clone(), tensor.clone()));
+    weights.metadata = BTreeMap::from([
+        ("arch".into(), model.arch.into()),
+        ("tap".into(), tap.name.clone()),
+        ("host_sha256".into(), host.hash()),
+        ("config_sha256".into(), run.manifest.run_id.clone()),
+        ("trained_by".into(), format!("intervene {} train-ae, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
+    ]);
+    let both = crate::backend::Layered(&[host, &weights]);
+    let mut kept = Trainer::new(&model, &tap, &shape, &both, &*context.backend, batch, config.objective)?;
+    let test = kept.evaluate(&fashion.test)?;
+    let results = json!({ "test": test, "best": position.best });
+    let seconds = started.elapsed().as_secs_f64();
+    let directory = run.finish(&weights, AUTOENCODER_FILE, &position, results, seconds)?;
+    Ok(TrainedAutoencoder { autoencoder: shape, weights, test, directory })
+}
