@@ -5,6 +5,8 @@
 //! most k * eps/2 * sum |products|; with roundings of random sign about sqrt(k) * eps/2 * sum, so c = 2 leaves a factor
 //! of four for luck, and stays far below the O(1) error of a wrong index. A planted NaN fails `!(diff <= tol)`.
 
+#![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(diff <= tol)` fails on NaN, `diff > tol` does not
+
 use intervene::backend::cpu::conv::{self, ConvShape};
 use intervene::backend::cpu::conv_weight;
 use intervene::backend::cpu::gemm::{self, Activation};
