@@ -71,7 +71,8 @@ pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, ac
                         let last = to == depth;
                         let call = Forward {
                             x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
-                            taps: &[0],
+                            taps: &[(0, 0)],
+                            all_taps: 1,
                             channels: to - from,
                             panel: tile.len() * 16,
                             w: block.w.wrapping_add(from * stride),

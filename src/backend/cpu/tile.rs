@@ -15,13 +15,17 @@ use super::vector::{Array8, Vector};
 /// One call of the forward kernel.
 ///
 /// Input panel: [channel block][pixel][16]; the pixel stride is the constant 16, so that every broadcast is a
-/// register plus a constant displacement. Weights: [tap][channel][V * LANES], zero-padded to whole vectors.
+/// register plus a constant displacement. Weights: [channel block][tap][channel of block][V * LANES], zero-padded to
+/// whole vectors. Channel blocks are the outer loop: a block's pixels, read by every tap, then stay in L1.
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
     /// The panel at the tile's first pixel and tap offset 0.
     pub x: *const f32,
-    /// Where each tap's pixels begin, in floats from `x`.
-    pub taps: &'a [usize],
+    /// Per tap: where its pixels begin, in floats from `x`, and its index in the packed weights. Taps left out are
+    /// those that read padding only.
+    pub taps: &'a [(usize, usize)],
+    /// Taps of the packed weights.
+    pub all_taps: usize,
     pub channels: usize,
     /// Floats from one channel block of the panel to the next.
     pub panel: usize,
@@ -110,10 +114,11 @@ unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
         let mut acc = start::<S, P, V>(t.y, t.y_stride, t.width, t.carry);
         let mut w = t.w;
         let block = V * S::LANES;
-        for &tap in t.taps {
-            let mut x = t.x.add(tap);
-            let mut left = t.channels;
-            while left >= 16 {
+        let mut panel = t.x;
+        let mut left = t.channels;
+        while left >= 16 {
+            for &(x, tap) in t.taps {
+                let (x, w) = (panel.add(x), w.add(16 * tap * block));
                 for u in 0..4 {
                     let (x, w) = (x.add(4 * u), w.add(4 * u * block));
                     step::<S, P, V, 16>(&mut acc, x, w);
@@ -121,14 +126,19 @@ unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
                     step::<S, P, V, 16>(&mut acc, x.add(2), w.add(2 * block));
                     step::<S, P, V, 16>(&mut acc, x.add(3), w.add(3 * block));
                 }
-                x = x.wrapping_add(t.panel); // the last block has no successor
-                w = w.add(16 * block);
-                left -= 16;
             }
-            for _ in 0..left {
-                step::<S, P, V, 16>(&mut acc, x, w);
-                x = x.add(1);
-                w = w.add(block);
+            panel = panel.wrapping_add(t.panel); // the last block has no successor
+            w = w.wrapping_add(16 * t.all_taps * block);
+            left -= 16;
+        }
+        if left > 0 {
+            for &(x, tap) in t.taps {
+                let (mut x, mut w) = (panel.add(x), w.add(left * tap * block));
+                for _ in 0..left {
+                    step::<S, P, V, 16>(&mut acc, x, w);
+                    x = x.add(1);
+                    w = w.add(block);
+                }
             }
         }
         let mut bias = [S::zero(); V];
