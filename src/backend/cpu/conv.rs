@@ -7,9 +7,11 @@
 //! First layers (1 or 3 channels) need no path of their own: a tap then has 1 or 3 steps of 28 FMAs (14 cycles each),
 //! which hide the tap's few scalar instructions; a gather of the taps would cost more than it saves.
 //! The input gradient is the same code on gy with rotated, transposed weights; a stride inserts zeros into the panel.
+//! Towards an image of 1 or 3 channels that would fill 1 or 3 of 16 lanes: see `conv_narrow.rs`.
 //! 1x1 convolutions are a linear layer over pixels (`gemm.rs`), so tiles there run across rows.
 //! Called by the CPU backend's convolution nodes. The weight gradient is in `conv_weight.rs`.
 
+use super::conv_narrow;
 use super::gemm::{self, Activation, copy16, divide};
 use super::isa::Isa;
 use super::packed::Packed;
@@ -76,6 +78,9 @@ pub fn pack_forward(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
 /// Packs w (O,C,KH,KW), rotated by half a turn and transposed, for `grad_input`.
 pub fn pack_grad_input(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
     debug_assert_eq!(w.len(), s.w_len());
+    if conv_narrow::applies(s) {
+        return conv_narrow::pack(isa, s, w);
+    }
     let taps = s.kh * s.kw;
     Packed::new(isa, taps, s.o, s.c, |c, tap, o| w[(o * s.c + c) * taps + (taps - 1 - tap)])
 }
@@ -117,6 +122,9 @@ pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &
     debug_assert_eq!((gy.len(), gx.len()), (rows * s.y_len(), rows * s.x_len()));
     if s.is_linear() {
         return gemm::grad_input(rows * s.h * s.w, gy, packed, gx);
+    }
+    if conv_narrow::applies(s) {
+        return conv_narrow::grad_input(s, rows, gy, packed, gx);
     }
     let walk = Walk {
         c: s.o,
@@ -189,6 +197,7 @@ impl Walk {
         let isa = packed.isa();
         let columns = self.columns();
         let line = columns.line;
+        let taps: Vec<Vec<(usize, usize)>> = (0..self.oh).map(|p| self.taps(p, &columns)).collect();
         let row_bytes = 4 * line * self.c.next_multiple_of(16);
         let fit = ((PANEL / row_bytes).saturating_sub(self.kh) / self.stride + 1).min(self.oh);
         let least = rows * self.oh.div_ceil(fit);
@@ -212,11 +221,10 @@ impl Walk {
             scratch::with(panel_stride * self.c.div_ceil(16), |panel| {
                 let image_x = &x[image * x_len..][..x_len];
                 isa.run(|| self.fill(image_x, own.start * self.stride, height, &columns, panel));
-                let taps: Vec<Vec<(usize, usize)>> = own.clone().map(|p| self.taps(p, &columns)).collect();
                 for b in piece(packed.blocks(), splits, split) {
                     let block = packed.block(b);
                     let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());
-                    for (r, taps) in taps.iter().enumerate() {
+                    for (r, taps) in taps[own.clone()].iter().enumerate() {
                         for t in 0..tiles {
                             let tile = piece(self.ow, tiles, t);
                             let pixel = (own.start + r) * self.ow + tile.start;

@@ -53,7 +53,8 @@ impl Plan {
             tiles: depth.div_ceil(isa.pixels()),
             band: s.oh().div_ceil(bands),
             bands: s.oh().div_ceil(s.oh().div_ceil(bands)),
-            groups: (PARTIALS / partial.max(1)).clamp(1, GROUPS).min(rows * bands),
+            // Groups and output blocks together make the tasks; more groups than that only cost reductions.
+            groups: (PARTIALS / partial.max(1)).clamp(1, GROUPS.div_ceil(s.o.div_ceil(isa.block()))).min(rows * bands),
         }
     }
 }
@@ -85,7 +86,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
 }
 
 /// Adds one band's share of the output blocks `blocks` to `sum`, laid out
-/// [output block][channel tile][tap][channel of tile][lanes of block].
+/// [output block][channel][tap][lanes of block].
 #[allow(clippy::too_many_arguments)]
 fn band(
     plan: &Plan,
@@ -158,9 +159,8 @@ fn band(
                         // An empty range still runs: the first band must clear the sums.
                         rows: if columns.is_empty() { 0 } else { rows.len() },
                         len: columns.len(),
-                        y: sum
-                            .wrapping_add(first * plan.depth * plan.taps + (tile.start * plan.taps + tap * p) * lanes),
-                        y_stride: lanes,
+                        y: sum.wrapping_add(first * plan.depth * plan.taps + (tile.start * plan.taps + tap) * lanes),
+                        y_stride: plan.taps * lanes,
                         width: lanes,
                         carry,
                     };
@@ -209,20 +209,22 @@ fn gather(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32
     }
 }
 
-/// Sums the groups in order and turns the result into OIHW.
+/// Sums the groups in order and turns [output block][channel][tap][lane] into OIHW.
 fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
     let isa = plan.isa;
-    let (block, taps) = (isa.block(), s.kh * s.kw);
-    let partial = plan.depth * plan.taps * s.o.next_multiple_of(isa.lanes());
-    dw.par_chunks_mut(block * s.c * taps).enumerate().for_each(|(b, out)| {
-        let first = b * block;
-        let width = block.min(s.o - first);
-        let lanes = width.next_multiple_of(isa.lanes());
-        let own = first * plan.depth * plan.taps;
-        for t in 0..plan.tiles {
-            let tile = piece(plan.depth, plan.tiles, t);
-            let at = own + tile.start * plan.taps * lanes;
-            let len = tile.len() * plan.taps * lanes;
+    let depth = s.c * s.kh * s.kw;
+    let partial = depth * s.o.next_multiple_of(isa.lanes());
+    dw.par_chunks_mut(isa.block() * depth).enumerate().for_each(|(b, out)| {
+        let first = b * isa.block();
+        let lanes = isa.block().min(s.o - first).next_multiple_of(isa.lanes());
+        // 128 rows of 32 lanes: 16 KB, read by columns out of L1.
+        for top in (0..depth).step_by(128) {
+            let at = (first * depth) + top * lanes;
+            let len = 128.min(depth - top) * lanes;
+            if plan.groups == 1 {
+                isa.run(|| turn(plan, s, &partials[at..][..len], lanes, top, out));
+                continue;
+            }
             scratch::with(len, |sum| {
                 isa.run(|| {
                     sum.copy_from_slice(&partials[at..][..len]);
@@ -230,20 +232,46 @@ fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
                         let part = &partials[group * partial + at..][..len];
                         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
                     }
+                    turn(plan, s, sum, lanes, top, out);
                 });
-                // Per output channel: sequential writes, and strided reads of 16 KB that lie in L1.
-                for o in 0..width {
-                    for (j, channel) in tile.clone().enumerate() {
-                        for tap in 0..plan.taps {
-                            let value = sum[(tap * tile.len() + j) * lanes + o];
-                            let (c, tap) = if plan.gather { (channel % s.c, channel / s.c) } else { (channel, tap) };
-                            out[(o * s.c + c) * taps + tap] = value;
-                        }
-                    }
-                }
             });
         }
     });
+}
+
+/// `sum` (rows from `top`, lanes) -> out (lanes, depth), whose rows are OIHW's.
+#[inline(always)]
+fn turn(plan: &Plan, s: &ConvShape, sum: &[f32], lanes: usize, top: usize, out: &mut [f32]) {
+    let taps = s.kh * s.kw;
+    let depth = s.c * taps;
+    let rows = sum.len() / lanes;
+    if plan.gather {
+        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
+            for row in 0..rows {
+                out[(top + row) % s.c * taps + (top + row) / s.c] = sum[row * lanes + o];
+            }
+        }
+        return;
+    }
+    let squares = rows / 8 * 8;
+    for (block, out) in out.chunks_mut(8 * depth).enumerate() {
+        for row in (0..squares).step_by(8) {
+            // Eight rows by eight lanes in registers; the scalar loop below costs several times as much.
+            let square: [[f32; 8]; 8] = std::array::from_fn(|r| {
+                let from = &sum[(row + r) * lanes + 8 * block..];
+                std::array::from_fn(|o| from[..8][o])
+            });
+            for (o, out) in out.chunks_exact_mut(depth).enumerate().take(8) {
+                let column: [f32; 8] = std::array::from_fn(|r| square[r][o]);
+                out[top + row..][..8].copy_from_slice(&column);
+            }
+        }
+        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
+            for row in squares..rows {
+                out[top + row] = sum[row * lanes + 8 * block + o];
+            }
+        }
+    }
 }
 
 /// db (O) = sum over `pixels` rows of gy (pixels, O), in f64: at most 64 groups of pixels, reduced in order.
