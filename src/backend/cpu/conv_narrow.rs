@@ -18,6 +18,9 @@ use super::scratch::{self, Shared, parallel, piece};
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.
 const TERMS: usize = 256 << 10;
 
+/// A channel count not known at compile time (no `applies` shape has it).
+const ANY: usize = 8;
+
 /// Whether this way serves `s`.
 pub(super) fn applies(s: &ConvShape) -> bool {
     s.c < 8 && s.kh * s.kw > 1
@@ -58,16 +61,16 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
             isa.run(|| match s.c {
                 1 => gather::<1>(s, &cells, own.start, t, gx),
                 3 => gather::<3>(s, &cells, own.start, t, gx),
-                _ => gather::<0>(s, &cells, own.start, t, gx),
+                _ => gather::<ANY>(s, &cells, own.start, t, gx),
             });
         });
     });
 }
 
-/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C is the channel count, or 0 if unknown.
+/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C is the channel count, or ANY.
 #[inline(always)]
 fn gather<const C: usize>(s: &ConvShape, cells: &Range<usize>, first: usize, t: &[f32], gx: &mut [f32]) {
-    let c = if C == 0 { s.c } else { C };
+    let c = if C == ANY { s.c } else { C };
     let terms = s.kh * s.kw * c;
     gx.fill(0.0);
     for (y, gx) in cells.clone().zip(gx.chunks_exact_mut(s.w * c)) {
@@ -76,11 +79,22 @@ fn gather<const C: usize>(s: &ConvShape, cells: &Range<usize>, first: usize, t: 
                 let t = &t[(p - first) * s.ow() * terms..][..s.ow() * terms];
                 for j in 0..s.kw {
                     let columns = sources(&(0..s.w), j, s, s.ow());
-                    let cells = gx.chunks_exact_mut(c).skip((columns.start * s.stride + j).saturating_sub(s.pad));
-                    let t = t.chunks_exact(terms).skip(columns.start).take(columns.len());
-                    for (t, gx) in t.zip(cells.step_by(s.stride)) {
-                        let t = &t[(i * s.kw + j) * c..][..c];
-                        gx.iter_mut().zip(t).for_each(|(gx, t)| *gx += t);
+                    if columns.is_empty() {
+                        continue;
+                    }
+                    let t = t[columns.start * terms + (i * s.kw + j) * c..].chunks(terms).take(columns.len());
+                    let gx = &mut gx[(columns.start * s.stride + j - s.pad) * c..];
+                    if C != ANY && s.stride == 1 {
+                        // Arrays, not slices: the additions of a pixel become two or three instructions.
+                        for (gx, t) in gx.as_chunks_mut::<C>().0.iter_mut().zip(t) {
+                            if let Some(t) = t.first_chunk::<C>() {
+                                gx.iter_mut().zip(t).for_each(|(gx, t)| *gx += t);
+                            }
+                        }
+                    } else {
+                        for (gx, t) in gx.chunks_mut(s.stride * c).zip(t) {
+                            gx.iter_mut().zip(t).take(c).for_each(|(gx, t)| *gx += t);
+                        }
                     }
                 }
             }

@@ -115,22 +115,37 @@ fn band(
         let (g_panel, rest) = panel.split_at_mut(g_len);
         let (x_panel, matrix) = rest.split_at_mut(x_pixels * plan.depth);
         let pixels: &[f32] = if plan.gather {
-            isa.run(|| gather(s, image_x, top, height, matrix));
+            isa.run(|| match s.kw * s.c {
+                3 => gather::<3>(s, image_x, top, height, matrix),
+                9 => gather::<9>(s, image_x, top, height, matrix),
+                _ => gather::<0>(s, image_x, top, height, matrix),
+            });
             matrix
         } else {
             &image_x[low * s.w * s.c..high * s.w * s.c]
         };
-        for t in 0..plan.tiles {
-            let tile = piece(plan.depth, plan.tiles, t);
-            let to = &mut x_panel[tile.start * x_pixels..];
-            pack_pixels(isa, pixels.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
-        }
+        let x_panel = if plan.tiles == 1 {
+            pixels // already [pixel][P]
+        } else {
+            for t in 0..plan.tiles {
+                let tile = piece(plan.depth, plan.tiles, t);
+                let to = &mut x_panel[tile.start * x_pixels..];
+                pack_pixels(isa, pixels.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
+            }
+            x_panel
+        };
         for b in blocks {
             let first = b * isa.block();
             let width = isa.block().min(s.o - first);
             let vectors = width.div_ceil(isa.lanes());
             let lanes = vectors * isa.lanes();
-            pack_lanes(isa, &image_g[first..], s.o, g_pixels, width, lanes, g_panel);
+            // gy that is one block wide already has the panel's order. Nine taps would pay for its lack of alignment.
+            let g = if s.o == lanes && (plan.taps == 1 || image_g.as_ptr().align_offset(64) == 0) {
+                image_g
+            } else {
+                pack_lanes(isa, &image_g[first..], s.o, g_pixels, width, lanes, g_panel);
+                &*g_panel
+            };
             for t in 0..plan.tiles {
                 let tile = piece(plan.depth, plan.tiles, t);
                 let kernel = weight_kernel(isa, tile.len(), vectors);
@@ -154,7 +169,7 @@ fn band(
                         x: x_panel[tile.start * x_pixels..].as_ptr().wrapping_add(x_at * p),
                         x_step: x_step * p,
                         x_row: x_row * p,
-                        g: g_panel.as_ptr().wrapping_add((rows.start.saturating_sub(top) * ow + columns.start) * lanes),
+                        g: g.as_ptr().wrapping_add((rows.start.saturating_sub(top) * ow + columns.start) * lanes),
                         g_row: ow * lanes,
                         // An empty range still runs: the first band must clear the sums.
                         rows: if columns.is_empty() { 0 } else { rows.len() },
@@ -181,13 +196,13 @@ fn valid(i: usize, s: &ConvShape, n: usize, range: std::ops::Range<usize>) -> st
     start..range.end.min(high).max(start)
 }
 
-/// The im2col rows of a band: [pixel][tap][channel], zeros for padding.
+/// The im2col rows of a band: [pixel][tap][channel], zeros for padding. RUN is KW x C, or 0 if unknown.
 #[inline(always)]
-fn gather(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
-    let depth = s.kh * s.kw * s.c;
-    let run = s.kw * s.c;
-    for (pixel, out) in matrix.chunks_exact_mut(depth).enumerate().take(height * s.ow()) {
-        let (y, q) = ((top + pixel / s.ow()) * s.stride, pixel % s.ow() * s.stride);
+fn gather<const RUN: usize>(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
+    let run = if RUN == 0 { s.kw * s.c } else { RUN };
+    let (depth, ow) = (s.kh * run, s.ow());
+    let pixels = (top..top + height).flat_map(|p| (0..ow).map(move |q| (p * s.stride, q * s.stride)));
+    for (out, (y, q)) in matrix.chunks_exact_mut(depth).zip(pixels) {
         for (i, out) in out.chunks_exact_mut(run).enumerate() {
             if y + i < s.pad || y + i - s.pad >= s.h {
                 out.fill(0.0);
