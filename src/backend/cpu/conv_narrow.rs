@@ -18,9 +18,6 @@ use super::scratch::{self, Shared, parallel, piece};
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.
 const TERMS: usize = 256 << 10;
 
-/// A channel count not known at compile time (no `applies` shape has it).
-const ANY: usize = 8;
-
 /// Whether this way serves `s`.
 pub(super) fn applies(s: &ConvShape) -> bool {
     s.c < 8 && s.kh * s.kw > 1
@@ -58,43 +55,54 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
             let gy = &gy[image * s.y_len() + own.start * ow * s.o..][..pixels * s.o];
             // SAFETY: the whole of `t`, which is this task's.
             unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, Shared::new(t)) };
-            isa.run(|| match s.c {
-                1 => gather::<1>(s, &cells, own.start, t, gx),
-                3 => gather::<3>(s, &cells, own.start, t, gx),
-                _ => gather::<ANY>(s, &cells, own.start, t, gx),
+            isa.run(|| match (s.c, s.kh, s.kw) {
+                (1, 3, 3) => gather::<1, 3>(s, &cells, own.start, t, gx),
+                (3, 3, 3) => gather::<3, 3>(s, &cells, own.start, t, gx),
+                _ => gather::<0, 0>(s, &cells, own.start, t, gx),
             });
         });
     });
 }
 
-/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C is the channel count, or ANY.
+/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C = K = 0 where not known when compiled.
 #[inline(always)]
-fn gather<const C: usize>(s: &ConvShape, cells: &Range<usize>, first: usize, t: &[f32], gx: &mut [f32]) {
-    let c = if C == ANY { s.c } else { C };
-    let terms = s.kh * s.kw * c;
+fn gather<const C: usize, const K: usize>(
+    s: &ConvShape,
+    cells: &Range<usize>,
+    first: usize,
+    t: &[f32],
+    gx: &mut [f32],
+) {
+    let (c, kw, kh, ow) = if K == 0 { (s.c, s.kw, s.kh, s.ow()) } else { (C, K, K, s.ow()) };
+    let terms = kh * kw * c;
+    // The columns whose taps all reach a pixel of gy; with a stride no column's do.
+    let inner = if K == 0 || s.stride > 1 || s.pad >= kw {
+        0..0
+    } else {
+        kw - 1 - s.pad..ow.saturating_sub(s.pad).max(kw - 1 - s.pad)
+    };
     gx.fill(0.0);
     for (y, gx) in cells.clone().zip(gx.chunks_exact_mut(s.w * c)) {
-        for i in 0..s.kh {
+        for i in 0..kh {
             for p in sources(&(y..y + 1), i, s, s.oh()) {
-                let t = &t[(p - first) * s.ow() * terms..][..s.ow() * terms];
-                for j in 0..s.kw {
-                    let columns = sources(&(0..s.w), j, s, s.ow());
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let t = t[columns.start * terms + (i * s.kw + j) * c..].chunks(terms).take(columns.len());
-                    let gx = &mut gx[(columns.start * s.stride + j - s.pad) * c..];
-                    if C != ANY && s.stride == 1 {
-                        // Arrays, not slices: the additions of a pixel become two or three instructions.
-                        for (gx, t) in gx.as_chunks_mut::<C>().0.iter_mut().zip(t) {
-                            if let Some(t) = t.first_chunk::<C>() {
-                                gx.iter_mut().zip(t).for_each(|(gx, t)| *gx += t);
+                let t = &t[(p - first) * ow * terms..][..ow * terms];
+                for x in (0..inner.start).chain(inner.end.max(inner.start)..s.w) {
+                    for j in 0..kw {
+                        for q in sources(&(x..x + 1), j, s, ow) {
+                            for k in 0..c {
+                                gx[x * c + k] += t[q * terms + (i * kw + j) * c + k];
                             }
                         }
-                    } else {
-                        for (gx, t) in gx.chunks_mut(s.stride * c).zip(t) {
-                            gx.iter_mut().zip(t).take(c).for_each(|(gx, t)| *gx += t);
+                    }
+                }
+                for (q, gx) in gx[inner.start * c..inner.end * c].chunks_exact_mut(c).enumerate() {
+                    let window = &t[q * terms..][..kw * terms];
+                    for k in 0..c {
+                        let mut sum = gx[k];
+                        for j in 0..kw {
+                            sum += window[(kw - 1 - j) * terms + (i * kw + j) * c + k];
                         }
+                        gx[k] = sum;
                     }
                 }
             }
