@@ -11,7 +11,7 @@ use std::time::Instant;
 use intervene::backend::cpu::conv::{self, ConvShape};
 use intervene::backend::cpu::conv_weight;
 use intervene::backend::cpu::gemm::Activation;
-use intervene::backend::cpu::isa::{Isa, Level};
+use intervene::backend::cpu::isa::{self, Isa};
 use problems::PROBLEMS;
 
 const CHAINS: usize = 24;
@@ -43,9 +43,9 @@ macro_rules! chains {
 fn chains(isa: Isa) -> f64 {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => chains!("zmm", 2 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
+        isa::Level::Avx512 => chains!("zmm", 2 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => chains!("ymm", 4 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
+        isa::Level::Avx2 => chains!("ymm", 4 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
         _ => {
             let (mut acc, x, y) = ([1.0f32; 32], black_box(0.999f32), black_box(0.001f32));
             for _ in 0..12 * STEPS {

@@ -1,11 +1,13 @@
-//! Two-dimensional convolution and its input gradient: y[n,p,q,o] = sum x[n,pS-P+i,qS-P+j,c] w[o,c,i,j] (+ bias, ReLU).
+//! Two-dimensional convolution and its input gradient:
+//! `y[n,p,q,o] = sum over c,i,j of x[n,pS-P+i,qS-P+j,c] w[o,c,i,j]` (+ bias, ReLU).
 //!
 //! x (N,H,W,C), y (N,OH,OW,O), weights packed from OIHW. A task is an image's group of output rows and a range of
-//! output blocks: it copies the input rows it needs, with their zero padding, into a panel [channel block][pixel][16]
+//! output blocks: it copies the input rows it needs, with their zero padding, into a panel `[channel block][pixel][16]`
 //! that stays in L2 (at most 512 KB beside up to 590 KB of weights) and runs every tile of the range over it. For
 //! stride S the columns of a row lie in S phases, so that neighbouring outputs still read neighbouring pixels.
 //! First layers (1 or 3 channels) need no path of their own: a tap then has 1 or 3 steps of 28 FMAs (14 cycles each),
-//! which hide the tap's few scalar instructions; a gather of the taps would cost more than it saves.
+//! which hide the tap's few scalar instructions; measured, they reach half the peak, and 32 or 64 outputs per pixel
+//! must be written to memory for 9 or 27 inputs read.
 //! The input gradient is the same code on gy with rotated, transposed weights; a stride inserts zeros into the panel.
 //! Towards an image of 1 or 3 channels that would fill 1 or 3 of 16 lanes: see `conv_narrow.rs`.
 //! 1x1 convolutions are a linear layer over pixels (`gemm.rs`), so tiles there run across rows.
@@ -238,7 +240,7 @@ impl Walk {
                                 y: out.at(image * y_len + pixel * self.o + block.first),
                                 y_stride: self.o,
                                 width: block.width,
-                                carry: false,
+                                from: std::ptr::null(),
                                 bias,
                                 relu: act == Activation::Relu,
                             };
@@ -252,8 +254,8 @@ impl Walk {
         });
     }
 
-    /// The taps of output row `p` that read a real row: panel offset from the pixel, and index. A padding row (or one of
-    /// the zero rows between dilated ones) would only add zeros: at 11x11 -> 13x13 a sixth of the work.
+    /// The taps of output row `p` that read a real row: panel offset from the pixel, and index. A padding row (or a
+    /// zero row between dilated ones) would only add zeros: at 11x11 -> 13x13 a sixth of the work.
     fn taps(&self, p: usize, columns: &Columns) -> Vec<(usize, usize)> {
         (0..self.kh)
             .filter(|i| source(p * self.stride + i, self.top, self.dilation, self.h).is_some())
@@ -265,7 +267,7 @@ impl Walk {
             .collect()
     }
 
-    /// Copies `height` rows from padded row `first` on: x (H,W,C) -> [channel block][row][line][16].
+    /// Copies `height` rows from padded row `first` on: x (H,W,C) -> `[channel block][row][line][16]`.
     #[inline(always)]
     fn fill(&self, x: &[f32], first: usize, height: usize, columns: &Columns, panel: &mut [f32]) {
         let row_len = columns.line * 16;

@@ -1,9 +1,9 @@
-//! The input gradient of a first layer (under 8 input channels): the gradient by the image, which every attack step takes.
+//! The input gradient of a first layer (under 8 input channels): the image's gradient, which every attack step takes.
 //!
 //! gx (N,H,W,C) from gy (N,OH,OW,O). Output channels are the lanes of the register tile, so one or three of them would
 //! leave 13 to 15 of 16 lanes idle (1->32 3x3 28x28: 10 GFLOP/s). Instead the taps join the lanes: a linear layer over
-//! the pixels of gy gives t[p,q][tap,c] = sum_o gy[p,q,o] w[o,c,tap], and gx gathers
-//! gx[y,x,c] = sum over taps, ascending, of t[(y+P-i)/S,(x+P-j)/S][tap,c], where that is a pixel. A stride costs
+//! the pixels of gy gives `t[p,q][tap,c] = sum_o gy[p,q,o] w[o,c,tap]`, and gx gathers
+//! `gx[y,x,c] = sum over taps, ascending, of t[(y+P-i)/S,(x+P-j)/S][tap,c]`, where that is a pixel. A stride costs
 //! nothing, and each term is one chain in a fixed order, so an image's bits depend on nothing else.
 //! Called by `conv.rs`.
 

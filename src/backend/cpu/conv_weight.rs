@@ -1,10 +1,11 @@
-//! The weight and bias gradients of a convolution: dw[o,c,i,j] = sum over n,p,q of gy[n,p,q,o] x[n,pS-P+i,qS-P+j,c].
+//! The weight and bias gradients of a convolution:
+//! `dw[o,c,i,j] = sum over n,p,q of gy[n,p,q,o] x[n,pS-P+i,qS-P+j,c]`.
 //!
 //! x (N,H,W,C), gy (N,OH,OW,O), dw (O,C,KH,KW). A register tile holds up to 14 input channels x 32 output channels of
 //! one tap and sums over the pixels of a band of output rows; a tap's runs cover only the pixels it really reads, so
 //! padding costs nothing (and gy's NaN beside a padded cell stays out). Before that the band is copied into panels
-//! x [channel tile][pixel][P] and gy [output block][pixel][32]: the kernel then streams two dense arrays, where NHWC
-//! would give it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
+//! x `[channel tile][pixel][P]` and gy `[output block][pixel][32]`: the kernel then streams two dense arrays, where
+//! NHWC would give it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
 //! First layers (under 8 channels) take the taps as channels: a band's im2col (never a whole image's) and a 1x1 kernel.
 //! Order: bands within a group, then groups, the number of groups a function of shape and rows only; so threads do
 //! not change a bit. Called by the CPU backend's convolution nodes; `gemm.rs` uses the two copies.
@@ -86,7 +87,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
 }
 
 /// Adds one band's share of the output blocks `blocks` to `sum`, laid out
-/// [output block][channel][tap][lanes of block].
+/// `[output block][channel][tap][lanes of block]`.
 #[allow(clippy::too_many_arguments)]
 fn band(
     plan: &Plan,
@@ -196,7 +197,7 @@ fn valid(i: usize, s: &ConvShape, n: usize, range: std::ops::Range<usize>) -> st
     start..range.end.min(high).max(start)
 }
 
-/// The im2col rows of a band: [pixel][tap][channel], zeros for padding. RUN is KW x C, or 0 if unknown.
+/// The im2col rows of a band: `[pixel][tap][channel]`, zeros for padding. RUN is KW x C, or 0 if unknown.
 #[inline(always)]
 fn gather<const RUN: usize>(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
     let run = if RUN == 0 { s.kw * s.c } else { RUN };
@@ -224,7 +225,7 @@ fn gather<const RUN: usize>(s: &ConvShape, x: &[f32], top: usize, height: usize,
     }
 }
 
-/// Sums the groups in order and turns [output block][channel][tap][lane] into OIHW.
+/// Sums the groups in order and turns `[output block][channel][tap][lane]` into OIHW.
 fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
     let isa = plan.isa;
     let depth = s.c * s.kh * s.kw;

@@ -1,7 +1,7 @@
-//! Linear layers, and 1x1 convolutions (a linear layer over pixels): y[r][o] = sum_i x[r][i] W[o][i] (+ bias, ReLU).
+//! Linear layers, and 1x1 convolutions (a linear layer over pixels): `y[r][o] = sum_i x[r][i] W[o][i]` (+ bias, ReLU).
 //!
 //! x (rows, I), y (rows, O), W (O, I), all dense. Rows are the pixels of the forward micro-kernel: they are copied
-//! into panels [tile of rows][channel block][row][16], and a long sum is cut into pieces of 512 channels (64 KB of
+//! into panels `[tile of rows][channel block][row][16]`, and a long sum is cut into pieces of 512 channels (64 KB of
 //! weights, which stay in L2 while all tiles of a row group use them; the sum stays one chain through `carry`).
 //! With 1-14 rows there is one tile, so the packed weights, the only large traffic, are streamed exactly once.
 //! Called by `conv.rs` and by the CPU backend's linear nodes.
@@ -92,6 +92,7 @@ pub(super) unsafe fn product(
                 let last = to == depth;
                 for t in 0..tiles {
                     let tile = piece(own.len(), tiles, t);
+                    let y = out.at((own.start + tile.start) * outputs + block.first);
                     let call = Forward {
                         x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
                         taps: &[(0, 0)],
@@ -99,10 +100,10 @@ pub(super) unsafe fn product(
                         channels: to - from,
                         panel: tile.len() * 16,
                         w: block.w.wrapping_add(from * stride),
-                        y: out.at((own.start + tile.start) * outputs + block.first),
+                        y,
                         y_stride: outputs,
                         width: block.width,
-                        carry: from > 0,
+                        from: if from > 0 { y } else { std::ptr::null() },
                         bias: if last { bias } else { std::ptr::null() },
                         relu: last && act == Activation::Relu,
                     };
@@ -120,7 +121,7 @@ pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     forward(rows, gy, packed, None, Activation::None, gx);
 }
 
-/// dW (O, I) = sum over rows of gy[r][o] x[r][i]: one chain over the rows, whatever the threads.
+/// dW (O, I) = `sum over rows of gy[r][o] x[r][i]`: one chain over the rows, whatever the threads.
 pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
     debug_assert_eq!((x.len(), gy.len(), dw.len()), (rows * i, rows * o, o * i));
     if rows == 0 {
@@ -188,7 +189,7 @@ pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usiz
         .unwrap_or((least, 1))
 }
 
-/// One tile: rows of `depth` floats -> [channel block][row][16].
+/// One tile: rows of `depth` floats -> `[channel block][row][16]`.
 #[inline(always)]
 fn fill(x: &[f32], depth: usize, rows: usize, panel: &mut [f32]) {
     for (b, block) in panel[..rows * depth.next_multiple_of(16)].chunks_exact_mut(rows * 16).enumerate() {

@@ -1,5 +1,5 @@
 //! Weights in the order in which the forward micro-kernel reads them:
-//! [output block][channel block of 16][tap][channel of block][lanes of output block].
+//! `[output block][channel block of 16][tap][channel of block][lanes of output block]`.
 //!
 //! A block holds `isa.block()` output channels (32 with AVX-512), the last one or two vectors, zero-padded; the
 //! kernel streams a block from first to last float once per register tile. Made by `conv.rs` and `gemm.rs`.
