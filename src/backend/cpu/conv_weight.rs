@@ -17,7 +17,7 @@ use super::isa::Isa;
 use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 
-/// Bytes of all partial sums together, and the most groups.
+/// Bytes of all partial sums together, and groups times output blocks (the tasks a large machine can share).
 const PARTIALS: usize = 32 << 20;
 const GROUPS: usize = 32;
 /// Pixels of a band: x and gy tiles of 200 bytes a pixel beside the L1 cache, accumulators loaded once per band.
