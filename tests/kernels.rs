@@ -1,9 +1,11 @@
 //! The CPU kernels against naive f64 loops, on every instruction set of this machine, and bit for bit against
 //! themselves under other batch sizes and thread counts.
 //!
-//! Tolerance of a sum of k products: |error| <= c * sqrt(k + 2) * eps * sum |products|, c = 2. A chain of k FMAs errs at
-//! most k * eps/2 * sum |products|; with roundings of random sign about sqrt(k) * eps/2 * sum, so c = 2 leaves a factor
+//! Tolerance of a sum of k products: |error| <= c * sqrt(k + 2) * eps * sum |products|, c = 2. A chain of k FMAs errs
+//! by at most k * eps/2 * sum |products|; with roundings of random sign about sqrt(k) * eps/2 * sum, so c = 2 leaves a factor
 //! of four for luck, and stays far below the O(1) error of a wrong index. A planted NaN fails `!(diff <= tol)`.
+
+#![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(diff <= tol)` fails on NaN, `diff > tol` does not
 
 use intervene::backend::cpu::conv::{self, ConvShape};
 use intervene::backend::cpu::conv_weight;

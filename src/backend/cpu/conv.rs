@@ -1,15 +1,19 @@
-//! Two-dimensional convolution and its input gradient: y[n,p,q,o] = sum x[n,pS-P+i,qS-P+j,c] w[o,c,i,j] (+ bias, ReLU).
+//! Two-dimensional convolution and its input gradient:
+//! `y[n,p,q,o] = sum over c,i,j of x[n,pS-P+i,qS-P+j,c] w[o,c,i,j]` (+ bias, ReLU).
 //!
 //! x (N,H,W,C), y (N,OH,OW,O), weights packed from OIHW. A task is an image's group of output rows and a range of
-//! output blocks: it copies the input rows it needs, with their zero padding, into a panel [channel block][pixel][16]
+//! output blocks: it copies the input rows it needs, with their zero padding, into a panel `[channel block][pixel][16]`
 //! that stays in L2 (at most 512 KB beside up to 590 KB of weights) and runs every tile of the range over it. For
 //! stride S the columns of a row lie in S phases, so that neighbouring outputs still read neighbouring pixels.
 //! First layers (1 or 3 channels) need no path of their own: a tap then has 1 or 3 steps of 28 FMAs (14 cycles each),
-//! which hide the tap's few scalar instructions; a gather of the taps would cost more than it saves.
+//! which hide the tap's few scalar instructions; measured, they reach half the peak, and 32 or 64 outputs per pixel
+//! must be written to memory for 9 or 27 inputs read.
 //! The input gradient is the same code on gy with rotated, transposed weights; a stride inserts zeros into the panel.
+//! Towards an image of 1 or 3 channels that would fill 1 or 3 of 16 lanes: see `conv_narrow.rs`.
 //! 1x1 convolutions are a linear layer over pixels (`gemm.rs`), so tiles there run across rows.
 //! Called by the CPU backend's convolution nodes. The weight gradient is in `conv_weight.rs`.
 
+use super::conv_narrow;
 use super::gemm::{self, Activation, copy16, divide};
 use super::isa::Isa;
 use super::packed::Packed;
@@ -76,6 +80,9 @@ pub fn pack_forward(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
 /// Packs w (O,C,KH,KW), rotated by half a turn and transposed, for `grad_input`.
 pub fn pack_grad_input(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
     debug_assert_eq!(w.len(), s.w_len());
+    if conv_narrow::applies(s) {
+        return conv_narrow::pack(isa, s, w);
+    }
     let taps = s.kh * s.kw;
     Packed::new(isa, taps, s.o, s.c, |c, tap, o| w[(o * s.c + c) * taps + (taps - 1 - tap)])
 }
@@ -117,6 +124,9 @@ pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &
     debug_assert_eq!((gy.len(), gx.len()), (rows * s.y_len(), rows * s.x_len()));
     if s.is_linear() {
         return gemm::grad_input(rows * s.h * s.w, gy, packed, gx);
+    }
+    if conv_narrow::applies(s) {
+        return conv_narrow::grad_input(s, rows, gy, packed, gx);
     }
     let walk = Walk {
         c: s.o,
@@ -189,10 +199,7 @@ impl Walk {
         let isa = packed.isa();
         let columns = self.columns();
         let line = columns.line;
-        let taps: Vec<usize> = (0..self.kh * self.kw)
-            .map(|tap| (tap / self.kw, tap % self.kw))
-            .map(|(i, j)| 16 * (i * line + (j % self.stride) * columns.phase + j / self.stride))
-            .collect();
+        let taps: Vec<Vec<(usize, usize)>> = (0..self.oh).map(|p| self.taps(p, &columns)).collect();
         let row_bytes = 4 * line * self.c.next_multiple_of(16);
         let fit = ((PANEL / row_bytes).saturating_sub(self.kh) / self.stride + 1).min(self.oh);
         let least = rows * self.oh.div_ceil(fit);
@@ -219,20 +226,21 @@ impl Walk {
                 for b in piece(packed.blocks(), splits, split) {
                     let block = packed.block(b);
                     let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());
-                    for r in 0..own.len() {
+                    for (r, taps) in taps[own.clone()].iter().enumerate() {
                         for t in 0..tiles {
                             let tile = piece(self.ow, tiles, t);
                             let pixel = (own.start + r) * self.ow + tile.start;
                             let call = Forward {
                                 x: panel[16 * (r * self.stride * line + tile.start)..].as_ptr(),
-                                taps: &taps,
+                                taps,
+                                all_taps: self.kh * self.kw,
                                 channels: self.c,
                                 panel: panel_stride,
                                 w: block.w,
                                 y: out.at(image * y_len + pixel * self.o + block.first),
                                 y_stride: self.o,
                                 width: block.width,
-                                carry: false,
+                                from: std::ptr::null(),
                                 bias,
                                 relu: act == Activation::Relu,
                             };
@@ -246,18 +254,30 @@ impl Walk {
         });
     }
 
-    /// Copies `height` rows from padded row `first` on: x (H,W,C) -> [channel block][row][line][16].
+    /// The taps of output row `p` that read a real row: panel offset from the pixel, and index. A padding row (or a
+    /// zero row between dilated ones) would only add zeros: at 11x11 -> 13x13 a sixth of the work.
+    fn taps(&self, p: usize, columns: &Columns) -> Vec<(usize, usize)> {
+        (0..self.kh)
+            .filter(|i| source(p * self.stride + i, self.top, self.dilation, self.h).is_some())
+            .flat_map(|i| (0..self.kw).map(move |j| (i, j)))
+            .map(|(i, j)| {
+                let column = (j % self.stride) * columns.phase + j / self.stride;
+                (16 * (i * columns.line + column), i * self.kw + j)
+            })
+            .collect()
+    }
+
+    /// Copies `height` rows from padded row `first` on: x (H,W,C) -> `[channel block][row][line][16]`.
     #[inline(always)]
     fn fill(&self, x: &[f32], first: usize, height: usize, columns: &Columns, panel: &mut [f32]) {
         let row_len = columns.line * 16;
         for r in 0..height {
-            let row = source(first + r, self.top, self.dilation, self.h).map(|y| y * self.w * self.c);
+            let Some(y) = source(first + r, self.top, self.dilation, self.h) else {
+                continue; // no tap reads it
+            };
+            let row = y * self.w * self.c;
             for (b, c) in (0..self.c).step_by(16).enumerate() {
                 let to = panel[(b * height + r) * row_len..][..row_len].as_chunks_mut::<16>().0;
-                let Some(row) = row else {
-                    to.fill([0.0; 16]);
-                    continue;
-                };
                 for &zero in &columns.zeros {
                     to[zero] = [0.0; 16];
                 }

@@ -1,10 +1,11 @@
-//! The weight and bias gradients of a convolution: dw[o,c,i,j] = sum over n,p,q of gy[n,p,q,o] x[n,pS-P+i,qS-P+j,c].
+//! The weight and bias gradients of a convolution:
+//! `dw[o,c,i,j] = sum over n,p,q of gy[n,p,q,o] x[n,pS-P+i,qS-P+j,c]`.
 //!
 //! x (N,H,W,C), gy (N,OH,OW,O), dw (O,C,KH,KW). A register tile holds up to 14 input channels x 32 output channels of
 //! one tap and sums over the pixels of a band of output rows; a tap's runs cover only the pixels it really reads, so
 //! padding costs nothing (and gy's NaN beside a padded cell stays out). Before that the band is copied into panels
-//! x [channel tile][pixel][P] and gy [output block][pixel][32]: the kernel then streams two dense arrays, where NHWC
-//! would give it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
+//! x `[channel tile][pixel][P]` and gy `[output block][pixel][32]`: the kernel then streams two dense arrays, where
+//! NHWC would give it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
 //! First layers (under 8 channels) take the taps as channels: a band's im2col (never a whole image's) and a 1x1 kernel.
 //! Order: bands within a group, then groups, the number of groups a function of shape and rows only; so threads do
 //! not change a bit. Called by the CPU backend's convolution nodes; `gemm.rs` uses the two copies.
@@ -16,7 +17,7 @@ use super::isa::Isa;
 use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 
-/// Bytes of all partial sums together, and the most groups.
+/// Bytes of all partial sums together, and groups times output blocks (the tasks a large machine can share).
 const PARTIALS: usize = 32 << 20;
 const GROUPS: usize = 32;
 /// Pixels of a band: x and gy tiles of 200 bytes a pixel beside the L1 cache, accumulators loaded once per band.
@@ -53,7 +54,8 @@ impl Plan {
             tiles: depth.div_ceil(isa.pixels()),
             band: s.oh().div_ceil(bands),
             bands: s.oh().div_ceil(s.oh().div_ceil(bands)),
-            groups: (PARTIALS / partial.max(1)).clamp(1, GROUPS).min(rows * bands),
+            // Groups and output blocks together make the tasks; more groups than that only cost reductions.
+            groups: (PARTIALS / partial.max(1)).clamp(1, GROUPS.div_ceil(s.o.div_ceil(isa.block()))).min(rows * bands),
         }
     }
 }
@@ -85,7 +87,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
 }
 
 /// Adds one band's share of the output blocks `blocks` to `sum`, laid out
-/// [output block][channel tile][tap][channel of tile][lanes of block].
+/// `[output block][channel][tap][lanes of block]`.
 #[allow(clippy::too_many_arguments)]
 fn band(
     plan: &Plan,
@@ -114,22 +116,37 @@ fn band(
         let (g_panel, rest) = panel.split_at_mut(g_len);
         let (x_panel, matrix) = rest.split_at_mut(x_pixels * plan.depth);
         let pixels: &[f32] = if plan.gather {
-            isa.run(|| gather(s, image_x, top, height, matrix));
+            isa.run(|| match s.kw * s.c {
+                3 => gather::<3>(s, image_x, top, height, matrix),
+                9 => gather::<9>(s, image_x, top, height, matrix),
+                _ => gather::<0>(s, image_x, top, height, matrix),
+            });
             matrix
         } else {
             &image_x[low * s.w * s.c..high * s.w * s.c]
         };
-        for t in 0..plan.tiles {
-            let tile = piece(plan.depth, plan.tiles, t);
-            let to = &mut x_panel[tile.start * x_pixels..];
-            pack_pixels(isa, pixels.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
-        }
+        let x_panel = if plan.tiles == 1 {
+            pixels // already [pixel][P]
+        } else {
+            for t in 0..plan.tiles {
+                let tile = piece(plan.depth, plan.tiles, t);
+                let to = &mut x_panel[tile.start * x_pixels..];
+                pack_pixels(isa, pixels.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
+            }
+            x_panel
+        };
         for b in blocks {
             let first = b * isa.block();
             let width = isa.block().min(s.o - first);
             let vectors = width.div_ceil(isa.lanes());
             let lanes = vectors * isa.lanes();
-            pack_lanes(isa, &image_g[first..], s.o, g_pixels, width, lanes, g_panel);
+            // gy that is one block wide already has the panel's order. Nine taps would pay for its lack of alignment.
+            let g = if s.o == lanes && (plan.taps == 1 || image_g.as_ptr().align_offset(64) == 0) {
+                image_g
+            } else {
+                pack_lanes(isa, &image_g[first..], s.o, g_pixels, width, lanes, g_panel);
+                &*g_panel
+            };
             for t in 0..plan.tiles {
                 let tile = piece(plan.depth, plan.tiles, t);
                 let kernel = weight_kernel(isa, tile.len(), vectors);
@@ -153,14 +170,13 @@ fn band(
                         x: x_panel[tile.start * x_pixels..].as_ptr().wrapping_add(x_at * p),
                         x_step: x_step * p,
                         x_row: x_row * p,
-                        g: g_panel.as_ptr().wrapping_add((rows.start.saturating_sub(top) * ow + columns.start) * lanes),
+                        g: g.as_ptr().wrapping_add((rows.start.saturating_sub(top) * ow + columns.start) * lanes),
                         g_row: ow * lanes,
                         // An empty range still runs: the first band must clear the sums.
                         rows: if columns.is_empty() { 0 } else { rows.len() },
                         len: columns.len(),
-                        y: sum
-                            .wrapping_add(first * plan.depth * plan.taps + (tile.start * plan.taps + tap * p) * lanes),
-                        y_stride: lanes,
+                        y: sum.wrapping_add(first * plan.depth * plan.taps + (tile.start * plan.taps + tap) * lanes),
+                        y_stride: plan.taps * lanes,
                         width: lanes,
                         carry,
                     };
@@ -181,13 +197,13 @@ fn valid(i: usize, s: &ConvShape, n: usize, range: std::ops::Range<usize>) -> st
     start..range.end.min(high).max(start)
 }
 
-/// The im2col rows of a band: [pixel][tap][channel], zeros for padding.
+/// The im2col rows of a band: `[pixel][tap][channel]`, zeros for padding. RUN is KW x C, or 0 if unknown.
 #[inline(always)]
-fn gather(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
-    let depth = s.kh * s.kw * s.c;
-    let run = s.kw * s.c;
-    for (pixel, out) in matrix.chunks_exact_mut(depth).enumerate().take(height * s.ow()) {
-        let (y, q) = ((top + pixel / s.ow()) * s.stride, pixel % s.ow() * s.stride);
+fn gather<const RUN: usize>(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
+    let run = if RUN == 0 { s.kw * s.c } else { RUN };
+    let (depth, ow) = (s.kh * run, s.ow());
+    let pixels = (top..top + height).flat_map(|p| (0..ow).map(move |q| (p * s.stride, q * s.stride)));
+    for (out, (y, q)) in matrix.chunks_exact_mut(depth).zip(pixels) {
         for (i, out) in out.chunks_exact_mut(run).enumerate() {
             if y + i < s.pad || y + i - s.pad >= s.h {
                 out.fill(0.0);
@@ -209,20 +225,22 @@ fn gather(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32
     }
 }
 
-/// Sums the groups in order and turns the result into OIHW.
+/// Sums the groups in order and turns `[output block][channel][tap][lane]` into OIHW.
 fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
     let isa = plan.isa;
-    let (block, taps) = (isa.block(), s.kh * s.kw);
-    let partial = plan.depth * plan.taps * s.o.next_multiple_of(isa.lanes());
-    dw.par_chunks_mut(block * s.c * taps).enumerate().for_each(|(b, out)| {
-        let first = b * block;
-        let width = block.min(s.o - first);
-        let lanes = width.next_multiple_of(isa.lanes());
-        let own = first * plan.depth * plan.taps;
-        for t in 0..plan.tiles {
-            let tile = piece(plan.depth, plan.tiles, t);
-            let at = own + tile.start * plan.taps * lanes;
-            let len = tile.len() * plan.taps * lanes;
+    let depth = s.c * s.kh * s.kw;
+    let partial = depth * s.o.next_multiple_of(isa.lanes());
+    dw.par_chunks_mut(isa.block() * depth).enumerate().for_each(|(b, out)| {
+        let first = b * isa.block();
+        let lanes = isa.block().min(s.o - first).next_multiple_of(isa.lanes());
+        // 128 rows of 32 lanes: 16 KB, read by columns out of L1.
+        for top in (0..depth).step_by(128) {
+            let at = (first * depth) + top * lanes;
+            let len = 128.min(depth - top) * lanes;
+            if plan.groups == 1 {
+                isa.run(|| turn(plan, s, &partials[at..][..len], lanes, top, out));
+                continue;
+            }
             scratch::with(len, |sum| {
                 isa.run(|| {
                     sum.copy_from_slice(&partials[at..][..len]);
@@ -230,20 +248,46 @@ fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
                         let part = &partials[group * partial + at..][..len];
                         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
                     }
+                    turn(plan, s, sum, lanes, top, out);
                 });
-                // Per output channel: sequential writes, and strided reads of 16 KB that lie in L1.
-                for o in 0..width {
-                    for (j, channel) in tile.clone().enumerate() {
-                        for tap in 0..plan.taps {
-                            let value = sum[(tap * tile.len() + j) * lanes + o];
-                            let (c, tap) = if plan.gather { (channel % s.c, channel / s.c) } else { (channel, tap) };
-                            out[(o * s.c + c) * taps + tap] = value;
-                        }
-                    }
-                }
             });
         }
     });
+}
+
+/// `sum` (rows from `top`, lanes) -> out (lanes, depth), whose rows are OIHW's.
+#[inline(always)]
+fn turn(plan: &Plan, s: &ConvShape, sum: &[f32], lanes: usize, top: usize, out: &mut [f32]) {
+    let taps = s.kh * s.kw;
+    let depth = s.c * taps;
+    let rows = sum.len() / lanes;
+    if plan.gather {
+        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
+            for row in 0..rows {
+                out[(top + row) % s.c * taps + (top + row) / s.c] = sum[row * lanes + o];
+            }
+        }
+        return;
+    }
+    let squares = rows / 8 * 8;
+    for (block, out) in out.chunks_mut(8 * depth).enumerate() {
+        for row in (0..squares).step_by(8) {
+            // Eight rows by eight lanes in registers; the scalar loop below costs several times as much.
+            let square: [[f32; 8]; 8] = std::array::from_fn(|r| {
+                let from = &sum[(row + r) * lanes + 8 * block..];
+                std::array::from_fn(|o| from[..8][o])
+            });
+            for (o, out) in out.chunks_exact_mut(depth).enumerate().take(8) {
+                let column: [f32; 8] = std::array::from_fn(|r| square[r][o]);
+                out[top + row..][..8].copy_from_slice(&column);
+            }
+        }
+        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
+            for row in squares..rows {
+                out[top + row] = sum[row * lanes + 8 * block + o];
+            }
+        }
+    }
 }
 
 /// db (O) = sum over `pixels` rows of gy (pixels, O), in f64: at most 64 groups of pixels, reduced in order.

@@ -1,10 +1,12 @@
-//! Linear layers, and 1x1 convolutions (a linear layer over pixels): y[r][o] = sum_i x[r][i] W[o][i] (+ bias, ReLU).
+//! Linear layers, and 1x1 convolutions (a linear layer over pixels): `y[r][o] = sum_i x[r][i] W[o][i]` (+ bias, ReLU).
 //!
 //! x (rows, I), y (rows, O), W (O, I), all dense. Rows are the pixels of the forward micro-kernel: they are copied
-//! into panels [tile of rows][channel block][row][16], and a long sum is cut into pieces of 512 channels (64 KB of
+//! into panels `[tile of rows][channel block][row][16]`, and a long sum is cut into pieces of 512 channels (64 KB of
 //! weights, which stay in L2 while all tiles of a row group use them; the sum stays one chain through `carry`).
 //! With 1-14 rows there is one tile, so the packed weights, the only large traffic, are streamed exactly once.
 //! Called by `conv.rs` and by the CPU backend's linear nodes.
+
+use std::ops::Range;
 
 use super::isa::Isa;
 use super::packed::Packed;
@@ -50,49 +52,67 @@ pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, ac
         divide(rows.div_ceil(group), rows.div_ceil(most), packed.blocks(), rows * depth, outputs * depth);
     let out = Shared::new(y);
     parallel(groups * splits, |task| {
-        let own = piece(rows, groups, task / splits);
-        let tiles = own.len().div_ceil(most);
-        scratch::with(own.len() * padded, |panel| {
-            isa.run(|| {
-                for t in 0..tiles {
-                    let tile = piece(own.len(), tiles, t);
-                    fill(&x[(own.start + tile.start) * depth..], depth, tile.len(), &mut panel[tile.start * padded..]);
-                }
-            });
-            for b in piece(packed.blocks(), splits, task % splits) {
-                let block = packed.block(b);
-                let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());
-                let stride = block.vectors * isa.lanes();
-                let mut from = 0;
-                loop {
-                    let to = depth.min(from + DEPTH);
-                    for t in 0..tiles {
-                        let tile = piece(own.len(), tiles, t);
-                        let last = to == depth;
-                        let call = Forward {
-                            x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
-                            taps: &[0],
-                            channels: to - from,
-                            panel: tile.len() * 16,
-                            w: block.w.wrapping_add(from * stride),
-                            y: out.at((own.start + tile.start) * outputs + block.first),
-                            y_stride: outputs,
-                            width: block.width,
-                            carry: from > 0,
-                            bias: if last { bias } else { std::ptr::null() },
-                            relu: last && act == Activation::Relu,
-                        };
-                        // SAFETY: the panel holds tile.len() rows of `to` channels at this offset, the block its
-                        // weights, and the task alone writes these rows of these output channels.
-                        unsafe { forward_kernel(isa, tile.len(), block.vectors)(&call) }
-                    }
-                    from = to;
-                    if from == depth {
-                        break;
-                    }
-                }
+        let blocks = piece(packed.blocks(), splits, task % splits);
+        // SAFETY: tasks differ in their rows or in their output blocks.
+        unsafe { product(piece(rows, groups, task / splits), blocks, x, packed, bias, act, out) }
+    });
+}
+
+/// Rows `own` and output blocks `blocks` of `forward`, on this thread.
+///
+/// # Safety
+/// Nobody else uses those outputs meanwhile, and all rows of `own` lie within `x` and `out`.
+pub(super) unsafe fn product(
+    own: Range<usize>,
+    blocks: Range<usize>,
+    x: &[f32],
+    packed: &Packed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    out: Shared,
+) {
+    let (isa, depth, outputs) = (packed.isa(), packed.channels(), packed.outputs());
+    let padded = depth.next_multiple_of(16);
+    let tiles = own.len().div_ceil(isa.pixels());
+    scratch::with(own.len() * padded, |panel| {
+        isa.run(|| {
+            for t in 0..tiles {
+                let tile = piece(own.len(), tiles, t);
+                fill(&x[(own.start + tile.start) * depth..], depth, tile.len(), &mut panel[tile.start * padded..]);
             }
         });
+        for b in blocks {
+            let block = packed.block(b);
+            let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());
+            let stride = block.vectors * isa.lanes();
+            // One empty piece where there are no channels: the bias alone.
+            for part in 0..depth.div_ceil(DEPTH).max(1) {
+                let from = part * DEPTH;
+                let to = depth.min(from + DEPTH);
+                let last = to == depth;
+                for t in 0..tiles {
+                    let tile = piece(own.len(), tiles, t);
+                    let y = out.at((own.start + tile.start) * outputs + block.first);
+                    let call = Forward {
+                        x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
+                        taps: &[(0, 0)],
+                        all_taps: 1,
+                        channels: to - from,
+                        panel: tile.len() * 16,
+                        w: block.w.wrapping_add(from * stride),
+                        y,
+                        y_stride: outputs,
+                        width: block.width,
+                        from: if from > 0 { y } else { std::ptr::null() },
+                        bias: if last { bias } else { std::ptr::null() },
+                        relu: last && act == Activation::Relu,
+                    };
+                    // SAFETY: the panel holds tile.len() rows of `to` channels at this offset, the block its
+                    // weights; the outputs are ours by this function's contract.
+                    unsafe { forward_kernel(isa, tile.len(), block.vectors)(&call) }
+                }
+            }
+        }
     });
 }
 
@@ -101,7 +121,7 @@ pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     forward(rows, gy, packed, None, Activation::None, gx);
 }
 
-/// dW (O, I) = sum over rows of gy[r][o] x[r][i]: one chain over the rows, whatever the threads.
+/// dW (O, I) = `sum over rows of gy[r][o] x[r][i]`: one chain over the rows, whatever the threads.
 pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
     debug_assert_eq!((x.len(), gy.len(), dw.len()), (rows * i, rows * o, o * i));
     if rows == 0 {
@@ -169,7 +189,7 @@ pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usiz
         .unwrap_or((least, 1))
 }
 
-/// One tile: rows of `depth` floats -> [channel block][row][16].
+/// One tile: rows of `depth` floats -> `[channel block][row][16]`.
 #[inline(always)]
 fn fill(x: &[f32], depth: usize, rows: usize, panel: &mut [f32]) {
     for (b, block) in panel[..rows * depth.next_multiple_of(16)].chunks_exact_mut(rows * 16).enumerate() {

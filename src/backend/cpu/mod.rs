@@ -4,6 +4,7 @@
 //! the same to the bit whatever the thread count, and an image's result whatever its neighbours in the batch.
 
 pub mod conv;
+mod conv_narrow;
 pub mod conv_weight;
 pub mod gemm;
 pub mod intervene;

@@ -1,4 +1,5 @@
-//! Weights in the order in which the forward micro-kernel reads them: [output block][tap][channel][lanes of block].
+//! Weights in the order in which the forward micro-kernel reads them:
+//! `[output block][channel block of 16][tap][channel of block][lanes of output block]`.
 //!
 //! A block holds `isa.block()` output channels (32 with AVX-512), the last one or two vectors, zero-padded; the
 //! kernel streams a block from first to last float once per register tile. Made by `conv.rs` and `gemm.rs`.
@@ -47,7 +48,10 @@ impl Packed {
             let width = block.min(padded - first);
             let valid = block.min(outputs - first);
             for (k, lane) in out.chunks_exact_mut(width).enumerate() {
-                let (tap, channel) = (k / channels, k % channels);
+                let above = k / (16 * taps) * 16;
+                let deep = 16.min(channels - above);
+                let within = k - above * taps;
+                let (tap, channel) = (within / deep, above + within % deep);
                 for (o, value) in lane[..valid].iter_mut().enumerate() {
                     *value = weight(first + o, tap, channel);
                 }

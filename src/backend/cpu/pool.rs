@@ -121,38 +121,55 @@ pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32]
         let (x, gy) = (&x[image * x_len..][..x_len], &gy[image * oh * ow * c..][..oh * ow * c]);
         isa.run(|| {
             gx.fill(0.0);
-            for (j, gx) in gx.chunks_exact_mut(c).enumerate() {
-                for p in s.windows(i, oh) {
-                    for q in s.windows(j, ow) {
-                        gather(s, x, (i * s.w + j) as u32, (p, q), &gy[(p * ow + q) * c..][..c], gx);
-                    }
+            for p in s.windows(i, oh) {
+                for q in 0..ow {
+                    gather(s, x, i, (p, q), &gy[(p * ow + q) * c..][..c], gx);
                 }
             }
         });
     });
 }
 
-/// Adds window (p, q)'s gradient to the channels whose maximum is `cell`.
+/// Adds window (p, q)'s gradient to those cells of input row `row` that hold a channel's maximum.
 #[inline(always)]
-fn gather(s: &PoolShape, x: &[f32], cell: u32, (p, q): (usize, usize), gy: &[f32], gx: &mut [f32]) {
-    for (block, (gy, gx)) in gy.chunks(16).zip(gx.chunks_mut(16)).enumerate() {
-        let (mut max, mut winner) = ([f32::NEG_INFINITY; 16], [u32::MAX; 16]);
-        for i in s.window(p, s.h) {
-            for j in s.window(q, s.w) {
-                let at = i * s.w + j;
-                let values = &x[at * s.c + 16 * block..][..gy.len()];
-                for (k, v) in values.iter().enumerate() {
-                    // The first cell wins over nothing, even with -inf.
-                    let take = wins(*v, max[k]) | (winner[k] == u32::MAX);
-                    max[k] = if take { *v } else { max[k] };
-                    winner[k] = if take { at as u32 } else { winner[k] };
+fn gather(s: &PoolShape, x: &[f32], row: usize, (p, q): (usize, usize), gy: &[f32], gx: &mut [f32]) {
+    let (whole, rest) = gy.as_chunks::<16>();
+    for (block, gy) in whole.iter().enumerate() {
+        let winner = winners::<16>(s, x, (p, q), 16 * block);
+        for j in s.window(q, s.w) {
+            let (cell, at) = ((row * s.w + j) as u32, j * s.c + 16 * block);
+            if let Some(gx) = gx[at..].first_chunk_mut::<16>() {
+                for k in 0..16 {
+                    gx[k] += if winner[k] == cell { gy[k] } else { 0.0 };
                 }
             }
         }
-        for ((gx, gy), winner) in gx.iter_mut().zip(gy).zip(winner) {
-            *gx += if winner == cell { *gy } else { 0.0 };
+    }
+    for (k, gy) in rest.iter().enumerate().map(|(k, gy)| (16 * whole.len() + k, gy)) {
+        let winner = winners::<1>(s, x, (p, q), k)[0];
+        for j in s.window(q, s.w) {
+            gx[j * s.c + k] += if winner == (row * s.w + j) as u32 { *gy } else { 0.0 };
         }
     }
+}
+
+/// The cells of window (p, q) that hold the maxima of channels `first .. first + N`.
+#[inline(always)]
+fn winners<const N: usize>(s: &PoolShape, x: &[f32], (p, q): (usize, usize), first: usize) -> [u32; N] {
+    let (mut max, mut winner) = ([f32::NEG_INFINITY; N], [u32::MAX; N]);
+    for i in s.window(p, s.h) {
+        for j in s.window(q, s.w) {
+            let at = i * s.w + j;
+            let Some(values) = x[at * s.c + first..].first_chunk::<N>() else { continue };
+            for k in 0..N {
+                // The first cell wins over nothing, even with -inf.
+                let take = wins(values[k], max[k]) | (winner[k] == u32::MAX);
+                max[k] = if take { values[k] } else { max[k] };
+                winner[k] = if take { at as u32 } else { winner[k] };
+            }
+        }
+    }
+    winner
 }
 
 /// Two input rows of non-overlapping 2x2 windows.

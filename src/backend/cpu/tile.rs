@@ -5,7 +5,7 @@
 //! Every element is ONE chain of FMAs in a fixed order, so its bits do not depend on P, V or the cut into tiles.
 //! AVX-512: P <= 14, V <= 2 (28 accumulators, 2 weights, 1 broadcast: 31 of 32 registers, no spill; 28 FMAs need 16
 //! loads, so the FMA ports and not the load ports bind). A step holds P*V independent chains; 8 hide the FMA latency.
-//! Called by `conv.rs`, `conv_weight.rs` and `gemm.rs`.
+//! Called by `conv.rs`, `conv_weight.rs`, `gemm.rs` and `intervene.rs`.
 
 #![allow(clippy::needless_range_loop)] // indices into register arrays, unrolled; iterators read worse
 
@@ -14,14 +14,18 @@ use super::vector::{Array8, Vector};
 
 /// One call of the forward kernel.
 ///
-/// Input panel: [channel block][pixel][16]; the pixel stride is the constant 16, so that every broadcast is a
-/// register plus a constant displacement. Weights: [tap][channel][V * LANES], zero-padded to whole vectors.
+/// Input panel: `[channel block][pixel][16]`; the pixel stride is the constant 16, so that every broadcast is a
+/// register plus a constant displacement. Weights: `[channel block][tap][channel of block][V * LANES]`, zero-padded to
+/// whole vectors. Channel blocks are the outer loop: a block's pixels, read by every tap, then stay in L1.
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
     /// The panel at the tile's first pixel and tap offset 0.
     pub x: *const f32,
-    /// Where each tap's pixels begin, in floats from `x`.
-    pub taps: &'a [usize],
+    /// Per tap: where its pixels begin, in floats from `x`, and its index in the packed weights. Taps left out are
+    /// those that read padding only.
+    pub taps: &'a [(usize, usize)],
+    /// Taps of the packed weights.
+    pub all_taps: usize,
     pub channels: usize,
     /// Floats from one channel block of the panel to the next.
     pub panel: usize,
@@ -30,14 +34,15 @@ pub(super) struct Forward<'a> {
     pub y: *mut f32,
     pub y_stride: usize,
     pub width: usize,
-    /// Start from what `y` holds: a long sum cut in two stays one chain.
-    pub carry: bool,
+    /// Where the sums start: null for zero, or values laid out as `y` (`y` itself: a long sum cut in two stays one
+    /// chain).
+    pub from: *const f32,
     /// `width` floats added at the end, or null.
     pub bias: *const f32,
     pub relu: bool,
 }
 
-/// One call of the weight kernel: y[j][o] (+)= sum over `rows` x `len` pixels of x[pixel][j] * g[pixel][o].
+/// One call of the weight kernel: `y[j][o] (+)= sum over pixels of x[pixel][j] g[pixel][o]`, `rows` x `len` pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Weight {
     /// P floats per pixel, pixels `x_step` apart (P, or a stride of them), rows `x_row` apart.
@@ -60,7 +65,7 @@ pub(super) struct Weight {
 pub(super) type ForwardFn = unsafe fn(&Forward);
 pub(super) type WeightFn = unsafe fn(&Weight);
 
-/// acc[p][v] += x[p * stride] * w[v].
+/// `acc[p][v] += x[p * STRIDE] * w[v]`.
 #[inline(always)]
 unsafe fn step<S: Vector, const P: usize, const V: usize, const STRIDE: usize>(
     acc: &mut [[S; V]; P],
@@ -84,18 +89,18 @@ unsafe fn step<S: Vector, const P: usize, const V: usize, const STRIDE: usize>(
 
 #[inline(always)]
 unsafe fn start<S: Vector, const P: usize, const V: usize>(
-    y: *const f32,
+    from: *const f32,
     stride: usize,
     width: usize,
-    carry: bool,
 ) -> [[S; V]; P] {
-    // SAFETY: y holds P rows of `width` floats, `stride` apart.
+    // SAFETY: from is null or holds P rows of `width` floats, `stride` apart.
     unsafe {
         let mut acc = [[S::zero(); V]; P];
-        if carry {
+        if !from.is_null() {
             for p in 0..P {
                 for v in 0..V {
-                    acc[p][v] = S::load_first(y.add(p * stride + v * S::LANES), width.saturating_sub(v * S::LANES));
+                    acc[p][v] =
+                        S::load_first(from.wrapping_add(p * stride + v * S::LANES), width.saturating_sub(v * S::LANES));
                 }
             }
         }
@@ -107,13 +112,14 @@ unsafe fn start<S: Vector, const P: usize, const V: usize>(
 unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
     // SAFETY: the pointers of `t` cover the extents its fields state.
     unsafe {
-        let mut acc = start::<S, P, V>(t.y, t.y_stride, t.width, t.carry);
+        let mut acc = start::<S, P, V>(t.from, t.y_stride, t.width);
         let mut w = t.w;
         let block = V * S::LANES;
-        for &tap in t.taps {
-            let mut x = t.x.add(tap);
-            let mut left = t.channels;
-            while left >= 16 {
+        let mut panel = t.x;
+        let mut left = t.channels;
+        while left >= 16 {
+            for &(x, tap) in t.taps {
+                let (x, w) = (panel.add(x), w.add(16 * tap * block));
                 for u in 0..4 {
                     let (x, w) = (x.add(4 * u), w.add(4 * u * block));
                     step::<S, P, V, 16>(&mut acc, x, w);
@@ -121,14 +127,19 @@ unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
                     step::<S, P, V, 16>(&mut acc, x.add(2), w.add(2 * block));
                     step::<S, P, V, 16>(&mut acc, x.add(3), w.add(3 * block));
                 }
-                x = x.wrapping_add(t.panel); // the last block has no successor
-                w = w.add(16 * block);
-                left -= 16;
             }
-            for _ in 0..left {
-                step::<S, P, V, 16>(&mut acc, x, w);
-                x = x.add(1);
-                w = w.add(block);
+            panel = panel.wrapping_add(t.panel); // the last block has no successor
+            w = w.wrapping_add(16 * t.all_taps * block);
+            left -= 16;
+        }
+        if left > 0 {
+            for &(x, tap) in t.taps {
+                let (mut x, mut w) = (panel.add(x), w.add(left * tap * block));
+                for _ in 0..left {
+                    step::<S, P, V, 16>(&mut acc, x, w);
+                    x = x.add(1);
+                    w = w.add(block);
+                }
             }
         }
         let mut bias = [S::zero(); V];
@@ -157,7 +168,8 @@ unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
 unsafe fn weight<S: Vector, const P: usize, const V: usize>(t: &Weight) {
     // SAFETY: the pointers of `t` cover the extents its fields state.
     unsafe {
-        let mut acc = start::<S, P, V>(t.y, t.y_stride, t.width, t.carry);
+        let from = if t.carry { t.y } else { std::ptr::null_mut() };
+        let mut acc = start::<S, P, V>(from, t.y_stride, t.width);
         let block = V * S::LANES;
         for row in 0..t.rows {
             let mut x = t.x.add(row * t.x_row);

@@ -1,0 +1,111 @@
+//! The input gradient of a first layer (under 8 input channels): the image's gradient, which every attack step takes.
+//!
+//! gx (N,H,W,C) from gy (N,OH,OW,O). Output channels are the lanes of the register tile, so one or three of them would
+//! leave 13 to 15 of 16 lanes idle (1->32 3x3 28x28: 10 GFLOP/s). Instead the taps join the lanes: a linear layer over
+//! the pixels of gy gives `t[p,q][tap,c] = sum_o gy[p,q,o] w[o,c,tap]`, and gx gathers
+//! `gx[y,x,c] = sum over taps, ascending, of t[(y+P-i)/S,(x+P-j)/S][tap,c]`, where that is a pixel. A stride costs
+//! nothing, and each term is one chain in a fixed order, so an image's bits depend on nothing else.
+//! Called by `conv.rs`.
+
+use std::ops::Range;
+
+use super::conv::ConvShape;
+use super::gemm::{self, Activation};
+use super::isa::Isa;
+use super::packed::Packed;
+use super::scratch::{self, Shared, parallel, piece};
+
+/// Bytes of a band's t: it is written and read once, so it should stay in L2.
+const TERMS: usize = 256 << 10;
+
+/// Whether this way serves `s`.
+pub(super) fn applies(s: &ConvShape) -> bool {
+    s.c < 8 && s.kh * s.kw > 1
+}
+
+/// Packs w (O,C,KH,KW) as a linear layer from O to (tap, C).
+pub(super) fn pack(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
+    let taps = s.kh * s.kw;
+    Packed::new(isa, 1, s.o, taps * s.c, |term, _, o| w[(o * s.c + term % s.c) * taps + term / s.c])
+}
+
+/// The indices 0..n of gy's rows (or columns) with which tap `i` reaches a cell of `cells`.
+fn sources(cells: &Range<usize>, i: usize, s: &ConvShape, n: usize) -> Range<usize> {
+    let low = (cells.start + s.pad).saturating_sub(i).div_ceil(s.stride).min(n);
+    low..(cells.end + s.pad).saturating_sub(i).div_ceil(s.stride).clamp(low, n)
+}
+
+/// gx (rows,H,W,C) from gy (rows,OH,OW,O).
+pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
+    let (oh, ow, terms) = (s.oh(), s.ow(), packed.outputs());
+    let isa = packed.isa();
+    // A band of gx rows needs their share of gy's rows and a halo.
+    let fit = ((TERMS / (4 * ow * terms)).saturating_sub(s.kh) * s.stride).max(4);
+    let want = (4 * rayon::current_num_threads()).div_ceil(rows.max(1));
+    let bands = s.h.div_ceil(fit).max(want.min(s.h.div_ceil(8)));
+    let out = Shared::new(gx);
+    parallel(rows * bands, |task| {
+        let (image, cells) = (task / bands, piece(s.h, bands, task % bands));
+        let first = sources(&cells, s.kh - 1, s, oh).start;
+        let own = first..sources(&cells, 0, s, oh).end.max(first);
+        let pixels = own.len() * ow;
+        // SAFETY: one task per band of rows of an image.
+        let gx = unsafe { out.slice((image * s.h + cells.start) * s.w * s.c, cells.len() * s.w * s.c) };
+        scratch::with(pixels * terms, |t| {
+            let gy = &gy[image * s.y_len() + own.start * ow * s.o..][..pixels * s.o];
+            // SAFETY: the whole of `t`, which is this task's.
+            unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, Shared::new(t)) };
+            isa.run(|| match (s.c, s.kh, s.kw) {
+                (1, 3, 3) => gather::<1, 3>(s, &cells, own.start, t, gx),
+                (3, 3, 3) => gather::<3, 3>(s, &cells, own.start, t, gx),
+                _ => gather::<0, 0>(s, &cells, own.start, t, gx),
+            });
+        });
+    });
+}
+
+/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C = K = 0 where not known when compiled.
+#[inline(always)]
+fn gather<const C: usize, const K: usize>(
+    s: &ConvShape,
+    cells: &Range<usize>,
+    first: usize,
+    t: &[f32],
+    gx: &mut [f32],
+) {
+    let (c, kw, kh, ow) = if K == 0 { (s.c, s.kw, s.kh, s.ow()) } else { (C, K, K, s.ow()) };
+    let terms = kh * kw * c;
+    // The columns whose taps all reach a pixel of gy; with a stride no column's do.
+    let inner = if K == 0 || s.stride > 1 || s.pad >= kw {
+        0..0
+    } else {
+        kw - 1 - s.pad..ow.saturating_sub(s.pad).max(kw - 1 - s.pad)
+    };
+    gx.fill(0.0);
+    for (y, gx) in cells.clone().zip(gx.chunks_exact_mut(s.w * c)) {
+        for i in 0..kh {
+            for p in sources(&(y..y + 1), i, s, s.oh()) {
+                let t = &t[(p - first) * ow * terms..][..ow * terms];
+                for x in (0..inner.start).chain(inner.end.max(inner.start)..s.w) {
+                    for j in 0..kw {
+                        for q in sources(&(x..x + 1), j, s, ow) {
+                            for k in 0..c {
+                                gx[x * c + k] += t[q * terms + (i * kw + j) * c + k];
+                            }
+                        }
+                    }
+                }
+                for (q, gx) in gx[inner.start * c..inner.end * c].chunks_exact_mut(c).enumerate() {
+                    let window = &t[q * terms..][..kw * terms];
+                    for k in 0..c {
+                        let mut sum = gx[k];
+                        for j in 0..kw {
+                            sum += window[(kw - 1 - j) * terms + (i * kw + j) * c + k];
+                        }
+                        gx[k] = sum;
+                    }
+                }
+            }
+        }
+    }
+}
