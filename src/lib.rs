@@ -1,4 +1,36 @@
-//! `intervene`: which concept inside a trained vision network causes which answer.
+//! `intervene` answers, for a trained vision network: *which concept inside it causes which answer, by how much, how
+//! surely, and does that survive masking and attack?*
+//!
+//! It inserts an autoencoder at a tap of the network, sets its code channels (nodes) by do-calculus, compares the answers,
+//! and reports expected causal effects with intervals, after Yang et al., "When Causal Intervention Meets Adversarial
+//! Examples and Image Masking for Deep Neural Networks", ICIP 2019 (called "the paper" below).
+//!
+//! # Architecture
+//! ```text
+//! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> causal ──> report
+//! ```
+//! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
+//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`]: know nothing of anything.
+//! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
+//!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
+//! - [`data`], [`weights`]: files in and out; bounded, checked, atomic.
+//! - [`model`]: networks as lists of layers, taps, the autoencoder that is spliced in at one.
+//! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
+//!   threads are its own business. `cpu` is hand-written SIMD, `reference` naive f64 loops that judge it.
+//! - [`train`]: Adam on a planned graph, checkpoints.
+//! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
+//! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
+//!
+//! # Invariants, each a test that carries its name
+//! 1. An idle intervention has effect exactly 0.0; zeroing an already zero channel too.
+//! 2. The tail from the cached prefix equals the whole run bit for bit, per device.
+//! 3. An image's result does not depend on batch size, batch neighbours, thread count, order or shard: bit for bit, per
+//!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads.
+//! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
+//! 5. `cpu` agrees with the reference within the op's named tolerance, NaN-proof.
+//! 6. Reduced precision and fast math do not exist yet; the convolution path is recorded in every manifest.
+//! 7. Frozen weights are bit-unchanged after training something else.
+//! 8. The same seed gives the same bytes.
 
 pub mod atomic;
 pub mod backend;

@@ -14,9 +14,9 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("weights", &[]),
     ("model", &["graph", "weights"]),
     // a device receives a planned graph; what the graph is for is not its business
-    ("backend", &["graph"]),
+    ("backend", &["graph", "weights"]),
     ("train", &["graph", "data", "weights", "model", "backend"]),
-    ("causal", &["graph", "data", "weights", "model", "backend", "train"]),
+    ("causal", &["graph", "data", "weights", "model", "backend"]),
     ("attack", &["graph", "data", "weights", "model", "backend", "train", "causal"]),
     ("explain", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack"]),
     ("detect", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain"]),

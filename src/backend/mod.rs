@@ -11,7 +11,7 @@ use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
 
 /// Where a program's parameters come from at load.
-pub trait Parameters {
+pub trait Parameters: Sync {
     /// Shape and elements (logical order) of the weight of that key.
     fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])>;
 }

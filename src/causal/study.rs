@@ -9,7 +9,6 @@ use super::intervention::{GridMask, add_random_signs};
 use super::sweep::{Logits, Sweep};
 use crate::backend::BackendError;
 use crate::data::Dataset;
-use crate::train::pixels;
 use serde::{Deserialize, Serialize};
 
 /// Images a shard.
@@ -139,7 +138,7 @@ impl Study<'_> {
         let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
-        let clean = pixels(self.data, &which);
+        let clean = self.data.pixels(&which);
         let logits = self.sweep.outcomes(&clean)?;
         let targets = match self.attack_label {
             AttackLabel::True => labels.clone(),

@@ -2,6 +2,8 @@
 
 use super::common::{Common, Context, DataArgs, eps};
 use super::{subject, ui};
+use crate::backend::reference::Reference;
+use crate::backend::{Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::effect::{Reading, effects, effects_f64};
@@ -9,8 +11,6 @@ use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
-use crate::backend::Layered;
-use crate::backend::reference::Reference;
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
@@ -18,7 +18,6 @@ use crate::model::{Model, Tap};
 use crate::report::run::{Manifest, RunDirectory, default_directory};
 use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
-use crate::train::pixels;
 use crate::weights::Weights;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -273,7 +272,11 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
     let fashion = subject::data(&data, &context)?;
-    let done = execute(&context, "ce", &config, &loaded, &fashion.test, batch, (args.common.out, resume))?;
+    let images = first_images(&fashion.test, config.limit)?;
+    let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
+    let agreement = gate(&context, &config, &loaded, &images, batch)?;
+    let directory = open_directory(args.common.out, resume, &manifest)?;
+    let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;
     if context.json {
         return ui::print(&format!("{}\n", done.json()));
     }
@@ -294,12 +297,20 @@ pub struct Loaded {
     pub ae: Weights,
 }
 
+impl Loaded {
+    /// As a sweep takes it; `weights` holds both.
+    fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
+        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
+    }
+}
+
 /// What a dry run says.
-fn cost(loaded: &Loaded, config: &Config) -> Result<String, Error> {
+pub fn cost(loaded: &Loaded, config: &Config) -> Result<String, Error> {
     let sets = node_sets(config, loaded.autoencoder.nodes)?.len() as f64;
     let images = config.limit.unwrap_or(10_000) as f64;
     let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
-    let tail = (loaded.autoencoder.variant_macs(&loaded.tap) + super::inspect::macs(&loaded.model, loaded.tap.number)) as f64;
+    let tail =
+        (loaded.autoencoder.variant_macs(&loaded.tap) + super::inspect::macs(&loaded.model, loaded.tap.number)) as f64;
     let front = super::inspect::macs(&loaded.model, 0) as f64 + loaded.autoencoder.macs(&loaded.tap) as f64;
     let flop = 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail);
     let threads = rayon::current_num_threads();
@@ -357,59 +368,94 @@ fn study_error(e: StudyError) -> Error {
     }
 }
 
-/// Runs a study into a run directory (also for `reproduce`).
+/// The first `limit` images of `data`.
 ///
 /// # Errors
-/// [`Error::Gate`] below the least agreement, [`Error::Interrupted`] with what to resume, or what went wrong.
-pub fn execute(
-    context: &Context,
-    verb: &str,
-    config: &Config,
-    loaded: &Loaded,
-    data: &Dataset,
-    batch: Batch,
-    (out, resume): (Option<PathBuf>, Option<(RunDirectory, Manifest)>),
-) -> Result<Done, Error> {
-    let Loaded { model, tap, host, autoencoder, ae } = loaded;
-    let images = config.limit.unwrap_or(data.len()).min(data.len());
-    let which: Vec<u32> = (0..images as u32).collect();
-    let data = &data.subset(&which)?;
-    let hashes = BTreeMap::from([
+/// [`Error::Data`].
+pub fn first_images(data: &Dataset, limit: Option<usize>) -> Result<Dataset, Error> {
+    let images = limit.unwrap_or(data.len()).min(data.len());
+    Ok(data.subset(&(0..images as u32).collect::<Vec<_>>())?)
+}
+
+/// What a study's results depend on beside its configuration.
+pub fn hashes(loaded: &Loaded, data: &Dataset) -> BTreeMap<String, String> {
+    BTreeMap::from([
         ("data".to_string(), data.hash()),
-        ("host".to_string(), host.hash()),
-        ("autoencoder".to_string(), ae.hash()),
-    ]);
-    let mut manifest = Manifest::new(verb, json!(config), hashes, context.backend.name());
+        ("host".to_string(), loaded.host.hash()),
+        ("autoencoder".to_string(), loaded.ae.hash()),
+    ])
+}
+
+/// A new directory, or the one to go on with when it is the same run's.
+///
+/// # Errors
+/// [`Error::Input`] when weights or data changed since the run was started.
+pub fn open_directory(
+    out: Option<PathBuf>,
+    resume: Option<(RunDirectory, Manifest)>,
+    manifest: &Manifest,
+) -> Result<RunDirectory, Error> {
+    match resume {
+        None => {
+            let finished = out.unwrap_or_else(|| default_directory(&manifest.verb, &manifest.run_id));
+            RunDirectory::create(finished, manifest)
+        }
+        Some((directory, old)) if old.run_id == manifest.run_id => Ok(directory),
+        Some((directory, _)) => {
+            let reason = "weights or data are not those the run was started with";
+            Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() })
+        }
+    }
+}
+
+/// Share of clean images on which the autoencoder-inserted net names its host's class.
+///
+/// # Errors
+/// [`Error::Gate`] when it is below what the configuration asks for.
+pub fn gate(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, batch: Batch) -> Result<f64, Error> {
+    let both = Layered(&[&loaded.host, &loaded.ae]);
+    let agreement = agreement(loaded.subject(&both), data, batch, context)?;
+    if agreement >= config.min_agreement {
+        return Ok(agreement);
+    }
+    Err(Error::Gate(format!(
+        "the autoencoder-inserted net names the same class as its host on {:.2} % of clean images, below the {:.0} % that causal \
+         effects need to be about the host; train the autoencoder longer, or accept it with --min-agreement {:.3} (which is \
+         recorded)",
+        100.0 * agreement,
+        100.0 * config.min_agreement,
+        (1000.0 * agreement).floor() / 1000.0
+    )))
+}
+
+/// How and where a study runs.
+pub struct Run {
+    /// Rows of the device's batches.
+    pub batch: Batch,
+    /// Where it goes.
+    pub directory: RunDirectory,
+    /// Its manifest so far.
+    pub manifest: Manifest,
+    /// What the gate found.
+    pub agreement: f64,
+}
+
+/// Runs a study into its directory (also for `reproduce`).
+///
+/// # Errors
+/// [`Error::Interrupted`] with what to resume, or what went wrong.
+pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, run: Run) -> Result<Done, Error> {
+    let Run { batch, directory, mut manifest, agreement } = run;
+    let Loaded { model, tap, host, autoencoder, ae } = loaded;
+    let images = data.len();
     let sets = node_sets(config, autoencoder.nodes)?;
     let both = Layered(&[host, ae]);
-    let subject = Subject { model, tap, autoencoder, weights: &both };
+    let subject = loaded.subject(&both);
     let mut warnings = Vec::new();
-
     let started = Instant::now();
-    let agreement = agreement(subject, data, batch, context)?;
-    if agreement < config.min_agreement {
-        return Err(Error::Gate(format!(
-            "the autoencoder-inserted net names the same class as its host on {:.2} % of clean images, below the {:.0} % that \
-             causal effects need to be about the host; train the autoencoder longer, or accept it with --min-agreement \
-             {agreement:.3} (it is recorded)",
-            100.0 * agreement,
-            100.0 * config.min_agreement
-        )));
-    }
     if config.min_agreement < 0.95 {
         warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
     }
-    let directory = match resume {
-        None => {
-            let finished = out.unwrap_or_else(|| default_directory(verb, &manifest.run_id));
-            RunDirectory::create(finished, &manifest)?
-        }
-        Some((directory, old)) if old.run_id == manifest.run_id => directory,
-        Some((directory, _)) => {
-            let reason = "weights or data are not those the run was started with";
-            return Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() });
-        }
-    };
     let shard_directory = directory.path("outcomes");
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
@@ -470,8 +516,9 @@ pub fn execute(
     }
     manifest.results.insert("numerical_floor".into(), json!(floor));
     manifest.results.insert("gate_agreement".into(), json!(agreement));
-    let by_input: BTreeMap<&str, f64> =
-        (0..columns.inputs.len()).map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement))).collect();
+    let by_input: BTreeMap<&str, f64> = (0..columns.inputs.len())
+        .map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement)))
+        .collect();
     manifest.results.insert("agreement".into(), json!(by_input));
     manifest.warnings = warnings.clone();
     let run_id = manifest.run_id.clone();
@@ -483,7 +530,7 @@ pub fn execute(
 fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
     let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
-    let logits: Logits = sweep.outcomes(&pixels(data, &which))?;
+    let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
     let top = |rows: &[f32]| -> Vec<usize> {
         let best = |row: &[f32]| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b });
         rows.chunks_exact(sweep.classes()).map(best).collect()
@@ -505,7 +552,7 @@ fn floor(
     context.ui.log("comparing with the f64 reference");
     let worst = (0..FLOOR_IMAGES.min(shard.ids.len())).into_par_iter().map(|i| -> Result<f64, Error> {
         let mut reference = Sweep::new(subject, sets, Batch { images: 1, variants: 1 }, &Reference)?;
-        let truth: Logits<f64> = reference.outcomes(&pixels(data, &[i as u32]))?;
+        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32]))?;
         let here = &shard.answers[0].logits;
         let mut worst: f64 = 0.0;
         for set in 0..sets.len() {

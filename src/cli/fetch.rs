@@ -26,7 +26,10 @@ const NAMES: [&str; 1] = ["fashion-mnist"];
 pub fn run(args: Args) -> Result<(), Error> {
     if !NAMES.contains(&args.name.as_str()) {
         let nearest = closest(&args.name, &NAMES);
-        return Err(Error::Usage(format!("there is nothing called \"{}\" to fetch; did you mean {nearest}?", args.name)));
+        return Err(Error::Usage(format!(
+            "there is nothing called \"{}\" to fetch; did you mean {nearest}?",
+            args.name
+        )));
     }
     let ui = Ui::new(args.common.quiet);
     let sources = Sources::default();

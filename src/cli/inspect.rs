@@ -2,9 +2,9 @@
 
 use super::ui;
 use crate::error::Error;
+use crate::model::Layer;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
-use crate::model::Layer;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -72,8 +72,10 @@ pub fn run(args: Args) -> Result<(), Error> {
             .layers()
             .zip(&shapes)
             .zip(&macs_of)
-            .map(|((c, s), m)| json!({ "name": c.name, "layer": c.layer.describe(), "shape": s.dims(),
-                "parameters": count(&c.name), "macs": m }))
+            .map(|((c, s), m)| {
+                json!({ "name": c.name, "layer": c.layer.describe(), "shape": s.dims(),
+                "parameters": count(&c.name), "macs": m })
+            })
             .collect();
         let taps: Vec<_> = taps
             .iter()

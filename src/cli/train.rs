@@ -174,8 +174,11 @@ pub struct AutoencoderConfig {
 
 /// Training and validation images of a fetch.
 fn splits(fashion: &Fashion, limit: Option<usize>) -> Result<(Dataset, Dataset), Error> {
-    let split =
-        if fashion.train.len() == 60_000 { Split::fashion() } else { Split::new("validation", fashion.train.len() as u32, (fashion.train.len() / 12) as u32) };
+    let split = if fashion.train.len() == 60_000 {
+        Split::fashion()
+    } else {
+        Split::new("validation", fashion.train.len() as u32, (fashion.train.len() / 12) as u32)
+    };
     let used = limit.unwrap_or(split.train.len()).min(split.train.len());
     Ok((fashion.train.subset(&split.train[..used])?, fashion.train.subset(&split.validation)?))
 }
@@ -234,7 +237,11 @@ impl Run {
             Outcome::Interrupted(checkpoint) => {
                 live.bar.finish();
                 checkpoint::save(&self.directory.path(CHECKPOINT), &checkpoint, &self.manifest.run_id)?;
-                context.ui.log(format!("saved at epoch {}, batch {}", checkpoint.position.epoch + 1, checkpoint.position.batch));
+                context.ui.log(format!(
+                    "saved at epoch {}, batch {}",
+                    checkpoint.position.epoch + 1,
+                    checkpoint.position.batch
+                ));
                 Err(Error::Interrupted { resume: self.directory.finished_path().into() })
             }
         }
@@ -453,8 +460,6 @@ pub fn train_classifier(
 
 /// A trained autoencoder and where it was saved.
 pub struct TrainedAutoencoder {
-    /// Its shape.
-    pub autoencoder: Autoencoder,
     /// Its weights, with metadata.
     pub weights: Weights,
     /// On the test images.
@@ -554,8 +559,7 @@ pub fn train_autoencoder(
     let tap: Tap = model.tap(&config.tap)?;
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
     let (train, validation) = splits(fashion, config.limit)?;
-    let hashes =
-        BTreeMap::from([("data".to_string(), fashion.train.hash()), ("host".to_string(), host.hash())]);
+    let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash()), ("host".to_string(), host.hash())]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);
     let both = crate::backend::Layered(&[host, &initial]);
@@ -599,7 +603,10 @@ pub fn train_autoencoder(
         ("tap".into(), tap.name.clone()),
         ("host_sha256".into(), host.hash()),
         ("config_sha256".into(), run.manifest.run_id.clone()),
-        ("trained_by".into(), format!("intervene {} train-ae, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
+        (
+            "trained_by".into(),
+            format!("intervene {} train-ae, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed),
+        ),
     ]);
     let both = crate::backend::Layered(&[host, &weights]);
     let mut kept = Trainer::new(&model, &tap, &shape, &both, &*context.backend, batch, config.objective)?;
@@ -607,5 +614,5 @@ pub fn train_autoencoder(
     let results = json!({ "test": test, "best": position.best });
     let seconds = started.elapsed().as_secs_f64();
     let directory = run.finish(&weights, AUTOENCODER_FILE, &position, results, seconds)?;
-    Ok(TrainedAutoencoder { autoencoder: shape, weights, test, directory })
+    Ok(TrainedAutoencoder { weights, test, directory })
 }

@@ -39,7 +39,15 @@ impl Ui {
         }
         bar.set_message(what.to_string());
         let now = Instant::now();
-        Progress { bar, what: what.into(), total, lines: !terminal && !self.quiet, started: now, said: now, first: None }
+        Progress {
+            bar,
+            what: what.into(),
+            total,
+            lines: !terminal && !self.quiet,
+            started: now,
+            said: now,
+            first: None,
+        }
     }
 }
 

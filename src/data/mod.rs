@@ -281,6 +281,19 @@ impl Dataset {
         }
     }
 
+    /// The pixels of images `which` in \[0, 1\]: rows of (C, H, W).
+    ///
+    /// # Panics
+    /// As [`Dataset::image`], when a number is not below [`Dataset::len`].
+    pub fn pixels(&self, which: &[u32]) -> Vec<f32> {
+        let row = self.shape.len();
+        let mut pixels = vec![0.0; which.len() * row];
+        for (out, &i) in pixels.chunks_exact_mut(row.max(1)).zip(which) {
+            self.image_f32(i as usize, out);
+        }
+        pixels
+    }
+
     /// SHA-256 (hex) of what the images are: N, C, H, W as u64 little-endian, the pixels, the labels as u32
     /// little-endian. For manifests; class names and image numbers are not part of it.
     pub fn hash(&self) -> String {

@@ -143,7 +143,7 @@ pub enum Op {
     ReduceRows(Reduction),
     /// (g whole S) to rows S: g, or g / rows. The gradient of `ReduceRows`.
     BroadcastRows(Reduction),
-    /// (logits rows K, label rows index) to rows 1: -log softmax(logits)[label].
+    /// (logits rows K, label rows index) to rows 1: -log softmax(logits)\[label\].
     CrossEntropy,
     /// (logits rows K, label rows index, g rows 1) to rows K. The label's entry is -g times the sum of the other
     /// probabilities, never p - 1: where p rounds to 1 the latter loses the sign of every pixel's gradient.

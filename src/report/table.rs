@@ -12,7 +12,6 @@ use crate::causal::{CausalError, named_nodes};
 use crate::error::Error;
 use crate::model::Head;
 use rayon::prelude::*;
-use std::io::Write;
 use std::path::Path;
 
 /// What every row repeats.
@@ -240,7 +239,8 @@ fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Resul
         if rows[at].p_adjusted.is_some() {
             continue;
         }
-        let same = |r: &Row| r.input == rows[at].input && r.reading == rows[at].reading && r.estimand == rows[at].estimand;
+        let same =
+            |r: &Row| r.input == rows[at].input && r.reading == rows[at].reading && r.estimand == rows[at].estimand;
         let family: Vec<usize> = (0..rows.len()).filter(|&i| same(&rows[i])).collect();
         let adjusted = holm(&family.iter().map(|&i| rows[i].p).collect::<Vec<_>>());
         family.into_iter().zip(adjusted).for_each(|(i, p)| rows[i].p_adjusted = p);
@@ -255,13 +255,7 @@ const SUMMARY: &str = "schema_version,run_id,arch,tap,node,condition,input,readi
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
-pub fn summary(
-    path: &Path,
-    rows: &[Row],
-    columns: &Columns,
-    sets: &[NodeSet],
-    labels: &Labels,
-) -> Result<(), Error> {
+pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], labels: &Labels) -> Result<(), Error> {
     Ok(write_atomic(path, |file| {
         file.write_all(SUMMARY.as_bytes())?;
         for row in rows {

@@ -267,7 +267,7 @@ impl Trainer {
 /// # Errors
 /// [`BackendError`].
 pub fn feed(program: &mut dyn Program, nodes: &Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
-    program.write(nodes.x, TensorRef::F32(&super::pixels(data, which)))
+    program.write(nodes.x, TensorRef::F32(&data.pixels(which)))
 }
 
 /// L2 norms of the weighted losses' gradients (interpretability, shallow, deep) on the first images of `data`.

@@ -12,8 +12,7 @@ use std::path::Path;
 /// [`TrainError::Save`] with the path and the system's reason.
 pub fn save(path: &Path, checkpoint: &Checkpoint, run_id: &str) -> Result<(), TrainError> {
     let position = serde_json::to_string(&checkpoint.position).map_err(|e| TrainError::Save(e.to_string()))?;
-    let metadata =
-        BTreeMap::from([("run_id".to_string(), run_id.to_string()), ("position".to_string(), position)]);
+    let metadata = BTreeMap::from([("run_id".to_string(), run_id.to_string()), ("position".to_string(), position)]);
     let tensors: Vec<(&str, &Shape, Elements<'_>)> =
         checkpoint.tensors.iter().map(|(n, t)| (n.as_str(), t.shape(), Elements::from(t.data()))).collect();
     safetensors::write(path, &tensors, &metadata).map_err(|e| TrainError::Save(e.to_string()))

@@ -143,7 +143,7 @@ impl Nodes {
 /// [`BackendError`].
 pub fn feed(program: &mut dyn Program, nodes: Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
     let labels: Vec<u32> = which.iter().map(|&i| data.labels()[i as usize]).collect();
-    nodes.write(program, TensorRef::F32(&super::pixels(data, which)), &labels)
+    nodes.write(program, TensorRef::F32(&data.pixels(which)), &labels)
 }
 
 /// Loss and accuracy over a data set, sums in f64 in image order.

@@ -9,7 +9,6 @@ pub mod checkpoint;
 pub mod classifier;
 
 use crate::backend::{BackendError, Program};
-use crate::data::Dataset;
 use crate::graph::op::Op;
 use crate::graph::plan::EntryId;
 use crate::graph::{Graph, GraphError, NodeId};
@@ -386,16 +385,6 @@ impl Fit<'_> {
         }
         Ok(best)
     }
-}
-
-/// The pixels of some images in [0, 1], rows of (C, H, W).
-pub(crate) fn pixels(data: &Dataset, which: &[u32]) -> Vec<f32> {
-    let row = data.shape().len();
-    let mut pixels = vec![0.0f32; which.len() * row];
-    for (out, &i) in pixels.chunks_exact_mut(row.max(1)).zip(which) {
-        data.image_f32(i as usize, out);
-    }
-    pixels
 }
 
 /// Position of the first largest logit.
