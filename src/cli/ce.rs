@@ -570,13 +570,20 @@ fn floor(
     worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
 }
 
-/// `-7.41e-2 [-7.60e-2, -7.22e-2]`.
+/// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
 pub fn with_interval(row: &Row) -> String {
-    match (row.summary.mean, row.interval) {
-        (Some(mean), Some(i)) => format!("{mean:+.2e} [{:+.2e}, {:+.2e}]", i.lo, i.hi),
-        _ => "not a number".into(),
+    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
+    if largest == 0.0 {
+        return "0".into();
     }
+    let power = largest.log10().floor() as i32;
+    let scaled = |x: f64| x / 10f64.powi(power);
+    format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
 }
+
+/// Columns of a table cell on a terminal.
+pub const WIDTH: usize = 28;
 
 impl Done {
     /// The row of a set under an input's own reading (Z0, else R1).
@@ -595,9 +602,9 @@ impl Done {
     pub fn remark(&self, set: usize) -> &'static str {
         let Some(row) = self.row(set, 0) else { return "" };
         match row.summary.mean {
-            _ if row.live_share == 0.0 => "dead: 0 on every image, effect exactly 0",
-            Some(mean) if mean.abs() <= self.floor => "below the numerical floor",
-            _ if !self.live(set) => "not live: |mean| below 1e-4",
+            _ if row.live_share == 0.0 => "dead",
+            Some(mean) if mean.abs() <= self.floor => "below floor",
+            _ if !self.live(set) => "below 1e-4",
             _ => "",
         }
     }
@@ -607,14 +614,14 @@ impl Done {
         let mut text = format!("{:<8}", "node");
         for input in &self.columns.inputs {
             let name = if *input == Input::None { "Z0" } else { input.name() };
-            let _ = write!(text, "{name:<36}");
+            let _ = write!(text, "{name:<WIDTH$}");
         }
         text.push('\n');
         for (s, set) in self.sets.iter().enumerate() {
             let _ = write!(text, "{:<8}", named_nodes(set));
             for input in 0..self.columns.inputs.len() {
                 let cell = self.row(s, input).map_or_else(String::new, with_interval);
-                let _ = write!(text, "{cell:<36}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             let _ = writeln!(text, "{}", self.remark(s));
         }
@@ -627,7 +634,8 @@ impl Done {
         let mut text = format!(
             "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
              Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
-             Numerical floor {:.1e}: the largest difference from the f64 reference over {} images.\n",
+             Dead nodes are 0 on every image: effect exactly 0. Numerical floor {:.1e}: the largest difference from the f64\n\
+             reference over {} images; means below it say nothing.\n",
             self.columns.images(),
             100.0 * self.level,
             self.floor,

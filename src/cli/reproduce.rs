@@ -1,6 +1,6 @@
 //! `reproduce`: the paper's experiment from data to verdict. `fashion` is its Table 3.
 
-use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run};
+use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run, WIDTH};
 use super::common::{Common, Context, DataArgs};
 use super::train::{
     AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
@@ -267,14 +267,14 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
         .collect();
     let _ = write!(text, "{:<7}", "(L,N)");
     columns.iter().for_each(|(_, name)| {
-        let _ = write!(text, "{name:<35}");
+        let _ = write!(text, "{name:<WIDTH$}");
     });
     text.push('\n');
     for (s, set) in done.sets.iter().enumerate() {
         let _ = write!(text, "{:<7}", format!("(2,{})", named_nodes(set)));
         for (k, _) in &columns {
             let cell = done.row(s, *k).map_or_else(String::new, ce::with_interval);
-            let _ = write!(text, "{cell:<35}");
+            let _ = write!(text, "{cell:<WIDTH$}");
         }
         let _ = writeln!(text, "{}", done.remark(s));
         if let Some((_, paper)) = PAPER.iter().find(|(n, _)| set.len() == 1 && set.contains(*n)) {
@@ -287,7 +287,7 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
                     Input::Noise { .. } => None,
                 };
                 let cell = column.map_or_else(String::new, |c| format!("{:+.4e}", paper[c]));
-                let _ = write!(text, "{cell:<35}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             text.push('\n');
         }
