@@ -193,7 +193,7 @@ impl GateArgs {
         if !(self.level > 0.0 && self.level < 1.0) || self.resamples == 0 {
             return Err(Error::Usage("--level lies between 0 and 1, --resamples is at least 1".into()));
         }
-        batch(&self.batch).map(|_| ())
+        checked_batch(&self.batch).map(|_| ())
     }
 
     pub fn min_agreement(&self) -> f64 {
@@ -213,14 +213,22 @@ impl GateArgs {
     }
 }
 
-/// Rows of a sweep's batches: 64 variants keep a Fashion sweep's slots in L2 (measured), and serve any thread count.
-pub fn batch(text: &str) -> Result<Batch, Error> {
-    match text {
-        "auto" => Ok(Batch { images: 32, variants: 64 }),
-        _ => match text.parse::<usize>() {
-            Ok(n @ 1..=65_536) => Ok(Batch { images: n.div_ceil(2), variants: n }),
-            _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
-        },
+/// Rows of a sweep's batches: `auto` from a memory budget, or a number.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn batch(text: &str, subject: Subject<'_>, sets: usize) -> Result<Batch, Error> {
+    match checked_batch(text)? {
+        None => Ok(Batch::auto(subject, sets)?),
+        Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
+    }
+}
+
+fn checked_batch(text: &str) -> Result<Option<usize>, Error> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(rows @ 1..=65_536)) => Ok(Some(rows)),
+        _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
     }
 }
 
@@ -266,7 +274,6 @@ pub fn run(args: Args) -> Result<(), Error> {
     let host = subject::host(&model, config.weights.as_deref(), &context)?;
     let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
     let loaded = Loaded { model, tap, host, autoencoder, ae };
-    let batch = batch(&args.gate.batch)?;
     if args.common.dry_run {
         return ui::print(&cost(&loaded, &config)?);
     }
@@ -274,6 +281,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let fashion = subject::data(&data, &context)?;
     let images = first_images(&fashion.test, config.limit)?;
     let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
+    let batch = loaded.batch(&config, &args.gate.batch)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;
@@ -301,6 +309,17 @@ impl Loaded {
     /// As a sweep takes it; `weights` holds both.
     fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
         Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
+    }
+}
+
+impl Loaded {
+    /// Rows of the batches of a study.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
+    pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
+        let sets = node_sets(config, self.autoencoder.nodes)?.len();
+        batch(text, self.subject(&Layered(&[])), sets)
     }
 }
 

@@ -105,7 +105,6 @@ pub fn run(args: Args) -> Result<(), Error> {
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }
     };
-    let batch = ce::batch(args.gate.batch())?;
     let data = DataArgs { data: config.study.data.clone(), any_data: config.study.any_data };
     if args.common.dry_run {
         let model = Model::named(&config.study.model)?;
@@ -124,6 +123,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let loaded = load(&context, &config, &fashion, &directory)?;
     // the run's identity is its configuration and data: training is a function of them
     manifest.hashes.extend(ce::hashes(&loaded, &images));
+    let batch = loaded.batch(&config.study, args.gate.batch())?;
     let agreement = ce::gate(&context, &config.study, &loaded, &images, batch)?;
     let run = Run { batch, directory, manifest, agreement };
     let done = ce::execute(&context, &config.study, &loaded, &images, run)?;
