@@ -306,13 +306,6 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// As a sweep takes it; `weights` holds both.
-    fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
-        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
-    }
-}
-
-impl Loaded {
     /// Rows of the batches of a study.
     ///
     /// # Errors
@@ -320,6 +313,11 @@ impl Loaded {
     pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
         let sets = node_sets(config, self.autoencoder.nodes)?.len();
         batch(text, self.subject(&Layered(&[])), sets)
+    }
+
+    /// As a sweep takes it; `weights` holds both.
+    fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
+        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
     }
 }
 
