@@ -440,6 +440,22 @@ fn fgsm_steps_by_eps_along_the_sign_stays_in_the_unit_interval_and_by_0_stays() 
     }
 }
 
+#[test]
+fn an_attack_wants_one_label_an_image() {
+    let host = Host::small(2);
+    let x = host.images(5, 18);
+    let mut sweep = host.sweep(&[], (2, 2), &Cpu::new());
+    for labels in [&[0u32; 4][..], &[0; 6], &[]] {
+        let refused = [sweep.fgsm(&x, labels, 0.1), sweep.input_gradient(&x, labels)];
+        for error in refused.map(|r| r.expect_err("too few or too many labels")) {
+            let said = format!("5 rows asked for, but there are {} labels", labels.len());
+            assert!(error.to_string().contains(&said), "{error}");
+        }
+    }
+    assert!(sweep.fgsm(&x[1..], &[0; 5], 0.1).is_err() && sweep.fgsm(&x, &[0; 5], 0.1).is_ok());
+    assert!(sweep.fgsm(&[], &[], 0.1).is_ok_and(|none| none.is_empty()));
+}
+
 /// Pixels straight into a linear head of two classes; the ReLU changes no pixel, for they are positive.
 fn linear_host() -> Host {
     let mut model = model([1, 6, 9], 2, &[Layer::Relu], &[Layer::Flatten, Layer::Linear { features: 2 }]);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::hosts::{Built, Host, Piece, bits, largest, largest_difference, widen};
+use common::hosts::{Built, Host, Piece, bits, largest, largest_difference, small, widen};
 use common::{Data, backends};
 use intervene::backend::Backend;
 use intervene::graph::NodeId;
@@ -21,6 +21,8 @@ const UPDATE_LOGITS: f64 = 5e-6;
 /// (host, images): the small one at every tap, before a ReLU and behind it, before and behind the pool.
 fn subjects() -> Vec<(String, Host, usize)> {
     let mut all: Vec<_> = (1..=5).map(|tap| (format!("small, tap {tap}"), Host::small(tap), 5)).collect();
+    // more nodes than one block of channels holds
+    all.push(("small, 20 nodes".into(), Host::new(small(4), 2, (9, 20), 3), 5));
     all.push(("fashion, tap 2".into(), Host::fashion_seeded(), 2));
     all
 }
