@@ -4,7 +4,7 @@
 mod common;
 
 use common::hosts::{Host, MAP, Piece, bits, conv3, largest, largest_difference, maps, maps_head, model, small, widen};
-use common::{Data, backends};
+use common::{Data, backends, read};
 use intervene::backend::Backend;
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
@@ -19,7 +19,8 @@ use intervene::graph::vjp::vjp;
 use intervene::model::autoencoder::Autoencoder;
 use intervene::model::{Head, Layer, small::fashion};
 use intervene::random::Stream;
-use intervene::train::autoencoder::{Interpretability, LossWeights, Objective, Trainer};
+use intervene::train::autoencoder::{Interpretability, LossWeights, Objective, Trainer, feed};
+use intervene::train::{Schedule, Settings};
 
 /// f64 throughout: some hundred roundings of 1.1e-16.
 const F64: f64 = 1e-13;
@@ -301,6 +302,36 @@ fn an_identity_autoencoder_changes_no_answer_and_has_no_loss() {
             let quality = e(trainer.evaluate(&dataset(&host, 9, noise(1))));
             assert_eq!((quality.shallow, quality.agreement), (0.0, 1.0));
             assert!(quality.deep.abs() < 1e-6, "{}", quality.deep);
+        }
+    }
+}
+
+/// 26; that gradients are right is checked by central differences elsewhere.
+#[test]
+fn each_of_the_three_losses_alone_falls_on_a_fixed_batch() {
+    const STEPS: u64 = 30;
+    let host = Host::small(2);
+    let Host { model, tap, autoencoder, weights } = &host;
+    let data = dataset(&host, 5, noise(2));
+    let weigh = |interpretability, shallow, deep| LossWeights { interpretability, shallow, deep };
+    let alone = [weigh(1.0, 0.0, 0.0), weigh(0.0, 1.0, 0.0), weigh(0.0, 0.0, 1.0)];
+    let forms = [Interpretability::Plain, Interpretability::ScaleFree];
+    let objectives = forms.into_iter().flat_map(|form| alone.map(|weights| Objective { form, weights }));
+    for objective in objectives {
+        for backend in backends() {
+            let mut trainer = e(Trainer::new(model, tap, autoencoder, weights, backend.as_ref(), 5, objective));
+            let nodes = trainer.nodes();
+            let settings = Settings { learning_rate: 1e-3, schedule: Schedule::Constant, epochs: 1, batch: 5, seed: 0 };
+            let mut fit = trainer.fit(&settings, 5);
+            e(feed(fit.program, &nodes, &data, &[0, 1, 2, 3, 4]));
+            let total = fit.losses[0].1;
+            let mut losses = Vec::new();
+            for t in 1..=STEPS {
+                e(fit.step_once(t, settings.learning_rate));
+                losses.push(read(fit.program, total, 1)[0]);
+            }
+            let (first, last) = (losses[0], losses[losses.len() - 1]);
+            assert!(last < 0.99 * first && last >= 0.0, "{objective:?} on {}: {first} to {last}", backend.name());
         }
     }
 }
