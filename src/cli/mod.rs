@@ -52,6 +52,7 @@ enum Verb {
 
 /// Runs the command line and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    survive_file_size_limit();
     let arguments = match common::with_config_file(arguments.into_iter().collect(), &Cli::command()) {
         Ok(arguments) => arguments,
         Err(e) => return fail(&e),
@@ -81,15 +82,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Makes a write beyond `ulimit -f` an error like that of a full disk; the signal's default ends the process wordlessly.
+fn survive_file_size_limit() {
+    #[cfg(unix)]
+    {
+        // nobody reads the flag: having a handler is what turns the signal into EFBIG. It cannot fail for this signal.
+        let flag = std::sync::Arc::default();
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag);
+    }
+}
+
 fn fail(error: &Error) -> ExitCode {
-    eprintln!("error: {error}");
+    ui::say(format!("error: {error}"));
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        eprintln!("  because: {cause}");
+        ui::say(format!("  because: {cause}"));
         source = cause.source();
     }
     if let Some(help) = error.help() {
-        eprintln!("  help: {help}");
+        ui::say(format!("  help: {help}"));
     }
     ExitCode::from(error.exit_code())
 }

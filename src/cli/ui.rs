@@ -20,13 +20,13 @@ impl Ui {
     /// A line of log.
     pub fn log(self, line: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", line.as_ref());
+            say(line);
         }
     }
 
     /// A line that is said even when quiet: the reader should know it.
     pub fn warn(self, line: impl AsRef<str>) {
-        eprintln!("warning: {}", line.as_ref());
+        say(format!("warning: {}", line.as_ref()));
     }
 
     /// Progress over `total` steps: a bar with ETA on a terminal, a line every 15 seconds elsewhere.
@@ -81,14 +81,14 @@ impl Progress {
             self.said = Instant::now();
             let per_step = self.started.elapsed().as_secs_f64() / ours as f64;
             let left = per_step * self.total.saturating_sub(done) as f64;
-            eprintln!("{}: {done}/{}, about {left:.0} s left", self.what, self.total);
+            say(format!("{}: {done}/{}, about {left:.0} s left", self.what, self.total));
         }
     }
 
     /// A log line that does not break the bar.
     pub fn log(&self, line: &str) {
         if self.lines {
-            eprintln!("{line}");
+            say(line);
         } else {
             self.bar.println(line);
         }
@@ -98,6 +98,11 @@ impl Progress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A line on stderr. Where nobody reads it (a closed pipe) the work goes on; `eprintln!` would panic.
+pub fn say(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "{}", line.as_ref());
 }
 
 /// Writes results to stdout; a reader that closed the pipe has seen enough.
