@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let pixels = model.input.iter().product::<usize>();
     let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
     let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
-    let batch = ce::batch(&args.batch)?;
+    let batch = ce::batch(&args.batch, subject, args.nodes)?;
 
     let seconds = match args.job {
         Job::Sweep => {

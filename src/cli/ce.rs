@@ -198,7 +198,7 @@ impl GateArgs {
         if self.resamples > RESAMPLES_MAX {
             return Err(Error::Usage(format!("--resamples {}: at most {RESAMPLES_MAX}", self.resamples)));
         }
-        batch(&self.batch).map(|_| ())
+        checked_batch(&self.batch).map(|_| ())
     }
 
     pub fn min_agreement(&self) -> f64 {
@@ -218,14 +218,22 @@ impl GateArgs {
     }
 }
 
-/// Rows of a sweep's batches: 64 variants keep a Fashion sweep's slots in L2 (measured), and serve any thread count.
-pub fn batch(text: &str) -> Result<Batch, Error> {
-    match text {
-        "auto" => Ok(Batch { images: 32, variants: 64 }),
-        _ => match text.parse::<usize>() {
-            Ok(n @ 1..=65_536) => Ok(Batch { images: n.div_ceil(2), variants: n }),
-            _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
-        },
+/// Rows of a sweep's batches: `auto` from a memory budget, or a number.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn batch(text: &str, subject: Subject<'_>, sets: usize) -> Result<Batch, Error> {
+    match checked_batch(text)? {
+        None => Ok(Batch::auto(subject, sets)?),
+        Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
+    }
+}
+
+fn checked_batch(text: &str) -> Result<Option<usize>, Error> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(rows @ 1..=65_536)) => Ok(Some(rows)),
+        _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
     }
 }
 
@@ -271,7 +279,6 @@ pub fn run(args: Args) -> Result<(), Error> {
     let host = subject::host(&model, config.weights.as_deref(), &context)?;
     let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
     let loaded = Loaded { model, tap, host, autoencoder, ae };
-    let batch = batch(&args.gate.batch)?;
     // what does not exist is said before any work
     let cost = cost(&loaded.model, &loaded.tap, &loaded.autoencoder, &config)?;
     if args.common.dry_run {
@@ -282,6 +289,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let fashion = subject::data(&data, &loaded.model, &context)?;
     let images = first_images(&fashion.test, config.limit)?;
     let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
+    let batch = loaded.batch(&config, &args.gate.batch)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;
@@ -306,6 +314,15 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Rows of the batches of a study.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
+    pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
+        let sets = node_sets(config, self.autoencoder.nodes)?.len();
+        batch(text, self.subject(&Layered(&[])), sets)
+    }
+
     /// As a sweep takes it; `weights` holds both.
     fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
         Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
@@ -583,13 +600,20 @@ fn floor(
     worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
 }
 
-/// `-7.41e-2 [-7.60e-2, -7.22e-2]`.
+/// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
 pub fn with_interval(row: &Row) -> String {
-    match (row.summary.mean, row.interval) {
-        (Some(mean), Some(i)) => format!("{mean:+.2e} [{:+.2e}, {:+.2e}]", i.lo, i.hi),
-        _ => "not a number".into(),
+    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
+    if largest == 0.0 {
+        return "0".into();
     }
+    let power = largest.log10().floor() as i32;
+    let scaled = |x: f64| x / 10f64.powi(power);
+    format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
 }
+
+/// Columns of a table cell on a terminal.
+pub const WIDTH: usize = 28;
 
 impl Done {
     /// The row of a set under an input's own reading (Z0, else R1).
@@ -608,9 +632,9 @@ impl Done {
     pub fn remark(&self, set: usize) -> &'static str {
         let Some(row) = self.row(set, 0) else { return "" };
         match row.summary.mean {
-            _ if row.live_share == 0.0 => "dead: 0 on every image, effect exactly 0",
-            Some(mean) if mean.abs() <= self.floor => "below the numerical floor",
-            _ if !self.live(set) => "not live: |mean| below 1e-4",
+            _ if row.live_share == 0.0 => "dead",
+            Some(mean) if mean.abs() <= self.floor => "below floor",
+            _ if !self.live(set) => "below 1e-4",
             _ => "",
         }
     }
@@ -620,14 +644,14 @@ impl Done {
         let mut text = format!("{:<8}", "node");
         for input in &self.columns.inputs {
             let name = if *input == Input::None { "Z0" } else { input.name() };
-            let _ = write!(text, "{name:<36}");
+            let _ = write!(text, "{name:<WIDTH$}");
         }
         text.push('\n');
         for (s, set) in self.sets.iter().enumerate() {
             let _ = write!(text, "{:<8}", named_nodes(set));
             for input in 0..self.columns.inputs.len() {
                 let cell = self.row(s, input).map_or_else(String::new, with_interval);
-                let _ = write!(text, "{cell:<36}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             let _ = writeln!(text, "{}", self.remark(s));
         }
@@ -640,7 +664,8 @@ impl Done {
         let mut text = format!(
             "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
              Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
-             Numerical floor {:.1e}: the largest difference from the f64 reference over {} images.\n",
+             Dead nodes are 0 on every image: effect exactly 0. Numerical floor {:.1e}: the largest difference from the f64\n\
+             reference over {} images; means below it say nothing.\n",
             self.columns.images(),
             100.0 * self.level,
             self.floor,

@@ -1,6 +1,6 @@
 //! `reproduce`: the paper's experiment from data to verdict. `fashion` is its Table 3.
 
-use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run};
+use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run, WIDTH};
 use super::common::{self, Common, Context, DataArgs};
 use super::train::{
     AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
@@ -13,6 +13,7 @@ use crate::causal::effect::Reading;
 use crate::causal::named_nodes;
 use crate::causal::statistics::Bootstrap;
 use crate::causal::study::Input;
+use crate::causal::sweep::Batch;
 use crate::data::fetch::Fashion;
 use crate::error::Error;
 use crate::model::Model;
@@ -104,7 +105,6 @@ pub fn run(args: Args) -> Result<(), Error> {
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }
     };
-    let batch = ce::batch(args.gate.batch())?;
     let data = DataArgs { data: config.study.data.clone(), any_data: config.study.any_data };
     if args.common.dry_run {
         let model = Model::named(&config.study.model)?;
@@ -122,17 +122,20 @@ pub fn run(args: Args) -> Result<(), Error> {
         hashes.insert("training data".to_string(), fashion.train.hash());
     }
     let mut manifest = Manifest::new("reproduce", json!(config), hashes, context.backend.name());
-    let gate = |loaded: &Loaded| ce::gate(&context, &config.study, loaded, &images, batch);
-    let (directory, loaded, agreement) = if config.retrain {
+    let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
+        let batch = loaded.batch(&config.study, args.gate.batch())?;
+        Ok((batch, ce::gate(&context, &config.study, loaded, &images, batch)?))
+    };
+    let (directory, loaded, (batch, agreement)) = if config.retrain {
         let directory = ce::open_directory(args.common.out, resume, &manifest)?;
         let loaded = trained(&context, &config, &fashion, &directory)?;
-        let agreement = gate(&loaded).map_err(|e| kept(e, &directory))?;
-        (directory, loaded, agreement)
+        let passed = gate(&loaded).map_err(|e| kept(e, &directory))?;
+        (directory, loaded, passed)
     } else {
         // a gate that stays shut leaves no directory behind
         let loaded = bundled(&context, &config)?;
-        let agreement = gate(&loaded)?;
-        (ce::open_directory(args.common.out, resume, &manifest)?, loaded, agreement)
+        let passed = gate(&loaded)?;
+        (ce::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
     };
     // the run's identity is its configuration and data: training is a function of them
     manifest.hashes.extend(ce::hashes(&loaded, &images));
@@ -294,14 +297,14 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
         .collect();
     let _ = write!(text, "{:<7}", "(L,N)");
     columns.iter().for_each(|(_, name)| {
-        let _ = write!(text, "{name:<35}");
+        let _ = write!(text, "{name:<WIDTH$}");
     });
     text.push('\n');
     for (s, set) in done.sets.iter().enumerate() {
         let _ = write!(text, "{:<7}", format!("(2,{})", named_nodes(set)));
         for (k, _) in &columns {
             let cell = done.row(s, *k).map_or_else(String::new, ce::with_interval);
-            let _ = write!(text, "{cell:<35}");
+            let _ = write!(text, "{cell:<WIDTH$}");
         }
         let _ = writeln!(text, "{}", done.remark(s));
         if let Some((_, paper)) = PAPER.iter().find(|(n, _)| set.len() == 1 && set.contains(*n)) {
@@ -314,7 +317,7 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
                     Input::Noise { .. } => None,
                 };
                 let cell = column.map_or_else(String::new, |c| format!("{:+.4e}", paper[c]));
-                let _ = write!(text, "{cell:<35}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             text.push('\n');
         }
