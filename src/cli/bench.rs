@@ -1,6 +1,6 @@
 //! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line.
 
-use super::common::{Common, Context};
+use super::common::{Common, Context, makes_no_run};
 use super::{ce, ui};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
@@ -64,6 +64,10 @@ const TRAIN_BATCH: usize = 100;
 
 /// `bench`.
 pub fn run(args: Args) -> Result<(), Error> {
+    makes_no_run(&args.common, "bench")?;
+    if args.common.dry_run {
+        return Err(Error::Usage("`bench` writes nothing: --dry-run does not apply".into()));
+    }
     let context = Context::new(&args.common)?;
     if !(1..=IMAGES_MAX).contains(&args.images) || !(1..=REPEATS_MAX).contains(&args.repeats) {
         let what = format!("--images takes 1 to {IMAGES_MAX}, --repeats 1 to {REPEATS_MAX}");

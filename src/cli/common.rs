@@ -142,6 +142,17 @@ impl Cost {
     }
 }
 
+/// For verbs that make no run: `--out` and `--resume` would be ignored.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn makes_no_run(common: &Common, verb: &str) -> Result<(), Error> {
+    match (&common.out, &common.resume) {
+        (None, None) => Ok(()),
+        _ => Err(Error::Usage(format!("`{verb}` makes no run directory: --out and --resume do not apply"))),
+    }
+}
+
 /// Refuses an `--out` that exists before any work is done for it.
 ///
 /// # Errors

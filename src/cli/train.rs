@@ -252,6 +252,10 @@ impl Run {
                 "{e} with another --out ({}.partial keeps the epochs before; remove it when you do not need it)",
                 self.directory.finished_path().display()
             )),
+            TrainError::Save(reason) => Error::Failed(format!(
+                "{reason}; then go on with `--resume {}`",
+                self.directory.finished_path().display()
+            )),
             other => other.into(),
         })?;
         match outcome {

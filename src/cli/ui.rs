@@ -111,7 +111,15 @@ pub fn say(line: impl AsRef<str>) {
 /// [`Error::Failed`] when stdout cannot be written.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What became of results on stdout.
+///
+/// # Errors
+/// [`Error::Failed`], unless only the reader is gone.
+pub fn printed(outcome: io::Result<()>) -> Result<(), Error> {
+    match outcome {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::Failed(format!("cannot write to stdout: {e}"))),
         _ => Ok(()),
     }
