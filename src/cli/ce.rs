@@ -1,6 +1,6 @@
 //! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
 
-use super::common::{Common, Context, DataArgs, eps};
+use super::common::{self, Common, Context, Cost, DataArgs, eps};
 use super::{subject, ui};
 use crate::backend::reference::Reference;
 use crate::backend::{Layered, Parameters};
@@ -15,7 +15,7 @@ use crate::data::Dataset;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
-use crate::report::run::{Manifest, RunDirectory, default_directory};
+use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
 use crate::weights::Weights;
@@ -90,7 +90,7 @@ pub struct InputArgs {
     #[arg(long, value_enum, default_value = "predicted")]
     attack_label: AttackLabelArg,
     /// Pixel masks an image (0: no masking); default 1 from 1000 images on, 32 below
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(..=1024))]
     masks: Option<u32>,
     /// Value of masked pixels, 0 to 1
     #[arg(long, default_value = "0", value_parser = eps)]
@@ -157,6 +157,8 @@ const ONE_MASK_FROM: usize = 1000;
 /// Images of the gate's and the floor's checks.
 const GATE_IMAGES: usize = 2000;
 const FLOOR_IMAGES: usize = 8;
+/// Beyond this an interval no longer changes in any digit that is printed.
+const RESAMPLES_MAX: usize = 1_000_000;
 
 impl InputArgs {
     /// The inputs beside the clean one, for a study of `images` images.
@@ -192,6 +194,9 @@ impl GateArgs {
         }
         if !(self.level > 0.0 && self.level < 1.0) || self.resamples == 0 {
             return Err(Error::Usage("--level lies between 0 and 1, --resamples is at least 1".into()));
+        }
+        if self.resamples > RESAMPLES_MAX {
+            return Err(Error::Usage(format!("--resamples {}: at most {RESAMPLES_MAX}", self.resamples)));
         }
         checked_batch(&self.batch).map(|_| ())
     }
@@ -274,11 +279,14 @@ pub fn run(args: Args) -> Result<(), Error> {
     let host = subject::host(&model, config.weights.as_deref(), &context)?;
     let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
     let loaded = Loaded { model, tap, host, autoencoder, ae };
+    // what does not exist is said before any work
+    let cost = cost(&loaded.model, &loaded.tap, &loaded.autoencoder, &config)?;
     if args.common.dry_run {
-        return ui::print(&cost(&loaded, &config)?);
+        return ui::print(&cost.told(context.json, ""));
     }
+    common::check_out(args.common.out.as_deref())?;
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &context)?;
+    let fashion = subject::data(&data, &loaded.model, &context)?;
     let images = first_images(&fashion.test, config.limit)?;
     let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
     let batch = loaded.batch(&config, &args.gate.batch)?;
@@ -321,22 +329,23 @@ impl Loaded {
     }
 }
 
-/// What a dry run says.
-pub fn cost(loaded: &Loaded, config: &Config) -> Result<String, Error> {
-    let sets = node_sets(config, loaded.autoencoder.nodes)?.len() as f64;
+/// What a study costs at most.
+///
+/// # Errors
+/// [`Error::Causal`] when it asks for nodes that do not exist.
+pub fn cost(model: &Model, tap: &Tap, autoencoder: &Autoencoder, config: &Config) -> Result<Cost, Error> {
+    let sets = node_sets(config, autoencoder.nodes)?.len() as f64;
     let images = config.limit.unwrap_or(10_000) as f64;
     let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
-    let tail =
-        (loaded.autoencoder.variant_macs(&loaded.tap) + super::inspect::macs(&loaded.model, loaded.tap.number)) as f64;
-    let front = super::inspect::macs(&loaded.model, 0) as f64 + loaded.autoencoder.macs(&loaded.tap) as f64;
-    let flop = 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail);
-    let threads = rayon::current_num_threads();
-    Ok(format!(
-        "{images} images x {runs} inputs x ({sets} interventions + idle): at most {:.2} TFLOP, about {:.0} s at 100 GFLOP/s a \
-         thread on {threads} threads; nodes that are zero on an image are skipped\n",
-        flop / 1e12,
-        flop / (1e11 * threads as f64)
-    ))
+    let tail = (autoencoder.variant_macs(tap) + super::inspect::macs(model, tap.number)) as f64;
+    let front = super::inspect::macs(model, 0) as f64 + autoencoder.macs(tap) as f64;
+    Ok(Cost {
+        what: format!(
+            "{images} images x {runs} inputs x ({sets} interventions + idle), those on nodes that are zero on an image \
+             are skipped"
+        ),
+        flop: 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail),
+    })
 }
 
 /// A finished study.
@@ -473,7 +482,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if config.min_agreement < 0.95 {
         warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
     }
-    let shard_directory = directory.path("outcomes");
+    let shard_directory = directory.path(OUTCOMES);
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
 
@@ -487,6 +496,10 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         let path = directory.path(&shards::file_name(k));
         let shard = match shards::load(&path, &manifest.run_id)? {
             Some(shard) => {
+                let last = images.min(first + SHARD_IMAGES);
+                let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
+                let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
+                shards::check(&path, &shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
                 reused += 1;
                 shard
             }

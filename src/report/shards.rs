@@ -4,6 +4,7 @@
 //! `id`, `label` (i64, images) and, for input `k` in order (0 is the clean one), `k.orig` and `k.idle` (images x
 //! classes), `k.do` (images x sets x classes), `k.live` (u8, images x sets), `k.fraction` (images; inputs with a mask).
 
+use super::run::OUTCOMES;
 use crate::causal::study::{Answers, Input, Shard};
 use crate::causal::sweep::Logits;
 use crate::error::Error;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Name of a shard's file in the run directory.
 pub fn file_name(shard: usize) -> String {
-    format!("outcomes/shard-{shard:05}.safetensors")
+    format!("{OUTCOMES}/shard-{shard:05}.safetensors")
 }
 
 /// Saves a shard; `run_id` goes into its metadata, so that no other run's shard is taken for it.
@@ -64,11 +65,11 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let file = TensorFile::open(path)?;
     let damaged = |what: &str| Error::Input {
         path: PathBuf::from(path),
         reason: format!("{what}; remove this file and resume, its images are run again"),
     };
+    let file = TensorFile::open(path).map_err(|e| damaged(&format!("is damaged ({e})")))?;
     let meta = |key: &str| file.metadata().get(key).ok_or_else(|| damaged("lacks its metadata"));
     if meta("run_id")? != run_id {
         return Err(damaged("belongs to another run"));
@@ -105,4 +106,51 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
         answers.push(Answers { input, mask, fraction, logits });
     }
     Ok(Some(Shard { first, ids, labels, answers }))
+}
+
+/// Whether a loaded shard holds what the run asks for: these images, these inputs, and answers of the right length.
+/// Tables index into it, so a shard that does not fit must not get there.
+///
+/// # Errors
+/// [`Error::Input`]: remove the file and resume.
+pub fn check(path: &Path, shard: &Shard, want: &Want<'_>) -> Result<(), Error> {
+    let n = want.ids.len();
+    let asked = want.inputs.iter().flat_map(|i| (0..i.repeats()).map(move |mask| (*i, mask)));
+    let inputs = std::iter::once((Input::None, 0)).chain(asked);
+    let fits = shard.first == want.first
+        && shard.ids == want.ids
+        && shard.labels == want.labels
+        && shard.answers.iter().map(|a| (a.input, a.mask)).eq(inputs)
+        && shard.answers.iter().all(|a| {
+            let l = &a.logits;
+            let fraction = if matches!(a.input, Input::Pwm { .. }) { n } else { 0 };
+            l.orig.len() == n * want.classes
+                && l.idle.len() == n * want.classes
+                && l.live.len() == n * want.sets
+                && l.done.len() == n * want.sets * want.classes
+                && a.fraction.len() == fraction
+        });
+    if fits {
+        return Ok(());
+    }
+    let reason =
+        "does not hold the images and inputs of this run; remove this file and resume, its images are run again";
+    Err(Error::Input { path: path.into(), reason: reason.into() })
+}
+
+/// What a shard of a run holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Position of its first image.
+    pub first: usize,
+    /// Image ids.
+    pub ids: &'a [u64],
+    /// Their labels.
+    pub labels: &'a [u32],
+    /// Inputs beside the clean one.
+    pub inputs: &'a [Input],
+    /// Interventions.
+    pub sets: usize,
+    /// Classes.
+    pub classes: usize,
 }
