@@ -19,21 +19,13 @@ use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Model, Tap};
 use crate::tensor::{TensorMut, TensorRef};
 
-/// Rows of the device's batches.
+/// Rows of the device's batches, each at least 1; results do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Images a block: rows of the front and of attacks.
     pub images: usize,
     /// Variants a batch: rows of decoder and tail.
     pub variants: usize,
-}
-
-impl Batch {
-    /// Rows whose planned slots fit `bytes`, at least one image and one variant; results do not depend on it.
-    pub fn within(bytes: usize, bytes_per_row: usize) -> Batch {
-        let rows = (bytes / bytes_per_row.max(1)).clamp(1, 256);
-        Batch { images: rows.div_ceil(2), variants: rows }
-    }
 }
 
 const FRONT: EntryId = EntryId(0);
@@ -188,7 +180,33 @@ impl Sweep {
         self.classes
     }
 
-    /// The program, for dumps.
+    /// The node of the program that pixels are written to.
+    pub fn pixels(&self) -> NodeId {
+        self.nodes.x
+    }
+
+    /// Number of images in `x`.
+    fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
+        if x.len().is_multiple_of(self.pixels) {
+            return Ok(x.len() / self.pixels);
+        }
+        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
+        Err(BackendError::Transfer { node: "x".into(), reason })
+    }
+
+    /// One label for every image in `x`.
+    fn labelled(&self, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+        let images = self.images(x)?;
+        if images == labels.len() {
+            return Ok(());
+        }
+        Err(BackendError::Transfer {
+            node: "label".into(),
+            reason: format!("{} labels for {images} images", labels.len()),
+        })
+    }
+
+    /// The program, for dumps and checks.
     pub fn program(&self) -> &dyn Program {
         &*self.program
     }
@@ -198,6 +216,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn outcomes<T: Logit>(&mut self, x: &[f32]) -> Result<Logits<T>, BackendError> {
+        self.images(x)?;
         let mut all = Logits { orig: Vec::new(), idle: Vec::new(), done: Vec::new(), live: Vec::new() };
         for block in x.chunks(self.batch.images * self.pixels) {
             self.block(block, &mut all)?;
@@ -210,7 +229,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut out = Vec::with_capacity(x.len() / self.pixels * self.classes);
+        let mut out = Vec::with_capacity(self.images(x)? * self.classes);
         for block in x.chunks(self.batch.images * self.pixels) {
             let rows = block.len() / self.pixels;
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
@@ -284,6 +303,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
+        self.labelled(x, labels)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
@@ -303,6 +323,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
+        self.labelled(x, labels)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
