@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use intervene::backend::cpu::conv::{self, ConvShape};
 use intervene::backend::cpu::conv_weight;
-use intervene::backend::cpu::gemm::Activation;
 use intervene::backend::cpu::isa::{self, Isa};
+use intervene::graph::op::Activation;
 use problems::PROBLEMS;
 
 const CHAINS: usize = 24;

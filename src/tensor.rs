@@ -185,3 +185,12 @@ impl TensorMut<'_> {
         self.len() == 0
     }
 }
+
+/// The index of the largest value, the first of equals; `None` for an empty row or one with a NaN.
+pub fn argmax<T: PartialOrd + Copy>(row: &[T]) -> Option<usize> {
+    // Only a NaN has no order with itself.
+    if row.iter().any(|v| v.partial_cmp(v).is_none()) {
+        return None;
+    }
+    (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best })
+}

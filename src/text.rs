@@ -6,7 +6,7 @@ const COMPARED_LEN_MAX: usize = 256;
 /// Levenshtein distance between `a` and `b` in characters, or `None` where it exceeds `most`.
 ///
 /// Stops as soon as a row is above `most`, so many far names cost little.
-pub fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
+fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
     let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().collect();
     if a.len().abs_diff(b.len()) > most {

@@ -9,7 +9,7 @@ use intervene::backend::Backend;
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::causal::analysis::{Columns, Quantity, responses};
-use intervene::causal::effect::{Estimand, Reading, argmax, class_weighted, effects_f64};
+use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
 use intervene::causal::intervention::add_random_signs;
 use intervene::causal::study::{AttackLabel, Input, Study};
 use intervene::causal::sweep::Logits;
@@ -19,6 +19,7 @@ use intervene::graph::vjp::vjp;
 use intervene::model::autoencoder::Autoencoder;
 use intervene::model::{Head, Layer, small::fashion};
 use intervene::random::Stream;
+use intervene::tensor::argmax;
 use intervene::train::autoencoder::{Interpretability, LossWeights, Objective, Trainer, feed};
 use intervene::train::{Schedule, Settings};
 

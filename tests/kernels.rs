@@ -9,12 +9,13 @@
 
 use intervene::backend::cpu::conv::{self, ConvShape};
 use intervene::backend::cpu::conv_weight;
-use intervene::backend::cpu::gemm::{self, Activation};
+use intervene::backend::cpu::gemm;
 use intervene::backend::cpu::intervene::{
     DecoderShape, Rows, intervene as mask_channels, intervene_conv, pack_channels,
 };
 use intervene::backend::cpu::isa::Isa;
 use intervene::backend::cpu::pool::{self, PoolShape};
+use intervene::graph::op::Activation;
 use intervene::random::Stream;
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -390,7 +391,7 @@ fn switched_off_channels_are_zero_and_the_updated_convolution_equals_that_of_the
             let mut masked = vec![f32::NAN; 6 * s.x_len()];
             mask_channels(isa, h * w, k, &z, &keep, rows, &mut masked);
             let mut out = vec![f32::NAN; 6 * s.y_len()];
-            intervene_conv(&d, &z, &pre, &channels, &keep, rows, false, &mut out);
+            intervene_conv(&d, &z, &pre, &channels, &keep, rows, Activation::None, &mut out);
             for r in 0..6 {
                 let (image, mask) = (rows_images[r] as usize, masks[r] as usize);
                 let (x, y) = (&masked[r * s.x_len()..][..s.x_len()], &out[r * s.y_len()..][..s.y_len()]);
@@ -416,11 +417,11 @@ fn switched_off_channels_are_zero_and_the_updated_convolution_equals_that_of_the
                 assert!(mask > 1 || touched.iter().all(|touched| !touched));
             }
             let mut active = vec![f32::NAN; out.len()];
-            intervene_conv(&d, &z, &pre, &channels, &keep, rows, true, &mut active);
+            intervene_conv(&d, &z, &pre, &channels, &keep, rows, Activation::Relu, &mut active);
             assert!(active.iter().zip(&out).all(|(a, y)| *a == y.max(0.0)));
             let mut planted = z.clone();
             planted[s.x_len() + k / 2] = f32::NAN;
-            intervene_conv(&d, &planted, &pre, &channels, &keep, rows, true, &mut active);
+            intervene_conv(&d, &planted, &pre, &channels, &keep, rows, Activation::Relu, &mut active);
             let nan = |r: usize| active[r * s.y_len()..][..s.y_len()].iter().any(|v| v.is_nan());
             assert!(nan(2) && nan(3) && !nan(0) && !nan(5), "a switched-off NaN is subtracted, others are not read");
         }

@@ -45,7 +45,7 @@ impl Parameters for Layered<'_> {
 
 /// A device kind.
 pub trait Backend: Send + Sync {
-    /// Its name in manifests: `cpu (avx512, 2 threads)`.
+    /// Its name in manifests: `cpu (avx512)`.
     fn name(&self) -> String;
     /// Packs the weights and allocates the slots of `plan`.
     ///
@@ -75,6 +75,20 @@ pub trait Program: Send {
     /// # Errors
     /// [`BackendError::Transfer`] when the node is not readable or holds fewer rows.
     fn read(&mut self, node: NodeId, out: TensorMut<'_>) -> Result<(), BackendError>;
+}
+
+/// Checks that input `x` of `program` takes images of `shape`. Elements travel without their shape, so images of another
+/// size would be cut at the wrong places.
+///
+/// # Errors
+/// [`BackendError::Transfer`] with both shapes.
+pub fn takes_images(program: &dyn Program, x: NodeId, shape: &Shape) -> Result<(), BackendError> {
+    let node = program.artifact().graph().node(x);
+    if node.shape == *shape {
+        return Ok(());
+    }
+    let reason = format!("the data's images are {shape}, but the network takes {}", node.shape);
+    Err(BackendError::Transfer { node: node.name.clone(), reason })
 }
 
 /// What can go wrong on a device.

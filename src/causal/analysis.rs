@@ -3,9 +3,10 @@
 //! An image's value under several masks is its mean over them, so the unit of every interval stays the image.
 
 use super::CausalError;
-use super::effect::{Artefact, Outcomes, Reading, Responses, argmax, margin_effect};
+use super::effect::{Artefact, Outcomes, Reading, Responses, margin_effect};
 use super::study::{Answers, Input, Shard};
 use crate::model::Head;
+use crate::tensor::argmax;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -81,7 +82,8 @@ impl Columns {
     /// Computes every column of `shards` (in image order).
     ///
     /// # Errors
-    /// [`CausalError::Length`] when shards disagree in their inputs or sizes.
+    /// [`CausalError::Length`] without shards; [`CausalError::Shard`] when they are not consecutive, or differ in inputs,
+    /// sets or classes.
     pub fn of(shards: &[Shard], head: Head, classes: usize) -> Result<Columns, CausalError> {
         let first = shards.first().ok_or(CausalError::Length { what: "shards", expected: 1, got: 0 })?;
         let mut inputs: Vec<Input> = Vec::new();
@@ -97,6 +99,7 @@ impl Columns {
             }
         }
         let sets = first.answers.first().map_or(0, |a| a.logits.live.len() / first.ids.len().max(1));
+        consistent(shards, first, sets, classes)?;
         let keys = keys(&inputs, sets, head);
         let rows: Vec<Vec<f64>> = shards
             .iter()
@@ -118,6 +121,32 @@ const PER_INPUT: [Quantity; 5] =
     [Quantity::Recon, Quantity::Confidence, Quantity::Agreement, Quantity::Correct, Quantity::Difference];
 const PER_SET: [Quantity; 4] = [Quantity::LabelEffect, Quantity::Margin, Quantity::Flip, Quantity::Live];
 const PERTURBED: [Reading; 5] = [Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5];
+
+/// Whether the shards follow one another and hold the same inputs, sets and classes, so that all are parts of one study.
+fn consistent(shards: &[Shard], like: &Shard, sets: usize, classes: usize) -> Result<(), CausalError> {
+    let mut next = like.first;
+    for shard in shards {
+        let n = shard.ids.len();
+        let wrong = |reason| Err(CausalError::Shard { first: shard.first, reason });
+        if shard.first != next || shard.labels.len() != n {
+            return wrong("it does not begin where the one before ends, or lacks labels");
+        }
+        let asked = |s: &Shard| s.answers.iter().map(|a| (a.input, a.mask)).collect::<Vec<_>>();
+        if asked(shard) != asked(like) {
+            return wrong("it holds other inputs");
+        }
+        let fits = |a: &Answers| {
+            let l = &a.logits;
+            let got = [l.orig.len(), l.idle.len(), l.done.len(), l.live.len()];
+            got == [n * classes, n * classes, n * sets * classes, n * sets]
+        };
+        if !shard.answers.iter().all(fits) {
+            return wrong("its logits are of another number of images, sets or classes");
+        }
+        next += n;
+    }
+    Ok(())
+}
 
 /// Keys in the order in which [`image`] computes values.
 fn keys(inputs: &[Input], sets: usize, head: Head) -> Vec<Key> {
@@ -149,19 +178,21 @@ pub fn responses(
     classes: usize,
 ) -> Result<Responses, CausalError> {
     let l = &answers.logits;
-    let cut = |data: &[f32], per_image: usize, what| {
-        let (from, to) = (i * per_image, (i + 1) * per_image);
-        data.get(from..to).map(<[f32]>::to_vec).ok_or(CausalError::Length { what, expected: to, got: data.len() })
-    };
     Responses::new(
         head,
-        &cut(&l.orig, classes, "host logits")?,
-        &cut(&l.idle, classes, "idle logits")?,
-        &cut(&l.done, sets * classes, "logits under intervention")?,
+        row(&l.orig, i, classes, "host logits")?,
+        row(&l.idle, i, classes, "idle logits")?,
+        row(&l.done, i, sets * classes, "logits under the intervention")?,
     )
 }
 
-/// All values of one image.
+/// Row `i` of `data`, rows of `len`.
+fn row<'a>(data: &'a [f32], i: usize, len: usize, what: &'static str) -> Result<&'a [f32], CausalError> {
+    let (from, to) = (i * len, (i + 1) * len);
+    data.get(from..to).ok_or(CausalError::Length { what, expected: to, got: data.len() })
+}
+
+/// All values of one image; the shard is [`consistent`].
 fn image(
     shard: &Shard,
     i: usize,
@@ -170,15 +201,13 @@ fn image(
     head: Head,
     classes: usize,
 ) -> Result<Vec<f64>, CausalError> {
-    let missing = CausalError::Length { what: "answers of a shard", expected: groups.len(), got: shard.answers.len() };
-    let clean = responses(shard.answers.first().ok_or(missing.clone())?, i, sets, head, classes)?;
+    let clean = responses(&shard.answers[0], i, sets, head, classes)?;
     let label = shard.labels[i] as usize;
     let mut row = Vec::new();
     for (input, group) in groups.iter().enumerate() {
         let mut sum: Vec<f64> = Vec::new();
         for &at in group {
-            let answers = shard.answers.get(at).ok_or(missing.clone())?;
-            let values = one(answers, i, input, &clean, label, sets, head, classes)?;
+            let values = one(&shard.answers[at], i, input, &clean, label, sets, head, classes)?;
             if sum.is_empty() {
                 sum = values;
             } else {
@@ -203,24 +232,24 @@ fn one(
     classes: usize,
 ) -> Result<Vec<f64>, CausalError> {
     let here = responses(answers, i, sets, head, classes)?;
-    let row = |data: &[f32], k: usize| data[k * classes..(k + 1) * classes].to_vec();
-    let (orig, idle) = (row(&answers.logits.orig, i), row(&answers.logits.idle, i));
-    let predicted = argmax(&idle);
+    let l = &answers.logits;
+    let (orig, idle) = (row(&l.orig, i, classes, "host logits")?, row(&l.idle, i, classes, "idle logits")?);
+    let predicted = argmax(idle);
     let recon = if sets > 0 { here.split(0)?.recon } else { f64::NAN };
     let difference: f64 = here.recon_effects().iter().map(|d| d.abs()).sum::<f64>() / classes as f64;
     let truth = |b: bool| if b { 1.0 } else { 0.0 };
-    let agreement = argmax(&orig).zip(predicted).map_or(f64::NAN, |(a, b)| truth(a == b));
-    let correct = argmax(&orig).map_or(f64::NAN, |a| truth(a == label));
+    let agreement = argmax(orig).zip(predicted).map_or(f64::NAN, |(a, b)| truth(a == b));
+    let correct = argmax(orig).map_or(f64::NAN, |a| truth(a == label));
     let mut values = vec![recon, here.confidence().max, agreement, correct, difference];
     let outcomes =
         if input == 0 { Outcomes::new(clean.clone()) } else { Outcomes::with_perturbed(clean.clone(), here.clone())? };
     for set in 0..sets {
         let effects = here.node_effects(set)?;
         values.push(effects.get(label).copied().unwrap_or(f64::NAN));
-        let done = row(&answers.logits.done, i * sets + set);
-        values.push(predicted.map_or(Ok(f64::NAN), |c| margin_effect(&idle, &done, c))?);
+        let done = row(&l.done, i * sets + set, classes, "logits under the intervention")?;
+        values.push(predicted.map_or(Ok(f64::NAN), |c| margin_effect(idle, done, c))?);
         values.push(here.flips(set)?.map_or(f64::NAN, truth));
-        values.push(truth(answers.logits.live.get(i * sets + set).copied().unwrap_or(false)));
+        values.push(truth(l.live[i * sets + set]));
         if input == 0 {
             values.push(outcomes.ece(Reading::Z0, set, Artefact::None)?);
             continue;

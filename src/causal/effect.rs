@@ -9,6 +9,7 @@
 
 use super::{CausalError, named, same_length};
 use crate::model::Head;
+use crate::tensor::argmax;
 
 /// Logit changes beyond this leave the expm1 form for the plain difference: probabilities below 1e-300 lose bits,
 /// e^600 = 4e260 cannot lift such a one above 1e-40.
@@ -131,7 +132,7 @@ pub fn effects(head: Head, idle: &[f32], intervened: &[f32]) -> Result<Vec<f64>,
 /// # Errors
 /// [`CausalError::Length`] when the rows differ in length.
 pub fn effects_f64(head: Head, idle: &[f64], intervened: &[f64]) -> Result<Vec<f64>, CausalError> {
-    same_length("logits under intervention", idle.len(), intervened.len())?;
+    same_length("logits under the intervention", idle.len(), intervened.len())?;
     Ok(difference(head, &head.of(idle), idle, intervened))
 }
 
@@ -246,15 +247,6 @@ pub fn margin_effect(idle: &[f32], intervened: &[f32], class: usize) -> Result<f
         if logits.iter().any(|o| o.is_nan()) { f64::NAN } else { f64::from(logits[class]) - best }
     };
     Ok(margin(intervened) - margin(idle))
-}
-
-/// The index of the largest value, the first of equals; `None` for an empty row or one with a NaN.
-pub fn argmax<T: PartialOrd + Copy>(row: &[T]) -> Option<usize> {
-    // Only a NaN has no order with itself.
-    if row.iter().any(|v| v.partial_cmp(v).is_none()) {
-        return None;
-    }
-    (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best })
 }
 
 /// How sure a row of probabilities is; |ECE1| is bounded by it (min p - |p|^2 <= ECE1 <= max p - |p|^2).

@@ -1,10 +1,13 @@
 //! Causal effects of concepts inside a network: what is intervened on, how large the effect is, how sure we are.
 //!
-//! Everything here is host mathematics in f64 on logits that a device computed in f32; nothing knows a device.
+//! `sweep` drives a [`crate::backend::Program`], whichever it is; the rest is host mathematics in f64 on the logits that it
+//! computed in f32.
 //!
 //! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
 //! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
+//! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
+//! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`claims`]: the verdict on the paper's claims (a) and (b), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -63,6 +66,14 @@ pub enum CausalError {
         value: f64,
         /// What it may be, in words.
         range: &'static str,
+    },
+    /// A shard that does not belong to the study of the others.
+    #[error("the shard that begins at image {first} does not fit the others: {reason}; remove its file and resume")]
+    Shard {
+        /// Position of its first image.
+        first: usize,
+        /// Why not.
+        reason: &'static str,
     },
     /// A reading of a perturbed input, asked of an image that was not perturbed.
     #[error("reading {reading} compares with a perturbed input; this image has none: add it with `with_perturbed`")]

@@ -7,8 +7,9 @@
 use super::CausalError;
 use super::intervention::{GridMask, add_random_signs};
 use super::sweep::{Logits, Sweep};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, takes_images};
 use crate::data::Dataset;
+use crate::tensor::argmax;
 use serde::{Deserialize, Serialize};
 
 /// Images a shard.
@@ -134,6 +135,7 @@ impl Study<'_> {
     /// # Errors
     /// [`StudyError`].
     pub fn shard(&mut self, first: usize, count: usize) -> Result<Shard, StudyError> {
+        takes_images(self.sweep.program(), self.sweep.pixels(), self.data.shape())?;
         let last = self.data.len().min(first.saturating_add(count));
         let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
@@ -144,8 +146,8 @@ impl Study<'_> {
             AttackLabel::True => labels.clone(),
             AttackLabel::Predicted => {
                 let rows = logits.orig.chunks_exact(self.sweep.classes());
-                rows.map(|row| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b }) as u32)
-                    .collect()
+                // without a prediction (NaN) the attack's gradient is NaN for every label
+                rows.map(|row| argmax(row).unwrap_or(0) as u32).collect()
             }
         };
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];

@@ -19,7 +19,7 @@ use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Model, Tap};
 use crate::tensor::{TensorMut, TensorRef};
 
-/// Rows of the device's batches.
+/// Rows of the device's batches, each at least 1; results do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Images a block: rows of the front and of attacks.
@@ -122,12 +122,6 @@ struct Built {
     nodes: Nodes,
 }
 
-impl Built {
-    fn plan(&self, batch: Batch) -> Result<Artifact, GraphError> {
-        plan_entries(&self.graph, &self.nodes, batch)
-    }
-}
-
 /// The graph of host, autoencoder and attack; `sets` sets of nodes beside idle.
 fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let Subject { model, tap, autoencoder, .. } = subject;
@@ -184,20 +178,24 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     Ok(Built { graph: g, nodes })
 }
 
-fn plan_entries(graph: &Graph, n: &Nodes, batch: Batch) -> Result<Artifact, GraphError> {
-    let entry = |name, given, want, updates, capacity| Entry { name, given, want, updates, capacity };
-    let Batch { images, variants } = batch;
-    plan(
-        graph,
-        &[
-            entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
-            entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
-            entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
-            entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
-            entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
-            entry("forward", &[n.x], &[n.whole], &[], images),
-        ],
-    )
+impl Built {
+    /// The artifact for batches of that many rows.
+    fn plan(&self, batch: Batch) -> Result<Artifact, GraphError> {
+        let Built { graph, nodes: n } = self;
+        let entry = |name, given, want, updates, capacity| Entry { name, given, want, updates, capacity };
+        let Batch { images, variants } = batch;
+        plan(
+            graph,
+            &[
+                entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
+                entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
+                entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
+                entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
+                entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
+                entry("forward", &[n.x], &[n.whole], &[], images),
+            ],
+        )
+    }
 }
 
 /// What a sweep is built from.
@@ -225,8 +223,9 @@ impl Sweep {
         backend: &dyn Backend,
     ) -> Result<Sweep, SweepError> {
         let Subject { model, autoencoder, weights, .. } = subject;
-        let Built { graph, nodes } = build(subject, sets.len())?;
-        let artifact = plan_entries(&graph, &nodes, batch)?;
+        let built = build(subject, sets.len())?;
+        let artifact = built.plan(batch)?;
+        let nodes = built.nodes;
         let constants = model.constants();
         let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
         program.write(nodes.one, TensorRef::F32(&[1.0]))?;
@@ -250,7 +249,21 @@ impl Sweep {
         self.classes
     }
 
-    /// The program, for dumps.
+    /// The node of the program that pixels are written to.
+    pub fn pixels(&self) -> NodeId {
+        self.nodes.x
+    }
+
+    /// Number of images in `x`.
+    fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
+        if x.len().is_multiple_of(self.pixels) {
+            return Ok(x.len() / self.pixels);
+        }
+        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
+        Err(BackendError::Transfer { node: "x".into(), reason })
+    }
+
+    /// The program, for dumps and checks.
     pub fn program(&self) -> &dyn Program {
         &*self.program
     }
@@ -260,6 +273,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn outcomes<T: Logit>(&mut self, x: &[f32]) -> Result<Logits<T>, BackendError> {
+        self.images(x)?;
         let mut all = Logits { orig: Vec::new(), idle: Vec::new(), done: Vec::new(), live: Vec::new() };
         for block in x.chunks(self.batch.images * self.pixels) {
             self.block(block, &mut all)?;
@@ -272,7 +286,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut out = Vec::with_capacity(x.len() / self.pixels * self.classes);
+        let mut out = Vec::with_capacity(self.images(x)? * self.classes);
         for block in x.chunks(self.batch.images * self.pixels) {
             let rows = block.len() / self.pixels;
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
@@ -342,11 +356,12 @@ impl Sweep {
 
     /// An image without a label would keep the zeros of its room, which look like an answer.
     fn one_label_each(&self, entry: &str, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
-        if labels.len() * self.pixels == x.len() {
+        let images = self.images(x)?;
+        if labels.len() == images {
             return Ok(());
         }
         let limit = format!("there are {} labels", labels.len());
-        Err(BackendError::Rows { entry: entry.into(), rows: x.len() / self.pixels.max(1), limit })
+        Err(BackendError::Rows { entry: entry.into(), rows: images, limit })
     }
 
     /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose

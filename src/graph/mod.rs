@@ -197,7 +197,7 @@ impl Graph {
         self.append(Node { op, inputs: vec![], shape, extent, name: name.into() })
     }
 
-    /// Appends `op` on `inputs`, its shape inferred and checked.
+    /// Appends `op` on `inputs`, its shape inferred and checked. No value is empty.
     ///
     /// # Errors
     /// [`GraphError::Shape`] naming the node, what was expected and what was given.
@@ -209,6 +209,11 @@ impl Graph {
             expected: m.expected,
             got: m.got,
         })?;
+        // so that no kernel has to ask; a shape too large to count is refused by the device that cannot hold it
+        if let Some(bad) = nodes.iter().map(|n| &n.shape).chain([&shape]).find(|s| s.is_empty()) {
+            let expected = "values of at least one element".into();
+            return Err(GraphError::Shape { node: name.into(), op: op.name(), expected, got: bad.to_string() });
+        }
         Ok(self.append(Node { op, inputs: inputs.to_vec(), shape, extent, name: name.into() }))
     }
 

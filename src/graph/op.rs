@@ -318,8 +318,8 @@ impl Op {
     pub fn macs(&self, inputs: &[&Shape], out: &Shape) -> u64 {
         match self {
             Op::Conv2d { .. } => inputs.get(1).map_or(0, |w| {
-                let per_position: usize = w.dims().iter().skip(1).product();
-                (out.len() * per_position) as u64
+                let per_position = w.dims().iter().skip(1).fold(1, |n: u64, &d| n.saturating_mul(d as u64));
+                (out.len() as u64).saturating_mul(per_position)
             }),
             Op::Linear { .. } => inputs.get(1).map_or(0, |w| w.len() as u64),
             _ => 0,

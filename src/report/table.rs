@@ -4,13 +4,14 @@
 use super::run::SCHEMA_VERSION;
 use crate::atomic::write_atomic;
 use crate::causal::analysis::{Columns, Quantity, responses};
-use crate::causal::effect::{Reading, argmax};
+use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
 use crate::causal::statistics::{Bootstrap, Interval, SignFlip, Summary, holm};
 use crate::causal::study::Shard;
 use crate::causal::{CausalError, named_nodes};
 use crate::error::Error;
 use crate::model::Head;
+use crate::tensor::argmax;
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -138,7 +139,7 @@ pub struct Row {
     pub summary: Summary,
     /// Share of images on which the set touches a live channel.
     pub live_share: f64,
-    /// 95 % interval of the mean over images.
+    /// Bootstrap interval of the mean over images, at the level of [`Sampling`].
     pub interval: Option<Interval>,
     /// Sign-flip p of mean = 0.
     pub p: Option<f64>,

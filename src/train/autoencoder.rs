@@ -1,6 +1,6 @@
 //! Training the autoencoder at a tap: the host frozen and in evaluation mode, three losses.
 //!
-//! L = li·L_interp + ls·L_shallow + ld·L_deep (ICIP 2019, eq. "3" after Harradon et al. 2018, eq. 7):
+//! L = li·L_interp + ls·L_shallow + ld·L_deep (ICIP 2019, the equation numbered 7, after Harradon et al. 2018):
 //! shallow = mean |F(x) - D(E(F(x)))|; deep = KL(p_orig || p_ae), mean over images; interp = mean |z| + TV(z), plain or
 //! divided by rms(z). The plain form can be lowered without any change of the map by shrinking z and growing the
 //! decoder; dividing by rms(z) closes that way.
@@ -14,7 +14,7 @@ use crate::graph::vjp::vjp;
 use crate::graph::{Graph, NodeId};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
-use crate::tensor::{TensorMut, TensorRef};
+use crate::tensor::{TensorMut, TensorRef, argmax};
 use serde::{Deserialize, Serialize};
 
 /// The form of L_interp.
@@ -55,7 +55,7 @@ pub struct Objective {
 
 /// Names of the losses, in the order in which a step reports them.
 pub const LOSSES: [&str; 4] = ["total", "interpretability", "shallow", "deep"];
-/// Rows of an evaluation run.
+/// Rows of an evaluation run; no result depends on it.
 const EVALUATE_ROWS: usize = 50;
 /// Keeps the square root's gradient finite for a code that is all zero.
 const RMS_EPSILON: f64 = 1e-12;
@@ -267,7 +267,7 @@ impl Trainer {
 /// # Errors
 /// [`BackendError`].
 pub fn feed(program: &mut dyn Program, nodes: &Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
-    program.write(nodes.x, TensorRef::F32(&data.pixels(which)))
+    super::write_images(program, nodes.x, data, which)
 }
 
 /// L2 norms of the weighted losses' gradients (interpretability, shallow, deep) on the first images of `data`.
@@ -316,8 +316,10 @@ pub fn evaluate(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Res
         program.read(nodes.logits_ae, TensorMut::F32(&mut ae))?;
         program.read(nodes.channel_max, TensorMut::F32(&mut maxima))?;
         for ((o, a), &i) in orig.chunks_exact(nodes.classes).zip(ae.chunks_exact(nodes.classes)).zip(block) {
-            let (o, a, label) = (super::argmax(o), super::argmax(a), data.labels()[i as usize] as usize);
-            agree += usize::from(o == a);
+            let label = Some(data.labels()[i as usize] as usize);
+            // a row without a largest logit (NaN) neither agrees nor is right
+            let (o, a) = (argmax(o), argmax(a));
+            agree += usize::from(o.is_some() && o == a);
             right_ae += usize::from(a == label);
             right_orig += usize::from(o == label);
         }

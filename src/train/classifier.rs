@@ -8,9 +8,9 @@ use crate::graph::plan::{Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
 use crate::graph::{Graph, NodeId};
 use crate::model::Model;
-use crate::tensor::{TensorMut, TensorRef};
+use crate::tensor::{TensorMut, TensorRef, argmax};
 
-/// Rows of an evaluation run: a divisor of nothing in particular, large enough to fill two cores.
+/// Rows of an evaluation run; no result depends on it.
 const EVALUATE_ROWS: usize = 100;
 
 /// A classifier on a device, ready to train or to evaluate.
@@ -143,7 +143,8 @@ impl Nodes {
 /// [`BackendError`].
 pub fn feed(program: &mut dyn Program, nodes: Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
     let labels: Vec<u32> = which.iter().map(|&i| data.labels()[i as usize]).collect();
-    nodes.write(program, TensorRef::F32(&data.pixels(which)), &labels)
+    super::write_images(program, nodes.x, data, which)?;
+    program.write(nodes.label, TensorRef::U32(&labels))
 }
 
 /// Loss and accuracy over a data set, sums in f64 in image order.
@@ -162,7 +163,7 @@ pub fn evaluate(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Resu
         program.read(nodes.logits, TensorMut::F32(&mut logits))?;
         loss += losses.iter().sum::<f64>();
         let rows = logits.chunks_exact(nodes.classes).zip(block);
-        right += rows.filter(|(row, i)| super::argmax(row) == data.labels()[**i as usize] as usize).count();
+        right += rows.filter(|(row, i)| argmax(row) == Some(data.labels()[**i as usize] as usize)).count();
     }
     let n = data.len().max(1) as f64;
     Ok(Accuracy { loss: loss / n, accuracy: right as f64 / n })

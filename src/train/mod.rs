@@ -8,7 +8,8 @@ pub mod autoencoder;
 pub mod checkpoint;
 pub mod classifier;
 
-use crate::backend::{BackendError, Program};
+use crate::backend::{BackendError, Program, takes_images};
+use crate::data::Dataset;
 use crate::graph::op::Op;
 use crate::graph::plan::EntryId;
 use crate::graph::{Graph, GraphError, NodeId};
@@ -24,7 +25,7 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Passes over the training images.
     pub epochs: u64,
-    /// Images a step.
+    /// Images a step; what fills no whole batch is left out of an epoch.
     pub batch: usize,
     /// Seed of initial weights and data order.
     pub seed: u64,
@@ -253,6 +254,14 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// No whole batch.
+    #[error("{images} training images are fewer than one batch of {batch}; choose a smaller batch")]
+    TooFewImages {
+        /// Training images.
+        images: usize,
+        /// Images a step.
+        batch: usize,
+    },
     /// A checkpoint does not belong to this run, or is damaged.
     #[error("the checkpoint does not fit this run: {0}")]
     Checkpoint(String),
@@ -262,7 +271,8 @@ pub enum TrainError {
 }
 
 impl Fit<'_> {
-    /// Runs from the start, or from `resume`, to the end or an interruption.
+    /// Runs from the start, or from `resume`, to the end or an interruption. Images that fill no whole batch at the end of
+    /// an epoch's order are left out of that epoch.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -281,10 +291,9 @@ impl Fit<'_> {
         }
         let batches = (self.images / self.batch.max(1)) as u64;
         if batches == 0 {
-            let reason = format!("{} images are fewer than one batch of {}", self.images, self.batch);
-            return Err(TrainError::Save(reason));
+            return Err(TrainError::TooFewImages { images: self.images, batch: self.batch });
         }
-        let total = batches * self.epochs;
+        let total = batches.saturating_mul(self.epochs);
         while at.epoch < self.epochs {
             let order = surroundings.order(at.epoch);
             while at.batch < batches {
@@ -388,9 +397,10 @@ impl Fit<'_> {
     }
 }
 
-/// Position of the first largest logit.
-fn argmax(row: &[f32]) -> usize {
-    row.iter().enumerate().fold(0, |best, (i, &v)| if v > row[best] { i } else { best })
+/// Writes images `which` of `data` to input `x`.
+fn write_images(program: &mut dyn Program, x: NodeId, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
+    takes_images(program, x, data.shape())?;
+    program.write(x, TensorRef::F32(&data.pixels(which)))
 }
 
 #[cfg(test)]

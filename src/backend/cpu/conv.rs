@@ -14,11 +14,12 @@
 //! Called by the CPU backend's convolution nodes. The weight gradient is in `conv_weight.rs`.
 
 use super::conv_narrow;
-use super::gemm::{self, Activation, copy16, divide};
+use super::gemm::{self, copy16, divide};
 use super::isa::Isa;
 use super::packed::Packed;
-use super::scratch::{self, Shared, parallel, piece};
+use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Forward, forward_kernel};
+use crate::graph::op::{Activation, Window, window_positions};
 
 /// One convolution: C x H x W in, O channels out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,27 +35,33 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Output rows.
+    /// Output rows; 0 where the kernel does not fit.
     pub fn oh(&self) -> usize {
-        (self.h + 2 * self.pad - self.kh) / self.stride + 1
+        window_positions(self.h, self.kh, self.window()).unwrap_or(0)
     }
 
-    /// Output columns.
+    /// Output columns; 0 where the kernel does not fit.
     pub fn ow(&self) -> usize {
-        (self.w + 2 * self.pad - self.kw) / self.stride + 1
+        window_positions(self.w, self.kw, self.window()).unwrap_or(0)
     }
 
-    /// Floats of an image before and after.
+    fn window(&self) -> Window {
+        Window { stride: self.stride, pad: self.pad }
+    }
+
+    /// Floats of an input image.
     pub fn x_len(&self) -> usize {
-        self.c * self.h * self.w
+        len(&[self.c, self.h, self.w])
     }
 
+    /// Floats of an output image.
     pub fn y_len(&self) -> usize {
-        self.o * self.oh() * self.ow()
+        len(&[self.o, self.oh(), self.ow()])
     }
 
+    /// Floats of the weight.
     pub fn w_len(&self) -> usize {
-        self.o * self.c * self.kh * self.kw
+        len(&[self.o, self.c, self.kh, self.kw])
     }
 
     /// Floating point operations of one image, padding counted as work.
@@ -72,14 +79,14 @@ const PANEL: usize = 512 << 10;
 
 /// Packs w (O,C,KH,KW) for `forward`.
 pub fn pack_forward(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
-    debug_assert_eq!(w.len(), s.w_len());
+    assert_eq!(w.len(), s.w_len());
     let taps = s.kh * s.kw;
     Packed::new(isa, taps, s.c, s.o, |o, tap, c| w[(o * s.c + c) * taps + tap])
 }
 
 /// Packs w (O,C,KH,KW), rotated by half a turn and transposed, for `grad_input`.
 pub fn pack_grad_input(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
-    debug_assert_eq!(w.len(), s.w_len());
+    assert_eq!(w.len(), s.w_len());
     if conv_narrow::applies(s) {
         return conv_narrow::pack(isa, s, w);
     }
@@ -97,7 +104,9 @@ pub fn forward(
     act: Activation,
     y: &mut [f32],
 ) {
-    debug_assert_eq!((x.len(), y.len()), (rows * s.x_len(), rows * s.y_len()));
+    assert_eq!((x.len(), y.len()), (len(&[rows, s.x_len()]), len(&[rows, s.y_len()])));
+    assert_eq!((packed.taps(), packed.channels(), packed.outputs()), (s.kh * s.kw, s.c, s.o));
+    assert!(bias.is_none_or(|bias| bias.len() == s.o));
     if s.is_linear() {
         return gemm::forward(rows * s.h * s.w, x, packed, bias, act, y);
     }
@@ -121,13 +130,14 @@ pub fn forward(
 
 /// gx (rows,H,W,C) from gy (rows,OH,OW,O); `packed` by `pack_grad_input`.
 pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
-    debug_assert_eq!((gy.len(), gx.len()), (rows * s.y_len(), rows * s.x_len()));
+    assert_eq!((gy.len(), gx.len()), (len(&[rows, s.y_len()]), len(&[rows, s.x_len()])));
     if s.is_linear() {
         return gemm::grad_input(rows * s.h * s.w, gy, packed, gx);
     }
     if conv_narrow::applies(s) {
         return conv_narrow::grad_input(s, rows, gy, packed, gx);
     }
+    assert_eq!((packed.taps(), packed.channels(), packed.outputs()), (s.kh * s.kw, s.o, s.c));
     let walk = Walk {
         c: s.o,
         h: s.oh(),

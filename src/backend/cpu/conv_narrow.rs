@@ -10,10 +10,11 @@
 use std::ops::Range;
 
 use super::conv::ConvShape;
-use super::gemm::{self, Activation};
+use super::gemm;
 use super::isa::Isa;
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
+use crate::graph::op::Activation;
 
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.
 const TERMS: usize = 256 << 10;
@@ -38,6 +39,7 @@ fn sources(cells: &Range<usize>, i: usize, s: &ConvShape, n: usize) -> Range<usi
 /// gx (rows,H,W,C) from gy (rows,OH,OW,O).
 pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     let (oh, ow, terms) = (s.oh(), s.ow(), packed.outputs());
+    assert_eq!((packed.taps(), packed.channels(), terms), (1, s.o, s.kh * s.kw * s.c));
     let isa = packed.isa();
     // A band of gx rows needs their share of gy's rows and a halo.
     let fit = ((TERMS / (4 * ow * terms)).saturating_sub(s.kh) * s.stride).max(4);

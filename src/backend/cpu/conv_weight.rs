@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use super::conv::ConvShape;
 use super::isa::Isa;
-use super::scratch::{self, Shared, parallel, piece};
+use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 
 /// Bytes of all partial sums together.
@@ -96,7 +96,7 @@ impl Area {
 
 /// dw (O,C,KH,KW) from x (rows,H,W,C) and gy (rows,OH,OW,O).
 pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
-    debug_assert_eq!((x.len(), gy.len(), dw.len()), (rows * s.x_len(), rows * s.y_len(), s.w_len()));
+    assert_eq!((x.len(), gy.len(), dw.len()), (len(&[rows, s.x_len()]), len(&[rows, s.y_len()]), s.w_len()));
     if rows == 0 || dw.is_empty() {
         dw.fill(0.0);
         return;
@@ -301,7 +301,7 @@ fn turn(plan: &Plan, s: &ConvShape, area: &Area, sums: &[f32], out: Shared) {
 /// db (O) = sum over `pixels` rows of gy (pixels, O), in f64: at most 64 groups of pixels, reduced in order.
 pub fn grad_bias(isa: Isa, pixels: usize, gy: &[f32], db: &mut [f32]) {
     let o = db.len();
-    debug_assert_eq!(gy.len(), pixels * o);
+    assert_eq!(gy.len(), len(&[pixels, o]));
     if o == 0 {
         return;
     }

@@ -10,36 +10,30 @@ use std::ops::Range;
 
 use super::isa::Isa;
 use super::packed::Packed;
-use super::scratch::{self, Shared, parallel, piece};
+use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
-
-/// What follows the bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    None,
-    /// max(0, x); NaN stays NaN.
-    Relu,
-}
+use crate::graph::op::Activation;
 
 /// Channels per piece of a long sum.
 const DEPTH: usize = 512;
 
 /// Packs W (O, I) for `forward`.
 pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
-    debug_assert_eq!(w.len(), o * i);
+    assert_eq!(w.len(), len(&[o, i]));
     Packed::new(isa, 1, i, o, |o, _, c| w[o * i + c])
 }
 
 /// Packs W (O, I) for `grad_input`.
 pub fn pack_grad_input(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
-    debug_assert_eq!(w.len(), o * i);
+    assert_eq!(w.len(), len(&[o, i]));
     Packed::new(isa, 1, o, i, |input, _, output| w[output * i + input])
 }
 
 /// y (rows, O) = x (rows, I) W^T + bias, then `act`.
 pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
     let (depth, outputs) = (packed.channels(), packed.outputs());
-    debug_assert_eq!((packed.taps(), x.len(), y.len()), (1, rows * depth, rows * outputs));
+    assert_eq!((packed.taps(), x.len(), y.len()), (1, len(&[rows, depth]), len(&[rows, outputs])));
+    assert!(bias.is_none_or(|bias| bias.len() == outputs));
     if rows == 0 || outputs == 0 {
         return;
     }
@@ -61,7 +55,8 @@ pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, ac
 /// Rows `own` and output blocks `blocks` of `forward`, on this thread.
 ///
 /// # Safety
-/// Nobody else uses those outputs meanwhile, and all rows of `own` lie within `x` and `out`.
+/// Nobody else uses those outputs meanwhile, all rows of `own` lie within `x` and `out`, `packed` has one tap, and
+/// `bias` has a float an output.
 pub(super) unsafe fn product(
     own: Range<usize>,
     blocks: Range<usize>,
@@ -123,7 +118,7 @@ pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
 
 /// dW (O, I) = `sum over rows of gy[r][o] x[r][i]`: one chain over the rows, whatever the threads.
 pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
-    debug_assert_eq!((x.len(), gy.len(), dw.len()), (rows * i, rows * o, o * i));
+    assert_eq!((x.len(), gy.len(), dw.len()), (len(&[rows, i]), len(&[rows, o]), len(&[o, i])));
     if rows == 0 {
         dw.fill(0.0);
         return;

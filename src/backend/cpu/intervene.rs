@@ -10,8 +10,9 @@
 //! Called by the CPU backend's intervention nodes.
 
 use super::isa::Isa;
-use super::scratch::{self, Line, Shared, lines, parallel, piece};
+use super::scratch::{self, Line, Shared, len, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
+use crate::graph::op::{Activation, Window, window_positions};
 
 /// Which image and which mask each output row takes.
 #[derive(Clone, Copy, Debug)]
@@ -22,14 +23,14 @@ pub struct Rows<'a> {
 
 /// `out[r]` (pixels, K) = `z[images[r]]` where `keep[masks[r]]` is not 0, else 0 (a select: NaN is switched off too).
 pub fn intervene(isa: Isa, pixels: usize, k: usize, z: &[f32], keep: &[u8], rows: Rows, out: &mut [f32]) {
-    debug_assert_eq!((rows.masks.len(), out.len()), (rows.images.len(), rows.images.len() * pixels * k));
-    let len = pixels * k;
+    let row = len(&[pixels, k]);
+    assert_eq!((rows.masks.len(), out.len()), (rows.images.len(), len(&[rows.images.len(), row])));
     let shared = Shared::new(out);
     parallel(rows.images.len(), |r| {
-        let z = &z[rows.images[r] as usize * len..][..len];
+        let z = &z[rows.images[r] as usize * row..][..row];
         let keep = &keep[rows.masks[r] as usize * k..][..k];
         // SAFETY: one task per row.
-        let out = unsafe { shared.slice(r * len, len) };
+        let out = unsafe { shared.slice(r * row, row) };
         isa.run(|| {
             for (out, z) in out.chunks_exact_mut(k.max(1)).zip(z.chunks_exact(k.max(1))) {
                 for ((out, z), keep) in out.iter_mut().zip(z).zip(keep) {
@@ -53,14 +54,14 @@ pub struct DecoderShape {
 }
 
 impl DecoderShape {
-    /// Output rows.
+    /// Output rows; 0 where the kernel does not fit.
     pub fn oh(&self) -> usize {
-        self.h + 2 * self.pad + 1 - self.kh
+        window_positions(self.h, self.kh, Window { stride: 1, pad: self.pad }).unwrap_or(0)
     }
 
-    /// Output columns.
+    /// Output columns; 0 where the kernel does not fit.
     pub fn ow(&self) -> usize {
-        self.w + 2 * self.pad + 1 - self.kw
+        window_positions(self.w, self.kw, Window { stride: 1, pad: self.pad }).unwrap_or(0)
     }
 }
 
@@ -73,7 +74,7 @@ pub struct ChannelWeights {
 /// Packs w (O,K,KH,KW).
 pub fn pack_channels(isa: Isa, s: &DecoderShape, w: &[f32]) -> ChannelWeights {
     let depth = s.k * s.kh * s.kw;
-    debug_assert_eq!(w.len(), s.o * depth);
+    assert_eq!(w.len(), len(&[s.o, depth]));
     let mut data = lines(depth * s.o.next_multiple_of(isa.lanes()));
     let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut data);
     for first in (0..s.o).step_by(isa.block()) {
@@ -88,7 +89,7 @@ pub fn pack_channels(isa: Isa, s: &DecoderShape, w: &[f32]) -> ChannelWeights {
     ChannelWeights { isa, data }
 }
 
-/// `out[r]` (OH,OW,O) = `act(pre[images[r]] - conv(W, switched-off channels of z[images[r]]))`; `pre` has bias, no
+/// `out[r]` (OH,OW,O) = `activation(pre[images[r]] - conv(W, switched-off channels of z[images[r]]))`; `pre` has bias, no
 /// activation.
 #[allow(clippy::too_many_arguments)]
 pub fn intervene_conv(
@@ -98,11 +99,11 @@ pub fn intervene_conv(
     weights: &ChannelWeights,
     keep: &[u8],
     rows: Rows,
-    relu: bool,
+    activation: Activation,
     out: &mut [f32],
 ) {
-    let (z_len, y_len) = (s.h * s.w * s.k, s.oh() * s.ow() * s.o);
-    debug_assert_eq!((rows.masks.len(), out.len()), (rows.images.len(), rows.images.len() * y_len));
+    let (z_len, y_len) = (len(&[s.h, s.w, s.k]), len(&[s.oh(), s.ow(), s.o]));
+    assert_eq!((rows.masks.len(), out.len()), (rows.images.len(), len(&[rows.images.len(), y_len])));
     let shared = Shared::new(out);
     let taps: Vec<(usize, usize)> =
         (0..s.kh * s.kw).map(|tap| (16 * (tap / s.kw * s.line() + tap % s.kw), tap)).collect();
@@ -114,19 +115,18 @@ pub fn intervene_conv(
         // SAFETY: one task per row.
         let out = unsafe { shared.slice(r * y_len, y_len) };
         if off.is_empty() {
-            return weights.isa.run(|| copy(pre, relu, out));
+            return weights.isa.run(|| copy(pre, activation, out));
         }
-        update(s, z, pre, weights, &off, &taps, relu, out);
+        update(s, z, pre, weights, &off, &taps, activation, out);
     });
 }
 
 /// out = act(pre).
 #[inline(always)]
-fn copy(pre: &[f32], relu: bool, out: &mut [f32]) {
-    if relu {
-        out.iter_mut().zip(pre).for_each(|(y, x)| *y = if *x < 0.0 { 0.0 } else { *x });
-    } else {
-        out.copy_from_slice(pre);
+fn copy(pre: &[f32], activation: Activation, out: &mut [f32]) {
+    match activation {
+        Activation::None => out.copy_from_slice(pre),
+        Activation::Relu => out.iter_mut().zip(pre).for_each(|(y, x)| *y = if *x < 0.0 { 0.0 } else { *x }),
     }
 }
 
@@ -146,7 +146,7 @@ fn update(
     weights: &ChannelWeights,
     off: &[usize],
     taps: &[(usize, usize)],
-    relu: bool,
+    activation: Activation,
     out: &mut [f32],
 ) {
     let (isa, all, ow) = (weights.isa, s.kh * s.kw, s.ow());
@@ -196,14 +196,14 @@ fn update(
                         width,
                         from: pre[y..].as_ptr(),
                         bias: std::ptr::null(),
-                        relu,
+                        relu: activation == Activation::Relu,
                     };
                     // SAFETY: the panel is padded for every tap of these pixels; pre and out hold them.
                     unsafe { forward_kernel(isa, tile.len(), vectors)(&call) }
                 }
                 for (q, _) in reached.iter().enumerate().filter(|(_, flag)| **flag == 0.0) {
                     let y = (p * ow + tile.start + q) * s.o + first;
-                    copy(&pre[y..][..width], relu, &mut out[y..][..width]);
+                    copy(&pre[y..][..width], activation, &mut out[y..][..width]);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The CPU backend's kernels: pure functions over `f32` slices, activations dense NHWC ("channels last").
 //!
-//! Nothing here knows of graphs. Callers validate lengths (the functions only `debug_assert!` them); every result is
-//! the same to the bit whatever the thread count, and an image's result whatever its neighbours in the batch.
+//! Only `program` knows of graphs: it puts each step of a plan onto a kernel. The register tiles read and write through
+//! raw pointers, so every public function asserts the lengths of its slices (a planned graph cannot break them). Every
+//! result is the same to the bit whatever the thread count, and an image's result whatever its neighbours in the batch.
 
 pub mod conv;
 mod conv_narrow;

@@ -2,12 +2,12 @@
 //!
 //! Each is one pass over dense slices, limited by memory; the loop body is compiled for every instruction set
 //! (`Isa::run`) and cut into tasks of 32 Ki floats, which no result depends on. NaN always stays visible.
-//! Called by the CPU backend's elementwise nodes, the attack and the optimiser.
+//! Called by the CPU backend's elementwise nodes, attack and optimiser steps included.
 
 use rayon::prelude::*;
 
 use super::isa::Isa;
-use super::scratch::{Shared, parallel};
+use super::scratch::{Shared, len, parallel};
 
 /// Floats of a task: 128 KB per operand; a task of a few microseconds hides rayon's hand-over.
 const CHUNK: usize = 32_768;
@@ -15,7 +15,7 @@ const CHUNK: usize = 32_768;
 /// y = f(a).
 #[inline(always)]
 fn map1(isa: Isa, a: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    debug_assert_eq!(a.len(), y.len());
+    assert_eq!(a.len(), y.len());
     let body = |(a, y): (&[f32], &mut [f32])| isa.run(|| a.iter().zip(y).for_each(|(a, y)| *y = f(*a)));
     if y.len() <= CHUNK {
         return body((a, y));
@@ -26,7 +26,7 @@ fn map1(isa: Isa, a: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
 /// y = f(a, b).
 #[inline(always)]
 fn map2(isa: Isa, a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    debug_assert_eq!((a.len(), b.len()), (y.len(), y.len()));
+    assert_eq!((a.len(), b.len()), (y.len(), y.len()));
     let body = |((a, b), y): ((&[f32], &[f32]), &mut [f32])| {
         isa.run(|| a.iter().zip(b).zip(y).for_each(|((a, b), y)| *y = f(*a, *b)))
     };
@@ -74,7 +74,7 @@ pub fn scale(isa: Isa, x: &[f32], factor: f32, y: &mut [f32]) {
 /// y (pixels, C) = `x * scale[c] + shift[c]`; with None as the shift, the gradient: gx = gy * `scale[c]`.
 pub fn affine(isa: Isa, x: &[f32], scale: &[f32], shift: Option<&[f32]>, y: &mut [f32]) {
     let c = scale.len();
-    debug_assert_eq!((x.len(), y.len() % c.max(1)), (y.len(), 0));
+    assert_eq!((x.len(), y.len() % c.max(1)), (y.len(), 0));
     if c == 0 {
         return;
     }
@@ -94,11 +94,6 @@ pub fn affine(isa: Isa, x: &[f32], scale: &[f32], shift: Option<&[f32]>, y: &mut
     });
 }
 
-/// The gradient of `affine` by its input: gx = gy * `scale[c]`.
-pub fn affine_grad(isa: Isa, gy: &[f32], scale: &[f32], gx: &mut [f32]) {
-    affine(isa, gy, scale, None, gx);
-}
-
 /// y (rows, C, pixels) from x (rows, pixels, C).
 pub fn nhwc_to_nchw(rows: usize, c: usize, pixels: usize, x: &[f32], y: &mut [f32]) {
     transpose(rows, pixels, c, x, y);
@@ -111,7 +106,8 @@ pub fn nchw_to_nhwc(rows: usize, c: usize, pixels: usize, x: &[f32], y: &mut [f3
 
 /// y (rows, b, a) from x (rows, a, b), in squares of 16 x 16: both sides then use whole cache lines.
 fn transpose(rows: usize, a: usize, b: usize, x: &[f32], y: &mut [f32]) {
-    debug_assert_eq!((x.len(), y.len()), (rows * a * b, rows * a * b));
+    let all = len(&[rows, a, b]);
+    assert_eq!((x.len(), y.len()), (all, all));
     if a == 1 || b == 1 {
         return y.copy_from_slice(x);
     }
@@ -137,7 +133,7 @@ fn transpose(rows: usize, a: usize, b: usize, x: &[f32], y: &mut [f32]) {
 ///
 /// sign(0) = 0; a NaN gradient gives NaN: it must be seen, not mistaken for "no direction".
 pub fn sign_step(isa: Isa, x: &[f32], g: &[f32], x0: &[f32], a: f32, eps: f32, out: &mut [f32]) {
-    debug_assert_eq!((x.len(), g.len(), x0.len()), (out.len(), out.len(), out.len()));
+    assert_eq!((x.len(), g.len(), x0.len()), (out.len(), out.len(), out.len()));
     let step = x.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)).zip(x0.par_chunks(CHUNK));
     step.zip(out.par_chunks_mut(CHUNK)).for_each(|(((x, g), x0), out)| {
         isa.run(|| {
@@ -163,36 +159,40 @@ pub fn sign_step(isa: Isa, x: &[f32], g: &[f32], x0: &[f32], a: f32, eps: f32, o
     });
 }
 
-/// Adam's constants.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adam {
-    pub lr: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
+/// Adam's running mean: m + (1 - beta)(g - m), PyTorch's form of beta m + (1 - beta) g.
+pub fn adam_mean(isa: Isa, beta: f64, m: &[f32], g: &[f32], out: &mut [f32]) {
+    let mix = (1.0 - beta) as f32;
+    map2(isa, m, g, out, |m, g| m + (g - m) * mix);
 }
 
-impl Adam {
-    /// Step `t` (from 1) in place, in PyTorch's order of operations: m += (g - m)(1 - b1); v = b2 v + (1 - b2) g^2;
-    /// p -= lr / bc1 * m / (sqrt(v) / sqrt(bc2) + eps), with bc = 1 - b^t formed in f64.
-    pub fn step(&self, isa: Isa, t: u32, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
-        debug_assert_eq!((m.len(), v.len(), g.len()), (p.len(), p.len(), p.len()));
-        let t = f64::from(t);
-        let rate = (self.lr / (1.0 - self.beta1.powf(t))) as f32;
-        let root = (1.0 - self.beta2.powf(t)).sqrt() as f32;
-        let (mix, keep, fresh) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
-        let eps = self.eps as f32;
-        let state = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
-        state.zip(g.par_chunks(CHUNK)).for_each(|(((p, m), v), g)| {
-            isa.run(|| {
-                for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                    *m += (g - *m) * mix;
-                    *v = *v * keep + fresh * g * g;
-                    *p -= rate * (*m / (v.sqrt() / root + eps));
-                }
-            });
+/// Adam's running square: beta v + (1 - beta) g^2.
+pub fn adam_square(isa: Isa, beta: f64, v: &[f32], g: &[f32], out: &mut [f32]) {
+    let (keep, fresh) = (beta as f32, (1.0 - beta) as f32);
+    map2(isa, v, g, out, |v, g| v * keep + fresh * g * g);
+}
+
+/// Learning rate, bias corrections 1 - beta^t and epsilon of an Adam step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamRate {
+    pub learning_rate: f32,
+    pub correction_mean: f32,
+    pub correction_square: f32,
+    pub epsilon: f32,
+}
+
+/// out = p - lr / c1 * m / (sqrt(v) / sqrt(c2) + epsilon), PyTorch's order of operations.
+pub fn adam_step(isa: Isa, rate: AdamRate, p: &[f32], m: &[f32], v: &[f32], out: &mut [f32]) {
+    assert_eq!((p.len(), m.len(), v.len()), (out.len(), out.len(), out.len()));
+    let step = rate.learning_rate / rate.correction_mean;
+    let root = rate.correction_square.sqrt();
+    let chunks = out.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).zip(m.par_chunks(CHUNK)).zip(v.par_chunks(CHUNK));
+    chunks.for_each(|(((o, p), m), v)| {
+        isa.run(|| {
+            for (((o, &p), &m), &v) in o.iter_mut().zip(p).zip(m).zip(v) {
+                *o = p - step * (m / (v.sqrt() / root + rate.epsilon));
+            }
         });
-    }
+    });
 }
 
 #[cfg(test)]
@@ -243,7 +243,7 @@ mod tests {
         for isa in Isa::available() {
             affine(isa, &x, &s, Some(&t), &mut y);
             assert!((0..n).all(|i| y[i] == x[i] * s[i % c] + t[i % c]));
-            affine_grad(isa, &x, &s, &mut y);
+            affine(isa, &x, &s, None, &mut y);
             assert!((0..n).all(|i| y[i] == x[i] * s[i % c]));
         }
     }
@@ -276,20 +276,30 @@ mod tests {
 
     #[test]
     fn adam_follows_the_formula() {
-        let adam = Adam { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+        let (lr, beta1, beta2, epsilon) = (1e-3f64, 0.9f64, 0.999f64, 1e-8f64);
         for isa in Isa::available() {
             let n = 37;
             let (mut p, mut m, mut v) = (values(n, 7), vec![0.0; n], vec![0.0; n]);
             let mut want: Vec<[f64; 3]> = p.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
             for t in 1..=5 {
-                let g = values(n, 10 + u64::from(t));
-                adam.step(isa, t, &mut p, &mut m, &mut v, &g);
+                let g = values(n, 10 + t as u64);
+                let (bc1, bc2) = (1.0 - beta1.powi(t), 1.0 - beta2.powi(t));
+                let (mut next_p, mut next_m, mut next_v) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+                adam_mean(isa, beta1, &m, &g, &mut next_m);
+                adam_square(isa, beta2, &v, &g, &mut next_v);
+                let rate = AdamRate {
+                    learning_rate: lr as f32,
+                    correction_mean: bc1 as f32,
+                    correction_square: bc2 as f32,
+                    epsilon: epsilon as f32,
+                };
+                adam_step(isa, rate, &p, &next_m, &next_v, &mut next_p);
+                (p, m, v) = (next_p, next_m, next_v);
                 for (w, g) in want.iter_mut().zip(&g) {
                     let g = f64::from(*g);
-                    w[1] = 0.9 * w[1] + 0.1 * g;
-                    w[2] = 0.999 * w[2] + 0.001 * g * g;
-                    let (bc1, bc2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
-                    w[0] -= 1e-3 * (w[1] / bc1) / ((w[2] / bc2).sqrt() + 1e-8);
+                    w[1] = beta1 * w[1] + (1.0 - beta1) * g;
+                    w[2] = beta2 * w[2] + (1.0 - beta2) * g * g;
+                    w[0] -= lr * (w[1] / bc1) / ((w[2] / bc2).sqrt() + epsilon);
                 }
             }
             for (p, w) in p.iter().zip(&want) {

@@ -8,7 +8,8 @@
 #![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
 
 use super::isa::Isa;
-use super::scratch::{Shared, parallel};
+use super::scratch::{Shared, len, parallel};
+use crate::graph::op::{Window, window_positions};
 
 /// Max-pooling with square windows; `pad` below `k` (PyTorch: at most k / 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +23,14 @@ pub struct PoolShape {
 }
 
 impl PoolShape {
-    /// Output rows.
+    /// Output rows; 0 where the window does not fit.
     pub fn oh(&self) -> usize {
-        (self.h + 2 * self.pad - self.k) / self.stride + 1
+        window_positions(self.h, self.k, Window { stride: self.stride, pad: self.pad }).unwrap_or(0)
     }
 
-    /// Output columns.
+    /// Output columns; 0 where the window does not fit.
     pub fn ow(&self) -> usize {
-        (self.w + 2 * self.pad - self.k) / self.stride + 1
+        window_positions(self.w, self.k, Window { stride: self.stride, pad: self.pad }).unwrap_or(0)
     }
 
     fn is_halving(&self) -> bool {
@@ -59,7 +60,7 @@ fn wins(v: f32, max: f32) -> bool {
 /// y (rows,OH,OW,C) = maxima of x (rows,H,W,C).
 pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32]) {
     let (oh, ow, c) = (s.oh(), s.ow(), s.c);
-    debug_assert_eq!((x.len(), y.len()), (rows * s.h * s.w * c, rows * oh * ow * c));
+    assert_eq!((x.len(), y.len()), (len(&[rows, s.h, s.w, c]), len(&[rows, oh, ow, c])));
     let out = Shared::new(y);
     parallel(rows * oh, |task| {
         let (image, p) = (task / oh, task % oh);
@@ -96,8 +97,9 @@ pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32]) 
 /// gx (rows,H,W,C) from x and gy (rows,OH,OW,C).
 pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32], gx: &mut [f32]) {
     let (oh, ow, c) = (s.oh(), s.ow(), s.c);
-    let x_len = s.h * s.w * c;
-    debug_assert_eq!((x.len(), gy.len(), gx.len()), (rows * x_len, rows * oh * ow * c, rows * x_len));
+    let x_len = len(&[s.h, s.w, c]);
+    let all = len(&[rows, x_len]);
+    assert_eq!((x.len(), gy.len(), gx.len()), (all, len(&[rows, oh, ow, c]), all));
     let out = Shared::new(gx);
     if s.is_halving() {
         let pairs = s.h.div_ceil(2);
@@ -205,7 +207,7 @@ fn halve_grad(s: &PoolShape, x: &[f32], gy: &[f32], gx: &mut [f32]) {
 
 /// y (rows, C) = mean of x (rows, pixels, C), summed in f64 in pixel order.
 pub fn global_average(isa: Isa, rows: usize, pixels: usize, c: usize, x: &[f32], y: &mut [f32]) {
-    debug_assert_eq!((x.len(), y.len()), (rows * pixels * c, rows * c));
+    assert_eq!((x.len(), y.len()), (len(&[rows, pixels, c]), len(&[rows, c])));
     let out = Shared::new(y);
     parallel(rows, |row| {
         // SAFETY: one task per image.
@@ -225,7 +227,7 @@ pub fn global_average(isa: Isa, rows: usize, pixels: usize, c: usize, x: &[f32],
 
 /// gx (rows, pixels, C) = gy (rows, C) / pixels.
 pub fn global_average_grad(isa: Isa, rows: usize, pixels: usize, c: usize, gy: &[f32], gx: &mut [f32]) {
-    debug_assert_eq!((gy.len(), gx.len()), (rows * c, rows * pixels * c));
+    assert_eq!((gy.len(), gx.len()), (len(&[rows, c]), len(&[rows, pixels, c])));
     let out = Shared::new(gx);
     parallel(rows, |row| {
         // SAFETY: one task per image.

@@ -6,12 +6,13 @@ use super::conv::ConvShape;
 use super::intervene::{ChannelWeights, DecoderShape, Rows};
 use super::isa::Isa;
 use super::packed::Packed;
+use super::pointwise::AdamRate;
 use super::pool::PoolShape;
-use super::rows::{AdamRate, Map};
+use super::rows::Map;
 use super::{conv, conv_weight, gemm, intervene, pointwise, pool, rows};
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::{Backend, BackendError, Parameters, Program};
-use crate::graph::op::{Activation, Binary, Op, Reduction, Window};
+use crate::graph::op::{Binary, Op, Reduction, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::Shape;
@@ -97,13 +98,6 @@ fn conv_shape(x: &Shape, weight: &Shape, window: Window) -> ConvShape {
     ConvShape { c, h, w, o, kh, kw, stride: window.stride, pad: window.pad }
 }
 
-fn activation(a: Activation) -> gemm::Activation {
-    match a {
-        Activation::None => gemm::Activation::None,
-        Activation::Relu => gemm::Activation::Relu,
-    }
-}
-
 fn divisor(reduction: Reduction, rows: usize) -> f64 {
     match reduction {
         Reduction::Sum => 1.0,
@@ -177,10 +171,10 @@ impl Engine for Simd {
                 let reason = "a declaration is not a step".to_string();
                 return Err(BackendError::Inconsistent { node: s.node.name.clone(), reason });
             }
-            Op::Conv2d { window, activation: a } => {
+            Op::Conv2d { window, activation } => {
                 let shape = conv_shape(&s.nodes[0].shape, &s.nodes[1].shape, *window);
                 let packed = self.tiles(s, 1, Order::Forward, |w| conv::pack_forward(isa, &shape, w))?;
-                conv::forward(&shape, n, s.floats(0), packed, s.optional(2), activation(*a), out);
+                conv::forward(&shape, n, s.floats(0), packed, s.optional(2), *activation, out);
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = conv_shape(&s.node.shape, &s.nodes[1].shape, *window);
@@ -191,10 +185,10 @@ impl Engine for Simd {
                 let shape = conv_shape(&s.nodes[0].shape, &s.node.shape, *window);
                 conv_weight::grad_weight(isa, &shape, n, s.floats(0), s.floats(1), out);
             }
-            Op::Linear { activation: a } => {
+            Op::Linear { activation } => {
                 let (i, o) = (s.nodes[0].shape.len(), s.node.shape.len());
                 let packed = self.tiles(s, 1, Order::Forward, |w| gemm::pack_forward(isa, o, i, w))?;
-                gemm::forward(n, s.floats(0), packed, s.optional(2), activation(*a), out);
+                gemm::forward(n, s.floats(0), packed, s.optional(2), *activation, out);
             }
             Op::LinearGradInput => {
                 let (o, i) = (s.nodes[0].shape.len(), s.node.shape.len());
@@ -285,7 +279,7 @@ impl Engine for Simd {
                 let list = Rows { images: s.indices(1), masks: s.indices(2) };
                 intervene::intervene(isa, h * w, k, s.inputs[0].floats, &mask(s.floats(3)), list, out);
             }
-            Op::InterveneConv { pad, activation: a } => {
+            Op::InterveneConv { pad, activation } => {
                 s.check_indices(3, s.inputs[0].rows().min(s.inputs[1].rows()))?;
                 s.check_indices(4, s.nodes[5].shape.dims()[0])?;
                 let window = Window { stride: 1, pad: *pad };
@@ -297,20 +291,14 @@ impl Engine for Simd {
                     return Err(wrong_pack(s.node));
                 };
                 let (pre, z, keep) = (s.inputs[0].floats, s.inputs[1].floats, mask(s.floats(5)));
-                intervene::intervene_conv(&shape, z, pre, weights, &keep, list, *a == Activation::Relu, out);
+                intervene::intervene_conv(&shape, z, pre, weights, &keep, list, *activation, out);
             }
             Op::SignStep => {
                 let limits = s.floats(3);
                 pointwise::sign_step(isa, s.floats(0), s.floats(1), s.floats(2), limits[0], limits[1], out);
             }
-            Op::AdamMean { beta } => {
-                let mix = (1.0 - beta) as f32;
-                rows::zip(isa, s.floats(0), s.floats(1), out, |m, g| m + (g - m) * mix);
-            }
-            Op::AdamSquare { beta } => {
-                let (keep, fresh) = (*beta as f32, (1.0 - beta) as f32);
-                rows::zip(isa, s.floats(0), s.floats(1), out, |v, g| v * keep + fresh * g * g);
-            }
+            Op::AdamMean { beta } => pointwise::adam_mean(isa, *beta, s.floats(0), s.floats(1), out),
+            Op::AdamSquare { beta } => pointwise::adam_square(isa, *beta, s.floats(0), s.floats(1), out),
             Op::AdamStep { epsilon } => {
                 let rate = s.floats(3);
                 let rate = AdamRate {
@@ -319,7 +307,7 @@ impl Engine for Simd {
                     correction_square: rate[2],
                     epsilon: *epsilon as f32,
                 };
-                rows::adam_step(isa, rate, s.floats(0), s.floats(1), s.floats(2), out);
+                pointwise::adam_step(isa, rate, s.floats(0), s.floats(1), s.floats(2), out);
             }
         }
         Ok(())

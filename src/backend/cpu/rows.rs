@@ -1,4 +1,4 @@
-//! Per-row figures and losses with their gradients, and the optimiser: small or memory-bound work beside the kernels.
+//! Per-row figures and losses with their gradients, sums over rows: small or memory-bound work beside the kernels.
 //!
 //! Sums run in f64 in a fixed order (sixteen lanes, then the lanes in order), a row by itself, so a row's result knows
 //! neither its neighbours nor the thread count. Softmaxes are f64: with K classes they cost nothing beside the network.
@@ -9,8 +9,6 @@ use rayon::prelude::*;
 
 /// Lanes of an ordered sum: what a 512-bit register pair of f64 holds.
 const LANES: usize = 16;
-/// Elements a task takes in element-wise work: 64 KB, a share of L2.
-const CHUNK: usize = 16_384;
 
 /// Sum of `term` over `x` in f64, in an order fixed by the length alone.
 #[inline(always)]
@@ -229,35 +227,4 @@ pub fn broadcast_rows(divisor: f64, g: &[f32], out: &mut [f32]) {
     for row in out.chunks_exact_mut(g.len().max(1)) {
         row.iter_mut().zip(g).for_each(|(o, &g)| *o = (f64::from(g) / divisor) as f32);
     }
-}
-
-/// out\[i\] = f(a\[i\], b\[i\]).
-pub fn zip(isa: Isa, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    let chunks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
-    chunks.for_each(|((o, a), b)| {
-        isa.run(|| o.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b)));
-    });
-}
-
-/// Rate, corrections and epsilon of an Adam step.
-#[derive(Clone, Copy)]
-pub struct AdamRate {
-    pub learning_rate: f32,
-    pub correction_mean: f32,
-    pub correction_square: f32,
-    pub epsilon: f32,
-}
-
-/// out = p - lr·(m/c1)/(sqrt(v/c2) + epsilon).
-pub fn adam_step(isa: Isa, rate: AdamRate, p: &[f32], m: &[f32], v: &[f32], out: &mut [f32]) {
-    let step = rate.learning_rate / rate.correction_mean;
-    let root = rate.correction_square.sqrt();
-    let chunks = out.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).zip(m.par_chunks(CHUNK)).zip(v.par_chunks(CHUNK));
-    chunks.for_each(|(((o, p), m), v)| {
-        isa.run(|| {
-            for (((o, &p), &m), &v) in o.iter_mut().zip(p).zip(m).zip(v) {
-                *o = p - step * (m / (v.sqrt() / root + rate.epsilon));
-            }
-        });
-    });
 }
