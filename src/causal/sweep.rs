@@ -188,7 +188,33 @@ impl Sweep {
         self.classes
     }
 
-    /// The program, for dumps.
+    /// The node of the program that pixels are written to.
+    pub fn pixels(&self) -> NodeId {
+        self.nodes.x
+    }
+
+    /// Number of images in `x`.
+    fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
+        if x.len().is_multiple_of(self.pixels) {
+            return Ok(x.len() / self.pixels);
+        }
+        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
+        Err(BackendError::Transfer { node: "x".into(), reason })
+    }
+
+    /// One label for every image in `x`.
+    fn labelled(&self, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+        let images = self.images(x)?;
+        if images == labels.len() {
+            return Ok(());
+        }
+        Err(BackendError::Transfer {
+            node: "label".into(),
+            reason: format!("{} labels for {images} images", labels.len()),
+        })
+    }
+
+    /// The program, for dumps and checks.
     pub fn program(&self) -> &dyn Program {
         &*self.program
     }
@@ -198,6 +224,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn outcomes<T: Logit>(&mut self, x: &[f32]) -> Result<Logits<T>, BackendError> {
+        self.images(x)?;
         let mut all = Logits { orig: Vec::new(), idle: Vec::new(), done: Vec::new(), live: Vec::new() };
         for block in x.chunks(self.batch.images * self.pixels) {
             self.block(block, &mut all)?;
@@ -210,7 +237,7 @@ impl Sweep {
     /// # Errors
     /// [`BackendError`].
     pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut out = Vec::with_capacity(x.len() / self.pixels * self.classes);
+        let mut out = Vec::with_capacity(self.images(x)? * self.classes);
         for block in x.chunks(self.batch.images * self.pixels) {
             let rows = block.len() / self.pixels;
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
@@ -278,22 +305,13 @@ impl Sweep {
         Ok(())
     }
 
-    /// An image without a label would keep the zeros of its room, which look like an answer.
-    fn one_label_each(&self, entry: &str, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
-        if labels.len() * self.pixels == x.len() {
-            return Ok(());
-        }
-        let limit = format!("there are {} labels", labels.len());
-        Err(BackendError::Rows { entry: entry.into(), rows: x.len() / self.pixels.max(1), limit })
-    }
-
     /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose
     /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`].
     pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("attack step", x, labels)?;
+        self.labelled(x, labels)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
@@ -311,9 +329,9 @@ impl Sweep {
     /// Gradient of the host's cross-entropy, summed over images, with respect to the pixels.
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`].
     pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("input gradient", x, labels)?;
+        self.labelled(x, labels)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
