@@ -263,6 +263,18 @@ impl Sweep {
         Err(BackendError::Transfer { node: "x".into(), reason })
     }
 
+    /// One label for every image in `x`: an image without one would keep the zeros of its room, which look like an answer.
+    fn labelled(&self, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+        let images = self.images(x)?;
+        if images == labels.len() {
+            return Ok(());
+        }
+        Err(BackendError::Transfer {
+            node: "label".into(),
+            reason: format!("{} labels for {images} images", labels.len()),
+        })
+    }
+
     /// The program, for dumps and checks.
     pub fn program(&self) -> &dyn Program {
         &*self.program
@@ -354,23 +366,13 @@ impl Sweep {
         Ok(())
     }
 
-    /// An image without a label would keep the zeros of its room, which look like an answer.
-    fn one_label_each(&self, entry: &str, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
-        let images = self.images(x)?;
-        if labels.len() == images {
-            return Ok(());
-        }
-        let limit = format!("there are {} labels", labels.len());
-        Err(BackendError::Rows { entry: entry.into(), rows: images, limit })
-    }
-
     /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose
     /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
     pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("attack step", x, labels)?;
+        self.labelled(x, labels)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
@@ -388,9 +390,9 @@ impl Sweep {
     /// Gradient of the host's cross-entropy, summed over images, with respect to the pixels.
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
     pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("input gradient", x, labels)?;
+        self.labelled(x, labels)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
