@@ -340,12 +340,22 @@ impl Sweep {
         Ok(())
     }
 
+    /// An image without a label would keep the zeros of its room, which look like an answer.
+    fn one_label_each(&self, entry: &str, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+        if labels.len() * self.pixels == x.len() {
+            return Ok(());
+        }
+        let limit = format!("there are {} labels", labels.len());
+        Err(BackendError::Rows { entry: entry.into(), rows: x.len() / self.pixels.max(1), limit })
+    }
+
     /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose
     /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
     ///
     /// # Errors
-    /// [`BackendError`].
+    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
     pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
+        self.one_label_each("attack step", x, labels)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
@@ -363,8 +373,9 @@ impl Sweep {
     /// Gradient of the host's cross-entropy, summed over images, with respect to the pixels.
     ///
     /// # Errors
-    /// [`BackendError`].
+    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
     pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
+        self.one_label_each("input gradient", x, labels)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
