@@ -36,6 +36,9 @@ pub struct Args {
     /// Train classifier and autoencoder anew instead of taking the bundled ones
     #[arg(long)]
     retrain: bool,
+    /// Another autoencoder of the bundled classifier (safetensors), say of another seed
+    #[arg(long, value_name = "FILE", conflicts_with = "retrain")]
+    ae: Option<PathBuf>,
     /// The first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -88,7 +91,7 @@ pub fn run(args: Args) -> Result<(), Error> {
             let study = Config {
                 model: "fashion".into(),
                 weights: None,
-                ae: None,
+                ae: args.ae,
                 tap: "2".into(),
                 nodes: "all".into(),
                 sets: Vec::new(),
@@ -167,7 +170,7 @@ fn bundled(context: &Context, config: &Reproduction) -> Result<Loaded, Error> {
     let model = Model::named(&config.study.model)?;
     let tap = model.tap(&config.study.tap)?;
     let host = subject::host(&model, None, context)?;
-    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), None, context)?;
+    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.study.ae.as_deref(), context)?;
     Ok(Loaded { model, tap, host, autoencoder, ae })
 }
 
@@ -332,11 +335,11 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
     for j in judgements {
         let _ = writeln!(text, "{j}\n");
     }
-    let _ = writeln!(
-        text,
-        "weights: {}; run {}",
-        if config.retrain { "trained in this run" } else { "bundled (weights/README.md says how they were made)" },
-        done.directory.display()
-    );
+    let weights = match &config.study.ae {
+        _ if config.retrain => "trained in this run".to_string(),
+        Some(path) => format!("bundled classifier, autoencoder {}", path.display()),
+        None => "bundled (weights/README.md says how they were made)".to_string(),
+    };
+    let _ = writeln!(text, "weights: {weights}; run {}", done.directory.display());
     text
 }
