@@ -125,3 +125,59 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
     }
     Ok(Some(Shard { first, ids, labels, answers }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard() -> Shard {
+        let logits = |x: f32| Logits {
+            orig: vec![x; 6],
+            idle: vec![x + 1.0; 6],
+            done: vec![x + 2.0; 12],
+            live: vec![true, false, true, true],
+        };
+        let masked = Input::Pwm { masks: 1, fill: 0.0 };
+        Shard {
+            first: 256,
+            ids: vec![256, 257],
+            labels: vec![2, 0],
+            answers: vec![
+                Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits: logits(0.5) },
+                Answers { input: masked, mask: 0, fraction: vec![0.1, 0.1], logits: logits(-0.5) },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_shard_comes_back_as_it_was_and_one_that_does_not_fit_itself_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shard");
+        assert!(matches!(load(&path, "run"), Ok(None)));
+        save(&path, &shard(), 3, "run").unwrap();
+        assert_eq!(load(&path, "run").unwrap(), Some(shard()));
+        assert!(matches!(load(&path, "another"), Err(Error::Input { .. })));
+
+        let mut damaged = shard();
+        damaged.labels.push(1);
+        assert!(save(&path, &damaged, 3, "run").is_err(), "its shape is checked when it is written");
+        let file = TensorFile::open(&path).unwrap();
+        for (name, dims) in [("label", &[1][..]), ("1.idle", &[2, 2]), ("0.live", &[1, 2]), ("id", &[0])] {
+            let kept = file.names().map(|n| {
+                let shape = if n == name { Shape::from(dims) } else { file.shape(n).unwrap().clone() };
+                let elements = match file.elements(n).unwrap().unwrap() {
+                    Elements::I64(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
+                    Elements::F32(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
+                    Elements::U8(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
+                    other => other,
+                };
+                (n.to_string(), shape, elements)
+            });
+            let kept: Vec<(String, Shape, Elements<'_>)> = kept.collect();
+            let list: Vec<_> = kept.iter().map(|(n, s, e)| (n.as_str(), s, e.clone())).collect();
+            let other = directory.path().join("damaged");
+            safetensors::write(&other, &list, file.metadata()).unwrap();
+            assert!(matches!(load(&other, "run"), Err(Error::Input { .. })), "{name}");
+        }
+    }
+}
