@@ -17,6 +17,9 @@ pub struct WriteError {
     pub reason: io::Error,
 }
 
+/// Ends the names of temporary files; they begin with a dot.
+const TEMPORARY_SUFFIX: &str = ".partial";
+
 /// Writes `path` through `write`: readers see the old file or the whole new one, also across a crash.
 ///
 /// The temporary file is removed when anything fails, and an existing `path` is then untouched. The directory must
@@ -34,7 +37,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     let mut prefix = std::ffi::OsString::from(".");
     prefix.push(name);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".partial");
+    builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -49,6 +52,20 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     temporary.as_file().sync_all().map_err(fail("flush it to disk"))?;
     temporary.persist(path).map_err(|e| fail("rename the finished file into place")(e.error))?;
     sync_directory(directory).map_err(fail("flush its directory to disk"))
+}
+
+/// Removes the temporary files of writes that a killed process left in `directory`. Only the one who owns the directory
+/// calls this: another process's write under way would be lost. What cannot be removed stays; nothing reads it.
+pub fn remove_leftovers(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let ours = name.starts_with(b".") && name.ends_with(TEMPORARY_SUFFIX.as_bytes());
+        if ours && entry.file_type().is_ok_and(|t| t.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes a rename in `directory` last across a power cut, where the system can do that.
@@ -109,6 +126,18 @@ mod tests {
         let outcome = std::panic::catch_unwind(|| write_atomic(&path, |_| panic!("planned")));
         assert!(outcome.is_err());
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_write_go_and_everything_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".a.binXy12ab.partial", "a.bin", ".hidden", "run.partial"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::create_dir(dir.path().join(".d.partial")).unwrap();
+        remove_leftovers(dir.path());
+        assert_eq!(names(dir.path()), [".d.partial", ".hidden", "a.bin", "run.partial"]);
+        remove_leftovers(&dir.path().join("no such directory"));
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl Error {
         match self {
             Error::Write(_) | Error::Failed(_) => 1,
             Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
-            Error::Data(DataError::Write(_)) => 1,
+            Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
+            Error::Data(DataError::Interrupted { .. }) => 130,
             Error::Data(_) | Error::Weights(_) | Error::Input { .. } => 3,
             Error::Gate(_) => 4,
             Error::Backend(e) => match e {
@@ -85,6 +86,9 @@ impl Error {
                 Some("`intervene --help` lists the commands, `intervene <verb> --help` its flags".into())
             }
             Error::Backend(BackendError::Unavailable { hint, .. }) => Some(hint.clone()),
+            Error::Write(_) | Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => {
+                Some("a run that was under way is kept in its .partial directory: --resume goes on with it".into())
+            }
             Error::Backend(BackendError::OutOfMemory { .. }) => Some("try a smaller --batch".into()),
             _ => None,
         }

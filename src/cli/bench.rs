@@ -1,6 +1,6 @@
 //! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line.
 
-use super::common::{Common, Context};
+use super::common::{Common, Context, makes_no_run};
 use super::{ce, ui};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, default_value_t = 256)]
     images: usize,
     /// Nodes
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = super::inspect::node_count)]
     nodes: usize,
     /// Timed runs, after one that warms up
     #[arg(long, default_value_t = 5)]
@@ -56,14 +56,22 @@ pub struct Args {
     common: Common,
 }
 
+/// Most images of a job: they are held in memory.
+const IMAGES_MAX: usize = 100_000;
+const REPEATS_MAX: usize = 10_000;
 /// Images of a training step, as in the peer.
 const TRAIN_BATCH: usize = 100;
 
 /// `bench`.
 pub fn run(args: Args) -> Result<(), Error> {
+    makes_no_run(&args.common, "bench")?;
+    if args.common.dry_run {
+        return Err(Error::Usage("`bench` writes nothing: --dry-run does not apply".into()));
+    }
     let context = Context::new(&args.common)?;
-    if args.images == 0 || args.repeats == 0 || args.nodes == 0 {
-        return Err(Error::Usage("--images, --nodes and --repeats must be at least 1".into()));
+    if !(1..=IMAGES_MAX).contains(&args.images) || !(1..=REPEATS_MAX).contains(&args.repeats) {
+        let what = format!("--images takes 1 to {IMAGES_MAX}, --repeats 1 to {REPEATS_MAX}");
+        return Err(Error::Usage(what));
     }
     let model = Model::named(&args.model)?;
     let tap = model.tap(&args.tap)?;
@@ -77,7 +85,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let pixels = model.input.iter().product::<usize>();
     let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
     let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
-    let batch = ce::batch(&args.batch)?;
+    let batch = ce::batch(&args.batch, subject, args.nodes)?;
 
     let seconds = match args.job {
         Job::Sweep => {

@@ -1,6 +1,6 @@
 //! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
 
-use super::common::{Common, Context, DataArgs, eps};
+use super::common::{self, Common, Context, Cost, DataArgs, eps};
 use super::{subject, ui};
 use crate::backend::reference::Reference;
 use crate::backend::{Layered, Parameters};
@@ -15,9 +15,10 @@ use crate::data::Dataset;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
-use crate::report::run::{Manifest, RunDirectory, default_directory};
+use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
+use crate::tensor::argmax;
 use crate::weights::Weights;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,7 @@ pub struct InputArgs {
     #[arg(long, value_enum, default_value = "predicted")]
     attack_label: AttackLabelArg,
     /// Pixel masks an image (0: no masking); default 1 from 1000 images on, 32 below
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(..=1024))]
     masks: Option<u32>,
     /// Value of masked pixels, 0 to 1
     #[arg(long, default_value = "0", value_parser = eps)]
@@ -157,6 +158,8 @@ const ONE_MASK_FROM: usize = 1000;
 /// Images of the gate's and the floor's checks.
 const GATE_IMAGES: usize = 2000;
 const FLOOR_IMAGES: usize = 8;
+/// Beyond this an interval no longer changes in any digit that is printed.
+const RESAMPLES_MAX: usize = 1_000_000;
 
 impl InputArgs {
     /// The inputs beside the clean one, for a study of `images` images.
@@ -193,7 +196,10 @@ impl GateArgs {
         if !(self.level > 0.0 && self.level < 1.0) || self.resamples == 0 {
             return Err(Error::Usage("--level lies between 0 and 1, --resamples is at least 1".into()));
         }
-        batch(&self.batch).map(|_| ())
+        if self.resamples > RESAMPLES_MAX {
+            return Err(Error::Usage(format!("--resamples {}: at most {RESAMPLES_MAX}", self.resamples)));
+        }
+        checked_batch(&self.batch).map(|_| ())
     }
 
     pub fn min_agreement(&self) -> f64 {
@@ -213,14 +219,22 @@ impl GateArgs {
     }
 }
 
-/// Rows of a sweep's batches: 64 variants keep a Fashion sweep's slots in L2 (measured), and serve any thread count.
-pub fn batch(text: &str) -> Result<Batch, Error> {
-    match text {
-        "auto" => Ok(Batch { images: 32, variants: 64 }),
-        _ => match text.parse::<usize>() {
-            Ok(n @ 1..=65_536) => Ok(Batch { images: n.div_ceil(2), variants: n }),
-            _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
-        },
+/// Rows of a sweep's batches: `auto` from a memory budget, or a number.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn batch(text: &str, subject: Subject<'_>, sets: usize) -> Result<Batch, Error> {
+    match checked_batch(text)? {
+        None => Ok(Batch::auto(subject, sets)?),
+        Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
+    }
+}
+
+fn checked_batch(text: &str) -> Result<Option<usize>, Error> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(rows @ 1..=65_536)) => Ok(Some(rows)),
+        _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
     }
 }
 
@@ -266,14 +280,17 @@ pub fn run(args: Args) -> Result<(), Error> {
     let host = subject::host(&model, config.weights.as_deref(), &context)?;
     let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
     let loaded = Loaded { model, tap, host, autoencoder, ae };
-    let batch = batch(&args.gate.batch)?;
+    // what does not exist is said before any work
+    let cost = cost(&loaded.model, &loaded.tap, &loaded.autoencoder, &config)?;
     if args.common.dry_run {
-        return ui::print(&cost(&loaded, &config)?);
+        return ui::print(&cost.told(context.json, ""));
     }
+    common::check_out(args.common.out.as_deref())?;
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &context)?;
+    let fashion = subject::data(&data, &loaded.model, &context)?;
     let images = first_images(&fashion.test, config.limit)?;
     let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
+    let batch = loaded.batch(&config, &args.gate.batch)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;
@@ -298,28 +315,38 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Rows of the batches of a study.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
+    pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
+        let sets = node_sets(config, self.autoencoder.nodes)?.len();
+        batch(text, self.subject(&Layered(&[])), sets)
+    }
+
     /// As a sweep takes it; `weights` holds both.
     fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
         Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
     }
 }
 
-/// What a dry run says.
-pub fn cost(loaded: &Loaded, config: &Config) -> Result<String, Error> {
-    let sets = node_sets(config, loaded.autoencoder.nodes)?.len() as f64;
+/// What a study costs at most.
+///
+/// # Errors
+/// [`Error::Causal`] when it asks for nodes that do not exist.
+pub fn cost(model: &Model, tap: &Tap, autoencoder: &Autoencoder, config: &Config) -> Result<Cost, Error> {
+    let sets = node_sets(config, autoencoder.nodes)?.len() as f64;
     let images = config.limit.unwrap_or(10_000) as f64;
     let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
-    let tail =
-        (loaded.autoencoder.variant_macs(&loaded.tap) + super::inspect::macs(&loaded.model, loaded.tap.number)) as f64;
-    let front = super::inspect::macs(&loaded.model, 0) as f64 + loaded.autoencoder.macs(&loaded.tap) as f64;
-    let flop = 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail);
-    let threads = rayon::current_num_threads();
-    Ok(format!(
-        "{images} images x {runs} inputs x ({sets} interventions + idle): at most {:.2} TFLOP, about {:.0} s at 100 GFLOP/s a \
-         thread on {threads} threads; nodes that are zero on an image are skipped\n",
-        flop / 1e12,
-        flop / (1e11 * threads as f64)
-    ))
+    let tail = (autoencoder.variant_macs(tap) + super::inspect::macs(model, tap.number)) as f64;
+    let front = super::inspect::macs(model, 0) as f64 + autoencoder.macs(tap) as f64;
+    Ok(Cost {
+        what: format!(
+            "{images} images x {runs} inputs x ({sets} interventions + idle), those on nodes that are zero on an image \
+             are skipped"
+        ),
+        flop: 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail),
+    })
 }
 
 /// A finished study.
@@ -456,7 +483,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if config.min_agreement < 0.95 {
         warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
     }
-    let shard_directory = directory.path("outcomes");
+    let shard_directory = directory.path(OUTCOMES);
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
 
@@ -470,6 +497,10 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         let path = directory.path(&shards::file_name(k));
         let shard = match shards::load(&path, &manifest.run_id)? {
             Some(shard) => {
+                let last = images.min(first + SHARD_IMAGES);
+                let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
+                let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
+                shards::check(&path, &shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
                 reused += 1;
                 shard
             }
@@ -531,11 +562,9 @@ fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Conte
     let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
     let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
-    let top = |rows: &[f32]| -> Vec<usize> {
-        let best = |row: &[f32]| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b });
-        rows.chunks_exact(sweep.classes()).map(best).collect()
-    };
-    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| **a == *b).count();
+    // a row without a largest logit (NaN) agrees with nothing
+    let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
+    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
     Ok(same as f64 / which.len().max(1) as f64)
 }
 
@@ -570,13 +599,20 @@ fn floor(
     worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
 }
 
-/// `-7.41e-2 [-7.60e-2, -7.22e-2]`.
+/// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
 pub fn with_interval(row: &Row) -> String {
-    match (row.summary.mean, row.interval) {
-        (Some(mean), Some(i)) => format!("{mean:+.2e} [{:+.2e}, {:+.2e}]", i.lo, i.hi),
-        _ => "not a number".into(),
+    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
+    if largest == 0.0 {
+        return "0".into();
     }
+    let power = largest.log10().floor() as i32;
+    let scaled = |x: f64| x / 10f64.powi(power);
+    format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
 }
+
+/// Columns of a table cell on a terminal.
+pub const WIDTH: usize = 28;
 
 impl Done {
     /// The row of a set under an input's own reading (Z0, else R1).
@@ -595,9 +631,9 @@ impl Done {
     pub fn remark(&self, set: usize) -> &'static str {
         let Some(row) = self.row(set, 0) else { return "" };
         match row.summary.mean {
-            _ if row.live_share == 0.0 => "dead: 0 on every image, effect exactly 0",
-            Some(mean) if mean.abs() <= self.floor => "below the numerical floor",
-            _ if !self.live(set) => "not live: |mean| below 1e-4",
+            _ if row.live_share == 0.0 => "dead",
+            Some(mean) if mean.abs() <= self.floor => "below floor",
+            _ if !self.live(set) => "below 1e-4",
             _ => "",
         }
     }
@@ -607,14 +643,14 @@ impl Done {
         let mut text = format!("{:<8}", "node");
         for input in &self.columns.inputs {
             let name = if *input == Input::None { "Z0" } else { input.name() };
-            let _ = write!(text, "{name:<36}");
+            let _ = write!(text, "{name:<WIDTH$}");
         }
         text.push('\n');
         for (s, set) in self.sets.iter().enumerate() {
             let _ = write!(text, "{:<8}", named_nodes(set));
             for input in 0..self.columns.inputs.len() {
                 let cell = self.row(s, input).map_or_else(String::new, with_interval);
-                let _ = write!(text, "{cell:<36}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             let _ = writeln!(text, "{}", self.remark(s));
         }
@@ -627,7 +663,8 @@ impl Done {
         let mut text = format!(
             "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
              Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
-             Numerical floor {:.1e}: the largest difference from the f64 reference over {} images.\n",
+             Dead nodes are 0 on every image: effect exactly 0. Numerical floor {:.1e}: the largest difference from the f64\n\
+             reference over {} images; means below it say nothing.\n",
             self.columns.images(),
             100.0 * self.level,
             self.floor,

@@ -1,9 +1,11 @@
 //! Flags that several commands share, the configuration file, and what a command needs of its surroundings.
 
-use super::ui::Ui;
+use super::ui::{self, Ui};
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, BackendError};
 use crate::error::Error;
+use crate::report::run::RunDirectory;
+use crate::text::nearest;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -80,7 +82,7 @@ impl Context {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping at the next safe point; once more stops at once (what is saved stays)");
+            ui::say("\nstopping at the next safe point; once more stops at once (what is saved stays)");
         };
         // a second handler in one process (tests) keeps the first
         let _ = ctrlc::set_handler(on_signal);
@@ -94,6 +96,9 @@ impl Context {
     }
 }
 
+/// More threads than any machine runs at once: beyond, the system refuses to start them.
+const THREADS_MAX: usize = 1024;
+
 /// Sizes rayon's pool.
 ///
 /// # Errors
@@ -102,12 +107,58 @@ pub fn threads(threads: Option<usize>) -> Result<(), Error> {
     match threads {
         None => Ok(()),
         Some(0) => Err(Error::Usage("--threads 0: at least one thread is needed".into())),
+        Some(n) if n > THREADS_MAX => Err(Error::Usage(format!("--threads {n}: at most {THREADS_MAX}"))),
         Some(n) => {
             // fails only when the pool exists already, which is then this process's second command (tests)
             let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
             Ok(())
         }
     }
+}
+
+/// What a command would compute.
+pub struct Cost {
+    /// In words.
+    pub what: String,
+    /// Floating-point operations.
+    pub flop: f64,
+}
+
+impl Cost {
+    /// What a dry run prints; `first` says what comes before that.
+    pub fn told(&self, json: bool, first: &str) -> String {
+        let threads = rayon::current_num_threads();
+        let (tflop, seconds) = (self.flop / 1e12, self.flop / (1e11 * threads as f64));
+        if json {
+            let what = format!("{first}{}", self.what);
+            let out = serde_json::json!({ "dry_run": true, "what": what, "tflop": tflop, "seconds": seconds,
+                "threads": threads });
+            return format!("{out}\n");
+        }
+        format!(
+            "{first}{}: at most {tflop:.2} TFLOP, about {seconds:.0} s at 100 GFLOP/s a thread on {threads} threads\n",
+            self.what
+        )
+    }
+}
+
+/// For verbs that make no run: `--out` and `--resume` would be ignored.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn makes_no_run(common: &Common, verb: &str) -> Result<(), Error> {
+    match (&common.out, &common.resume) {
+        (None, None) => Ok(()),
+        _ => Err(Error::Usage(format!("`{verb}` makes no run directory: --out and --resume do not apply"))),
+    }
+}
+
+/// Refuses an `--out` that exists before any work is done for it.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn check_out(out: Option<&std::path::Path>) -> Result<(), Error> {
+    out.map_or(Ok(()), RunDirectory::check_free)
 }
 
 /// Why there is no CUDA device.
@@ -146,10 +197,11 @@ pub fn eps(text: &str) -> Result<f32, String> {
     }
 }
 
-/// Arguments with those of `--config FILE` put behind the verb, so that the command line's own, which follow, win.
+/// Arguments with those of `--config FILE` put behind the verb. A flag that the command line gives itself is left out of
+/// the file's, so the command line wins, also for flags that take a list.
 ///
 /// # Errors
-/// [`Error::Input`] when the file cannot be read or is no TOML of flags.
+/// [`Error::Input`] when the file cannot be read, is no TOML of flags, or has a key that is no flag of the verb.
 pub fn with_config_file(mut arguments: Vec<OsString>, command: &clap::Command) -> Result<Vec<OsString>, Error> {
     let text = |a: &OsString| a.to_string_lossy().into_owned();
     let position = arguments.iter().position(|a| a == "--config" || text(a).starts_with("--config="));
@@ -161,33 +213,48 @@ pub fn with_config_file(mut arguments: Vec<OsString>, command: &clap::Command) -
             None => return Ok(arguments), // clap says what is missing
         },
     };
-    let verb = arguments.iter().skip(1).position(|a| command.find_subcommand(a).is_some()).map(|i| i + 1);
-    let Some(verb) = verb else { return Ok(arguments) };
+    let verb = arguments.iter().enumerate().skip(1).find_map(|(i, a)| Some((i, command.find_subcommand(a)?)));
+    let Some((verb, subcommand)) = verb else { return Ok(arguments) };
+    let flags: Vec<&str> = subcommand.get_arguments().filter_map(clap::Arg::get_long).collect();
+    if !flags.contains(&"config") {
+        return Ok(arguments); // clap says so
+    }
     let bad = |reason: String| Error::Input { path: path.clone(), reason };
     let file = std::fs::read_to_string(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-    let table: toml::Table = file.parse().map_err(|e: toml::de::Error| bad(format!("is no TOML: {}", e.message())))?;
+    let table: toml::Table =
+        file.parse().map_err(|e: toml::de::Error| bad(format!("is no TOML: {}", e.to_string().trim_end())))?;
+    let given = |flag: &str| {
+        arguments.iter().any(|a| {
+            let a = text(a);
+            a.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
+    };
     let mut extra: Vec<OsString> = Vec::new();
     for (key, value) in table {
-        let flag = format!("--{}", key.replace('_', "-"));
-        match value {
+        let name = key.replace('_', "-");
+        if name == "config" || !flags.contains(&name.as_str()) {
+            let hint =
+                nearest(&name, flags.iter().copied()).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            return Err(bad(format!("`{key}` is no flag of `{}`{hint}", subcommand.get_name())));
+        }
+        let flag = format!("--{name}");
+        if given(&flag) {
+            continue;
+        }
+        // in one piece, so that a value that begins with a dash is a value
+        let with_value = |value: &toml::Value| -> Result<OsString, Error> {
+            let nested = || bad(format!("`{key}` is neither a number, a text, a truth value nor a list of them"));
+            Ok(format!("{flag}={}", scalar(value).ok_or_else(nested)?).into())
+        };
+        match &value {
             toml::Value::Boolean(true) => extra.push(flag.into()),
             toml::Value::Boolean(false) => {}
-            toml::Value::Array(items) => {
-                for item in items {
-                    extra.extend([flag.clone().into(), scalar(&item).ok_or_else(|| bad(nested(&key)))?.into()]);
-                }
-            }
-            value => extra.extend([flag.into(), scalar(&value).ok_or_else(|| bad(nested(&key)))?.into()]),
+            toml::Value::Array(items) => extra.extend(items.iter().map(with_value).collect::<Result<Vec<_>, _>>()?),
+            value => extra.push(with_value(value)?),
         }
     }
-    // a positional that follows the verb (`reproduce fashion`) stays in front of the flags
-    let at = (verb + 1..arguments.len()).find(|&i| text(&arguments[i]).starts_with('-')).unwrap_or(arguments.len());
-    arguments.splice(at..at, extra);
+    arguments.splice(verb + 1..verb + 1, extra);
     Ok(arguments)
-}
-
-fn nested(key: &str) -> String {
-    format!("`{key}` is neither a number, a text, a truth value nor a list of them")
 }
 
 fn scalar(value: &toml::Value) -> Option<String> {

@@ -1,6 +1,6 @@
 //! `fetch`: gets a data set, checks it, says where it is.
 
-use super::common::Common;
+use super::common::{Common, makes_no_run};
 use super::ui::{self, Ui};
 use crate::data::fetch::{Check, Sources, find_fashion};
 use crate::error::Error;
@@ -31,10 +31,16 @@ pub fn run(args: Args) -> Result<(), Error> {
             args.name
         )));
     }
+    makes_no_run(&args.common, "fetch")?;
     let ui = Ui::new(args.common.quiet);
     let sources = Sources::default();
     if args.common.dry_run {
         let user = sources.user_dir.as_ref().map_or("(no home)".into(), |d| d.display().to_string());
+        if args.common.json {
+            let places = json!({ "dry_run": true, "user": sources.user_dir, "system": sources.system_dir,
+                "download": sources.base_url });
+            return ui::print(&format!("{places}\n"));
+        }
         return ui::print(&format!(
             "would look in {user}, then {}, then download 31 MB from {} with curl, then from Debian with apt-get\n",
             sources.system_dir.display(),

@@ -18,11 +18,22 @@ pub struct Args {
     #[arg(long)]
     tap: Option<String>,
     /// Nodes of a sweep
-    #[arg(long, default_value_t = NODES)]
+    #[arg(long, default_value_t = NODES, value_parser = node_count)]
     nodes: usize,
     /// Results as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A number of nodes: 1 to 64.
+///
+/// # Errors
+/// A message for clap.
+pub fn node_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes @ 1..=64) => Ok(nodes),
+        _ => Err("an autoencoder has 1 to 64 nodes".into()),
+    }
 }
 
 /// Multiply-adds of each layer, in order.

@@ -52,6 +52,7 @@ enum Verb {
 
 /// Runs the command line and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    survive_file_size_limit();
     let arguments = match common::with_config_file(arguments.into_iter().collect(), &Cli::command()) {
         Ok(arguments) => arguments,
         Err(e) => return fail(&e),
@@ -60,9 +61,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
-            // to stdout for --help and --version, else to stderr; a closed pipe is no failure of ours
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+            // to stdout for --help and --version, else to stderr
+            let printed = e.print();
+            if e.use_stderr() {
+                return ExitCode::from(2);
+            }
+            return match ui::printed(printed) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(&e),
+            };
         }
     };
     let result = match cli.verb {
@@ -81,15 +88,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Makes a write beyond `ulimit -f` an error like that of a full disk; the signal's default ends the process wordlessly.
+fn survive_file_size_limit() {
+    #[cfg(unix)]
+    {
+        // nobody reads the flag: having a handler is what turns the signal into EFBIG. It cannot fail for this signal.
+        let flag = std::sync::Arc::default();
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag);
+    }
+}
+
 fn fail(error: &Error) -> ExitCode {
-    eprintln!("error: {error}");
+    ui::say(format!("error: {error}"));
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        eprintln!("  because: {cause}");
+        ui::say(format!("  because: {cause}"));
         source = cause.source();
     }
     if let Some(help) = error.help() {
-        eprintln!("  help: {help}");
+        ui::say(format!("  help: {help}"));
     }
     ExitCode::from(error.exit_code())
 }

@@ -1,7 +1,7 @@
 //! `reproduce`: the paper's experiment from data to verdict. `fashion` is its Table 3.
 
-use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run};
-use super::common::{Common, Context, DataArgs};
+use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run, WIDTH};
+use super::common::{self, Common, Context, DataArgs};
 use super::train::{
     AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
     train_classifier,
@@ -13,6 +13,7 @@ use crate::causal::effect::Reading;
 use crate::causal::named_nodes;
 use crate::causal::statistics::Bootstrap;
 use crate::causal::study::Input;
+use crate::causal::sweep::Batch;
 use crate::data::fetch::Fashion;
 use crate::error::Error;
 use crate::model::Model;
@@ -21,7 +22,6 @@ use crate::report::run::{Manifest, RunDirectory};
 use crate::text::closest;
 use crate::train::autoencoder::{Interpretability, LossWeights, Objective};
 use crate::train::{Schedule, Settings};
-use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -105,26 +105,40 @@ pub fn run(args: Args) -> Result<(), Error> {
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }
     };
-    let batch = ce::batch(args.gate.batch())?;
     let data = DataArgs { data: config.study.data.clone(), any_data: config.study.any_data };
     if args.common.dry_run {
         let model = Model::named(&config.study.model)?;
         let tap = model.tap(&config.study.tap)?;
         let autoencoder = crate::model::autoencoder::Autoencoder::at(&tap, HIDDEN, NODES);
-        let (host, ae) = (Weights::new("host"), Weights::new("autoencoder"));
-        let loaded = Loaded { model, tap, host, autoencoder, ae };
-        let training = if config.retrain { "training first: about 5 minutes on 2 cores\n" } else { "" };
-        return ui::print(&format!("{training}{}", ce::cost(&loaded, &config.study)?));
+        let training = if config.retrain { "training first: about 5 minutes on 2 cores; then " } else { "" };
+        let cost = ce::cost(&model, &tap, &autoencoder, &config.study)?;
+        return ui::print(&cost.told(context.json, training));
     }
-    let fashion = subject::data(&data, &context)?;
+    common::check_out(args.common.out.as_deref())?;
+    let fashion = subject::data(&data, &Model::named(&config.study.model)?, &context)?;
     let images = ce::first_images(&fashion.test, config.study.limit)?;
-    let hashes = BTreeMap::from([("data".to_string(), images.hash())]);
+    let mut hashes = BTreeMap::from([("data".to_string(), images.hash())]);
+    if config.retrain {
+        hashes.insert("training data".to_string(), fashion.train.hash());
+    }
     let mut manifest = Manifest::new("reproduce", json!(config), hashes, context.backend.name());
-    let directory = ce::open_directory(args.common.out, resume, &manifest)?;
-    let loaded = load(&context, &config, &fashion, &directory)?;
+    let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
+        let batch = loaded.batch(&config.study, args.gate.batch())?;
+        Ok((batch, ce::gate(&context, &config.study, loaded, &images, batch)?))
+    };
+    let (directory, loaded, (batch, agreement)) = if config.retrain {
+        let directory = ce::open_directory(args.common.out, resume, &manifest)?;
+        let loaded = trained(&context, &config, &fashion, &directory)?;
+        let passed = gate(&loaded).map_err(|e| kept(e, &directory))?;
+        (directory, loaded, passed)
+    } else {
+        // a gate that stays shut leaves no directory behind
+        let loaded = bundled(&context, &config)?;
+        let passed = gate(&loaded)?;
+        (ce::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
+    };
     // the run's identity is its configuration and data: training is a function of them
     manifest.hashes.extend(ce::hashes(&loaded, &images));
-    let agreement = ce::gate(&context, &config.study, &loaded, &images, batch)?;
     let run = Run { batch, directory, manifest, agreement };
     let done = ce::execute(&context, &config.study, &loaded, &images, run)?;
     let judgements = judgements(&done, &config.study)?;
@@ -136,8 +150,29 @@ pub fn run(args: Args) -> Result<(), Error> {
     ui::print(&report(&done, &judgements, &config))
 }
 
-/// Host and autoencoder: the bundled ones, or trained inside the run directory.
-fn load(
+/// A shut gate behind a training: its weights are not lost.
+fn kept(e: Error, directory: &RunDirectory) -> Error {
+    match e {
+        Error::Gate(reason) => Error::Gate(format!(
+            "{reason}; the weights that were trained stay in {} and {}: `ce` takes them with --weights and --ae",
+            directory.path("classifier").display(),
+            directory.path("autoencoder").display()
+        )),
+        other => other,
+    }
+}
+
+/// Host and autoencoder that come with the program.
+fn bundled(context: &Context, config: &Reproduction) -> Result<Loaded, Error> {
+    let model = Model::named(&config.study.model)?;
+    let tap = model.tap(&config.study.tap)?;
+    let host = subject::host(&model, None, context)?;
+    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), None, context)?;
+    Ok(Loaded { model, tap, host, autoencoder, ae })
+}
+
+/// Host and autoencoder, trained inside the run directory.
+fn trained(
     context: &Context,
     config: &Reproduction,
     fashion: &Fashion,
@@ -145,11 +180,6 @@ fn load(
 ) -> Result<Loaded, Error> {
     let model = Model::named(&config.study.model)?;
     let tap = model.tap(&config.study.tap)?;
-    if !config.retrain {
-        let host = subject::host(&model, None, context)?;
-        let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), None, context)?;
-        return Ok(Loaded { model, tap, host, autoencoder, ae });
-    }
     let settings = |epochs| Settings {
         learning_rate: 1e-3,
         schedule: Schedule::Cosine,
@@ -267,14 +297,14 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
         .collect();
     let _ = write!(text, "{:<7}", "(L,N)");
     columns.iter().for_each(|(_, name)| {
-        let _ = write!(text, "{name:<35}");
+        let _ = write!(text, "{name:<WIDTH$}");
     });
     text.push('\n');
     for (s, set) in done.sets.iter().enumerate() {
         let _ = write!(text, "{:<7}", format!("(2,{})", named_nodes(set)));
         for (k, _) in &columns {
             let cell = done.row(s, *k).map_or_else(String::new, ce::with_interval);
-            let _ = write!(text, "{cell:<35}");
+            let _ = write!(text, "{cell:<WIDTH$}");
         }
         let _ = writeln!(text, "{}", done.remark(s));
         if let Some((_, paper)) = PAPER.iter().find(|(n, _)| set.len() == 1 && set.contains(*n)) {
@@ -287,7 +317,7 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
                     Input::Noise { .. } => None,
                 };
                 let cell = column.map_or_else(String::new, |c| format!("{:+.4e}", paper[c]));
-                let _ = write!(text, "{cell:<35}");
+                let _ = write!(text, "{cell:<WIDTH$}");
             }
             text.push('\n');
         }

@@ -17,13 +17,20 @@ const BUNDLED_AUTOENCODER: &[u8] = include_bytes!("../../weights/fashion-ae.safe
 /// Finds or fetches Fashion-MNIST and loads it.
 ///
 /// # Errors
-/// [`Error::Data`].
-pub fn data(args: &DataArgs, context: &Context) -> Result<Fashion, Error> {
+/// [`Error::Data`]; [`Error::Input`] when the images are not of the size that `model` takes.
+pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Fashion, Error> {
     let check = if args.any_data { Check::None } else { Check::Md5 };
     let ui = context.ui;
     let fashion = load_fashion(args.data.as_deref(), check, &Sources::default(), &mut |attempt| {
         ui.log(format!("data: {attempt}"));
     })?;
+    for (set, file) in [(&fashion.train, &fashion.files.train_images), (&fashion.test, &fashion.files.test_images)] {
+        if set.shape().dims() != model.input {
+            let (got, takes) = (set.shape(), crate::tensor::Shape::from(model.input));
+            let reason = format!("its images are {got}, but {} takes {takes}; resize them", model.arch);
+            return Err(Error::Input { path: file.clone(), reason });
+        }
+    }
     Ok(fashion)
 }
 

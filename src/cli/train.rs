@@ -1,6 +1,6 @@
 //! `train` and `train-ae`: from data to a weights file, with checkpoints that resume to the same bits.
 
-use super::common::{Common, Context, DataArgs};
+use super::common::{self, Common, Context, Cost, DataArgs};
 use super::{subject, ui};
 use crate::backend::{BackendError, Program};
 use crate::data::fetch::Fashion;
@@ -19,7 +19,7 @@ use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Learning rate course on the command line.
@@ -64,6 +64,9 @@ impl FitArgs {
     fn settings(&self, seed: u64, epochs: u64) -> Result<Settings, Error> {
         if self.batch == 0 || self.epochs == Some(0) || self.limit == Some(0) {
             return Err(Error::Usage("--batch, --epochs and --limit must be at least 1".into()));
+        }
+        if self.epochs > Some(EPOCHS_MAX) {
+            return Err(Error::Usage(format!("--epochs: at most {EPOCHS_MAX}")));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::Usage(format!("--learning-rate {}: it must be above 0", self.learning_rate)));
@@ -127,6 +130,10 @@ pub struct AutoencoderArgs {
     fit: FitArgs,
 }
 
+/// No run needs more, and steps are then far from overflowing.
+const EPOCHS_MAX: u64 = 1_000_000;
+/// Widest hidden layers: beyond, the graph would not fit any memory.
+const HIDDEN_MAX: usize = 4096;
 /// Epochs of the classifier: test accuracy no longer rises after them.
 pub const CLASSIFIER_EPOCHS: u64 = 10;
 /// Epochs of the autoencoder.
@@ -173,13 +180,25 @@ pub struct AutoencoderConfig {
 }
 
 /// Training and validation images of a fetch.
-fn splits(fashion: &Fashion, limit: Option<usize>) -> Result<(Dataset, Dataset), Error> {
+///
+/// # Errors
+/// [`Error::Usage`] when there is not one batch to train on.
+fn splits(fashion: &Fashion, limit: Option<usize>, batch: usize) -> Result<(Dataset, Dataset), Error> {
     let split = if fashion.train.len() == 60_000 {
         Split::fashion()
     } else {
-        Split::new("validation", fashion.train.len() as u32, (fashion.train.len() / 12) as u32)
+        // a twelfth as well, and never none: the best epoch is chosen on it
+        let images = fashion.train.len() as u32;
+        Split::new("validation", images, (images / 12).max(1))
     };
     let used = limit.unwrap_or(split.train.len()).min(split.train.len());
+    if used < batch {
+        let whole = fashion.train.len();
+        return Err(Error::Usage(format!(
+            "{used} training images (of {whole}; the others validate or are beyond --limit) are fewer than one batch of {batch}; \
+             more images or a smaller --batch are needed"
+        )));
+    }
     Ok((fashion.train.subset(&split.train[..used])?, fashion.train.subset(&split.validation)?))
 }
 
@@ -212,10 +231,7 @@ impl Run {
             return Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() });
         }
         let loaded = path.exists().then(|| checkpoint::load(&path, &manifest.run_id)).transpose();
-        let checkpoint = loaded.map_err(|e| Error::Input {
-            path: path.clone(),
-            reason: format!("{e}; remove it to start this run anew"),
-        })?;
+        let checkpoint = loaded.map_err(|e| damaged(&path, &e))?;
         if let Some(c) = &checkpoint {
             context.ui.log(format!("resuming at epoch {}, batch {}", c.position.epoch + 1, c.position.batch + 1));
         }
@@ -229,7 +245,20 @@ impl Run {
         fit: &mut Fit<'_>,
         live: &mut Live<'_>,
     ) -> Result<(Vec<(String, Tensor)>, Position), Error> {
-        match fit.run(self.checkpoint.take(), live)? {
+        let path = self.directory.path(CHECKPOINT);
+        let outcome = fit.run(self.checkpoint.take(), live).map_err(|e| match e {
+            TrainError::Checkpoint(_) => damaged(&path, &e),
+            TrainError::Diverged { .. } => Error::Failed(format!(
+                "{e} with another --out ({}.partial keeps the epochs before; remove it when you do not need it)",
+                self.directory.finished_path().display()
+            )),
+            TrainError::Save(reason) => Error::Failed(format!(
+                "{reason}; then go on with `--resume {}`",
+                self.directory.finished_path().display()
+            )),
+            other => other.into(),
+        })?;
+        match outcome {
             Outcome::Done { weights, position } => {
                 live.bar.finish();
                 Ok((weights, position))
@@ -271,6 +300,11 @@ impl Run {
         }
         self.directory.finish(&self.manifest)
     }
+}
+
+fn damaged(checkpoint: &Path, e: &TrainError) -> Error {
+    let reason = format!("{e}; remove this file and resume, the run then starts at its first epoch");
+    Error::Input { path: checkpoint.into(), reason }
 }
 
 fn write_history(directory: &RunDirectory, position: &Position) -> Result<(), Error> {
@@ -361,10 +395,12 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
     if args.common.dry_run {
         let model = Model::named(&config.model)?;
         let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
-        return ui::print(&dry_run(3.0 * super::inspect::macs(&model, 0) as f64 * images));
+        let flop = 6.0 * super::inspect::macs(&model, 0) as f64 * images;
+        return ui::print(&Cost { what: what(&config.settings, images), flop }.told(context.json, ""));
     }
+    common::check_out(args.common.out.as_deref())?;
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &context)?;
+    let fashion = subject::data(&data, &Model::named(&config.model)?, &context)?;
     let trained = train_classifier(&context, &config, &fashion, args.common.out, resume)?;
     let file = trained.directory.join(format!("{}.safetensors", config.model));
     if context.json {
@@ -383,7 +419,7 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
 
 /// The configuration of an interrupted run.
 fn resumed<C: for<'de> Deserialize<'de>>(
-    directory: &std::path::Path,
+    directory: &Path,
     verb: &str,
 ) -> Result<(C, Option<(RunDirectory, Manifest)>), Error> {
     let (directory, manifest) = RunDirectory::resume(directory, verb)?;
@@ -394,13 +430,9 @@ fn resumed<C: for<'de> Deserialize<'de>>(
     Ok((config, Some((directory, manifest))))
 }
 
-fn dry_run(macs: f64) -> String {
-    format!(
-        "would take {:.1} TFLOP: about {:.0} s at 100 GFLOP/s a thread on {} threads\n",
-        2.0 * macs / 1e12,
-        2.0 * macs / (1e11 * rayon::current_num_threads() as f64),
-        rayon::current_num_threads()
-    )
+/// A training in words; `images` counts every pass.
+fn what(settings: &Settings, images: f64) -> String {
+    format!("{} epochs, {images} images in all, {} a step", settings.epochs, settings.batch)
 }
 
 /// Trains a classifier (also for `reproduce --retrain`).
@@ -416,7 +448,7 @@ pub fn train_classifier(
 ) -> Result<TrainedClassifier, Error> {
     let started = Instant::now();
     let model = Model::named(&config.model)?;
-    let (train, validation) = splits(fashion, config.limit)?;
+    let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash())]);
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
     let initial = model.initial_weights(config.settings.seed);
@@ -476,8 +508,11 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
             let [interpretability, shallow, deep] = args.loss_weights[..] else {
                 return Err(Error::Usage("--loss-weights takes three numbers: LI,LS,LD".into()));
             };
-            if args.code == 0 || args.code > 64 || args.hidden == 0 {
-                return Err(Error::Usage("--code takes 1 to 64 channels, --hidden at least 1".into()));
+            if !args.loss_weights.iter().all(|w| *w >= 0.0 && w.is_finite()) {
+                return Err(Error::Usage("--loss-weights: each must be a number from 0 on".into()));
+            }
+            if args.code == 0 || args.code > 64 || args.hidden == 0 || args.hidden > HIDDEN_MAX {
+                return Err(Error::Usage(format!("--code takes 1 to 64 channels, --hidden 1 to {HIDDEN_MAX}")));
             }
             let form = match args.interpretability {
                 FormArg::Plain => Interpretability::Plain,
@@ -505,11 +540,13 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
         let ae = Autoencoder::at(&tap, config.hidden, config.code);
         let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
         let per_image = 3 * ae.macs(&tap) + 3 * super::inspect::macs(&model, tap.number);
-        return ui::print(&dry_run(per_image as f64 * images));
+        let flop = 2.0 * per_image as f64 * images;
+        return ui::print(&Cost { what: what(&config.settings, images), flop }.told(context.json, ""));
     }
+    common::check_out(args.common.out.as_deref())?;
     let host = subject::host(&model, config.weights.as_deref(), &context)?;
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &context)?;
+    let fashion = subject::data(&data, &model, &context)?;
     let trained = train_autoencoder(&context, &config, &fashion, &host, args.common.out, resume)?;
     let file = trained.directory.join(AUTOENCODER_FILE);
     if context.json {
@@ -558,7 +595,7 @@ pub fn train_autoencoder(
     let model = Model::named(&config.model)?;
     let tap: Tap = model.tap(&config.tap)?;
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
-    let (train, validation) = splits(fashion, config.limit)?;
+    let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash()), ("host".to_string(), host.hash())]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);

@@ -20,13 +20,13 @@ impl Ui {
     /// A line of log.
     pub fn log(self, line: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", line.as_ref());
+            say(line);
         }
     }
 
     /// A line that is said even when quiet: the reader should know it.
     pub fn warn(self, line: impl AsRef<str>) {
-        eprintln!("warning: {}", line.as_ref());
+        say(format!("warning: {}", line.as_ref()));
     }
 
     /// Progress over `total` steps: a bar with ETA on a terminal, a line every 15 seconds elsewhere.
@@ -81,14 +81,14 @@ impl Progress {
             self.said = Instant::now();
             let per_step = self.started.elapsed().as_secs_f64() / ours as f64;
             let left = per_step * self.total.saturating_sub(done) as f64;
-            eprintln!("{}: {done}/{}, about {left:.0} s left", self.what, self.total);
+            say(format!("{}: {done}/{}, about {left:.0} s left", self.what, self.total));
         }
     }
 
     /// A log line that does not break the bar.
     pub fn log(&self, line: &str) {
         if self.lines {
-            eprintln!("{line}");
+            say(line);
         } else {
             self.bar.println(line);
         }
@@ -100,13 +100,26 @@ impl Progress {
     }
 }
 
+/// A line on stderr. Where nobody reads it (a closed pipe) the work goes on; `eprintln!` would panic.
+pub fn say(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "{}", line.as_ref());
+}
+
 /// Writes results to stdout; a reader that closed the pipe has seen enough.
 ///
 /// # Errors
 /// [`Error::Failed`] when stdout cannot be written.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What became of results on stdout.
+///
+/// # Errors
+/// [`Error::Failed`], unless only the reader is gone.
+pub fn printed(outcome: io::Result<()>) -> Result<(), Error> {
+    match outcome {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::Failed(format!("cannot write to stdout: {e}"))),
         _ => Ok(()),
     }

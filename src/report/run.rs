@@ -4,7 +4,7 @@
 //! of configuration, weights and data: the same run gives the same bytes in every file but the manifest's `timing` and
 //! `machine`.
 
-use crate::atomic::write_atomic;
+use crate::atomic::{remove_leftovers, write_atomic};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -84,6 +84,14 @@ fn machine() -> Map<String, Value> {
     map
 }
 
+/// Where a run keeps its shards.
+pub const OUTCOMES: &str = "outcomes";
+
+/// The path without a closing slash, behind which `.partial` would become a file name of its own.
+fn tidy(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
 /// A run directory under work.
 #[derive(Debug)]
 pub struct RunDirectory {
@@ -109,15 +117,20 @@ fn partial_of(finished: &Path) -> PathBuf {
 }
 
 impl RunDirectory {
-    /// Starts `finished`: creates `finished.partial` with `manifest` in it.
+    /// Whether a run can be started there: asked before any work, and again by [`RunDirectory::create`].
     ///
     /// # Errors
-    /// [`Error::Usage`] when either exists (nothing is overwritten), [`Error::Failed`] when it cannot be created.
-    pub fn create(finished: PathBuf, manifest: &Manifest) -> Result<RunDirectory, Error> {
-        let partial = partial_of(&finished);
-        if finished.exists() {
+    /// [`Error::Usage`] when the directory or its unfinished run exists, or the path names nothing.
+    pub fn check_free(finished: &Path) -> Result<(), Error> {
+        if finished.file_name().is_none() {
+            return Err(Error::Usage(format!("--out \"{}\" names no directory", finished.display())));
+        }
+        // a link to nowhere exists too
+        if finished.symlink_metadata().is_ok() {
             return Err(Error::Usage(format!("{} exists; choose another --out", finished.display())));
         }
+        let finished = &tidy(finished);
+        let partial = partial_of(finished);
         if partial.exists() {
             return Err(Error::Usage(format!(
                 "{} exists: an unfinished run; go on with `--resume {}` or choose another --out",
@@ -125,9 +138,23 @@ impl RunDirectory {
                 finished.display()
             )));
         }
+        Ok(())
+    }
+
+    /// Starts `finished`: creates `finished.partial` with `manifest` in it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when either exists (nothing is overwritten), [`Error::Failed`] when it cannot be created.
+    pub fn create(finished: PathBuf, manifest: &Manifest) -> Result<RunDirectory, Error> {
+        let finished = tidy(&finished);
+        RunDirectory::check_free(&finished)?;
+        let partial = partial_of(&finished);
         std::fs::create_dir_all(&partial).map_err(|e| failed(&partial, "create the run directory", &e))?;
         let run = RunDirectory { partial, finished };
-        run.write_manifest(manifest)?;
+        run.write_manifest(manifest).inspect_err(|_| {
+            // there is nothing to resume; a directory that somebody else put a file into stays
+            let _ = std::fs::remove_dir(&run.partial);
+        })?;
         Ok(run)
     }
 
@@ -136,8 +163,10 @@ impl RunDirectory {
     /// # Errors
     /// [`Error::Input`] when there is no unfinished run or its manifest is damaged.
     pub fn resume(directory: &Path, verb: &str) -> Result<(RunDirectory, Manifest), Error> {
-        let text = directory.as_os_str().to_string_lossy().trim_end_matches('/').to_string();
-        let finished = PathBuf::from(text.strip_suffix(".partial").unwrap_or(&text));
+        let mut finished = tidy(directory);
+        if finished.extension().is_some_and(|e| e == "partial") {
+            finished.set_extension("");
+        }
         let partial = partial_of(&finished);
         let input = |path: &Path, reason: String| Error::Input { path: path.into(), reason };
         if !partial.exists() {
@@ -145,12 +174,18 @@ impl RunDirectory {
             return Err(input(&finished, format!("{reason}; nothing to resume")));
         }
         let path = partial.join("manifest.json");
-        let bytes = std::fs::read(&path).map_err(|e| input(&path, format!("cannot be read: {e}")))?;
+        // without its manifest nobody can say what the run was
+        let anew = |reason: String| input(&path, format!("{reason}; remove {} and start anew", partial.display()));
+        let bytes = std::fs::read(&path).map_err(|e| anew(format!("cannot be read: {e}")))?;
         let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|e| input(&path, format!("is no manifest of ours: {e}")))?;
+            serde_json::from_slice(&bytes).map_err(|e| anew(format!("is no manifest of ours: {e}")))?;
         if manifest.verb != verb {
-            return Err(input(&path, format!("is a run of `{}`, not of `{verb}`", manifest.verb)));
+            let its = &manifest.verb;
+            let reason = format!("is a run of `{its}`, not of `{verb}`: go on with `intervene {its} --resume`");
+            return Err(input(&path, reason));
         }
+        remove_leftovers(&partial);
+        remove_leftovers(&partial.join(OUTCOMES));
         Ok((RunDirectory { partial, finished }, manifest))
     }
 

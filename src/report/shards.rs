@@ -4,6 +4,7 @@
 //! `id`, `label` (i64, images) and, for input `k` in order (0 is the clean one), `k.orig` and `k.idle` (images x
 //! classes), `k.do` (images x sets x classes), `k.live` (u8, images x sets), `k.fraction` (images; inputs with a mask).
 
+use super::run::OUTCOMES;
 use crate::causal::study::{Answers, Input, Shard};
 use crate::causal::sweep::Logits;
 use crate::error::Error;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Name of a shard's file in the run directory.
 pub fn file_name(shard: usize) -> String {
-    format!("outcomes/shard-{shard:05}.safetensors")
+    format!("{OUTCOMES}/shard-{shard:05}.safetensors")
 }
 
 /// Saves a shard; `run_id` goes into its metadata, so that no other run's shard is taken for it.
@@ -64,11 +65,11 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let file = TensorFile::open(path)?;
     let damaged = |what: &str| Error::Input {
         path: PathBuf::from(path),
         reason: format!("{what}; remove this file and resume, its images are run again"),
     };
+    let file = TensorFile::open(path).map_err(|e| damaged(&format!("is damaged ({e})")))?;
     let meta = |key: &str| file.metadata().get(key).ok_or_else(|| damaged("lacks its metadata"));
     if meta("run_id")? != run_id {
         return Err(damaged("belongs to another run"));
@@ -85,26 +86,7 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
         _ => Err(damaged("lacks logits")),
     };
     let ids: Vec<u64> = integers("id")?.into_iter().map(|i| i as u64).collect();
-    let labels: Result<Vec<u32>, _> = integers("label")?.into_iter().map(u32::try_from).collect();
-    let labels = labels.map_err(|_| damaged("holds a label that is none"))?;
-    // every table is cut by these numbers, so they must be the file's own
-    let n = ids.len();
-    let dims = |name: &str| file.shape(name).map_or(&[][..], Shape::dims);
-    let (&[_, classes], &[_, sets]) = (dims("0.orig"), dims("0.live")) else {
-        return Err(damaged("lacks the clean images' logits"));
-    };
-    if n == 0 || labels.len() != n || inputs.first() != Some(&(Input::None, 0)) {
-        return Err(damaged("lacks images, labels or the clean input"));
-    }
-    let fits = |k: usize| {
-        dims(&format!("{k}.orig")) == [n, classes]
-            && dims(&format!("{k}.idle")) == [n, classes]
-            && dims(&format!("{k}.do")) == [n, sets, classes]
-            && dims(&format!("{k}.live")) == [n, sets]
-    };
-    if !(0..inputs.len()).all(fits) {
-        return Err(damaged("holds logits of another number of images, sets or classes"));
-    }
+    let labels: Vec<u32> = integers("label")?.into_iter().map(|l| l as u32).collect();
     let mut answers = Vec::with_capacity(inputs.len());
     for (k, (input, mask)) in inputs.into_iter().enumerate() {
         let live = match file.elements(&format!("{k}.live"))? {
@@ -126,58 +108,49 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
     Ok(Some(Shard { first, ids, labels, answers }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shard() -> Shard {
-        let logits = |x: f32| Logits {
-            orig: vec![x; 6],
-            idle: vec![x + 1.0; 6],
-            done: vec![x + 2.0; 12],
-            live: vec![true, false, true, true],
-        };
-        let masked = Input::Pwm { masks: 1, fill: 0.0 };
-        Shard {
-            first: 256,
-            ids: vec![256, 257],
-            labels: vec![2, 0],
-            answers: vec![
-                Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits: logits(0.5) },
-                Answers { input: masked, mask: 0, fraction: vec![0.1, 0.1], logits: logits(-0.5) },
-            ],
-        }
+/// Whether a loaded shard holds what the run asks for: these images, these inputs, and answers of the right length.
+/// Tables index into it, so a shard that does not fit must not get there.
+///
+/// # Errors
+/// [`Error::Input`]: remove the file and resume.
+pub fn check(path: &Path, shard: &Shard, want: &Want<'_>) -> Result<(), Error> {
+    let n = want.ids.len();
+    let asked = want.inputs.iter().flat_map(|i| (0..i.repeats()).map(move |mask| (*i, mask)));
+    let inputs = std::iter::once((Input::None, 0)).chain(asked);
+    let fits = shard.first == want.first
+        && shard.ids == want.ids
+        && shard.labels == want.labels
+        && shard.answers.iter().map(|a| (a.input, a.mask)).eq(inputs)
+        && shard.answers.iter().all(|a| {
+            let l = &a.logits;
+            let fraction = if matches!(a.input, Input::Pwm { .. }) { n } else { 0 };
+            l.orig.len() == n * want.classes
+                && l.idle.len() == n * want.classes
+                && l.live.len() == n * want.sets
+                && l.done.len() == n * want.sets * want.classes
+                && a.fraction.len() == fraction
+        });
+    if fits {
+        return Ok(());
     }
+    let reason =
+        "does not hold the images and inputs of this run; remove this file and resume, its images are run again";
+    Err(Error::Input { path: path.into(), reason: reason.into() })
+}
 
-    #[test]
-    fn a_shard_comes_back_as_it_was_and_one_that_does_not_fit_itself_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("shard");
-        assert!(matches!(load(&path, "run"), Ok(None)));
-        save(&path, &shard(), 3, "run").unwrap();
-        assert_eq!(load(&path, "run").unwrap(), Some(shard()));
-        assert!(matches!(load(&path, "another"), Err(Error::Input { .. })));
-
-        let mut damaged = shard();
-        damaged.labels.push(1);
-        assert!(save(&path, &damaged, 3, "run").is_err(), "its shape is checked when it is written");
-        let file = TensorFile::open(&path).unwrap();
-        for (name, dims) in [("label", &[1][..]), ("1.idle", &[2, 2]), ("0.live", &[1, 2]), ("id", &[0])] {
-            let kept = file.names().map(|n| {
-                let shape = if n == name { Shape::from(dims) } else { file.shape(n).unwrap().clone() };
-                let elements = match file.elements(n).unwrap().unwrap() {
-                    Elements::I64(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
-                    Elements::F32(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
-                    Elements::U8(v) => Elements::from(v[..v.len().min(shape.len())].to_vec()),
-                    other => other,
-                };
-                (n.to_string(), shape, elements)
-            });
-            let kept: Vec<(String, Shape, Elements<'_>)> = kept.collect();
-            let list: Vec<_> = kept.iter().map(|(n, s, e)| (n.as_str(), s, e.clone())).collect();
-            let other = directory.path().join("damaged");
-            safetensors::write(&other, &list, file.metadata()).unwrap();
-            assert!(matches!(load(&other, "run"), Err(Error::Input { .. })), "{name}");
-        }
-    }
+/// What a shard of a run holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Position of its first image.
+    pub first: usize,
+    /// Image ids.
+    pub ids: &'a [u64],
+    /// Their labels.
+    pub labels: &'a [u32],
+    /// Inputs beside the clean one.
+    pub inputs: &'a [Input],
+    /// Interventions.
+    pub sets: usize,
+    /// Classes.
+    pub classes: usize,
 }

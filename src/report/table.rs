@@ -37,9 +37,10 @@ impl Labels {
     }
 }
 
-/// A number, or nothing when it is none.
+/// A number in shortest round-trip form, or nothing when it is none.
 fn number(x: f64) -> String {
-    if x.is_finite() { x.to_string() } else { String::new() }
+    // Debug takes an exponent below 1e-5, where Display would write the zeros out
+    if x.is_finite() { format!("{x:?}") } else { String::new() }
 }
 
 fn optional(x: Option<f64>) -> String {

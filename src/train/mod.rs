@@ -1,5 +1,5 @@
 //! Training: Adam on a planned graph, a schedule, the lowest validation loss kept, and checkpoints that resume to the
-//! same bits as an uninterrupted run.
+//! same bits as an uninterrupted run on every device that computes in f32.
 //!
 //! Everything that decides a step is in the checkpoint (weights, both moments, position, running sums) or a function of
 //! the seed (data order, initial weights), so a run that stops anywhere and goes on is the run that never stopped.
@@ -167,7 +167,8 @@ impl EpochRecord {
 pub struct Checkpoint {
     /// Where it stands.
     pub position: Position,
-    /// Weights and moments: `p/<key>`, `m/<key>`, `v/<key>`, and the kept weights `best/<key>`.
+    /// Weights and moments: `p/<key>`, `m/<key>`, `v/<key>`, and the kept weights `best/<key>`. They are f32, as on every
+    /// device but the reference; that one holds f64, so a resumed run of it differs in the eighth digit.
     pub tensors: Vec<(String, Tensor)>,
 }
 

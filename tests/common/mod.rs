@@ -1,5 +1,5 @@
 //! What the numerical tests share: the one list of cases ([`cases`]), named tolerances ([`Tol`]) and a way to run a case
-//! on a backend ([`Subject`]).
+//! on a backend ([`Subject`]); whole networks with planted weights are in [`hosts`].
 //!
 //! A case is a sentence and a closure that builds a small graph and its seeded data. `conformance` runs every case on
 //! every backend against the reference, forward and gradient; `gradcheck` holds the reference itself to central
@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod cases;
+pub mod hosts;
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub use cases::{OPS, cases, number};

@@ -4,11 +4,16 @@
 //! x (N,H,W,C), gy (N,OH,OW,O), dw (O,C,KH,KW). A register tile holds up to 14 input channels x 32 output channels of
 //! one tap and sums over the pixels of a band of output rows; a tap's runs cover only the pixels it really reads, so
 //! padding costs nothing (and gy's NaN beside a padded cell stays out). Before that the band is copied into panels
-//! x `[channel tile][pixel][P]` and gy `[output block][pixel][32]`: the kernel then streams two dense arrays, where
-//! NHWC would give it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
-//! First layers (under 8 channels) take the taps as channels: a band's im2col (never a whole image's) and a 1x1 kernel.
+//! x `[channel tile][pixel][P]` and gy `[pixel][32]`: the kernel then streams two dense arrays, where NHWC would give
+//! it strides of 4C bytes, which for C = 512 hit two sets of the L1 cache.
+//! First layers (under 8 channels) take a tap row's KW x C neighbouring floats as channels, and KH taps: the windows of
+//! neighbouring pixels then overlap in one padded copy of the rows, and there is no im2col.
+//! A task is an area of dw, up to 56 input x 128 output channels, whose sums stay in L2 over all bands until they are
+//! turned into OIHW. Only where areas are few do groups of bands make more tasks, through partial sums in memory.
 //! Order: bands within a group, then groups, the number of groups a function of shape and rows only; so threads do
 //! not change a bit. Called by the CPU backend's convolution nodes; `gemm.rs` uses the two copies.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -17,22 +22,27 @@ use super::isa::Isa;
 use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 
-/// Bytes of all partial sums together, and groups times output blocks (the tasks a large machine can share).
+/// Bytes of all partial sums together.
 const PARTIALS: usize = 32 << 20;
-const GROUPS: usize = 32;
+/// Groups times areas of one output block: the tasks a large machine can share.
+const TASKS: usize = 32;
+/// Tiles of input channels and blocks of output channels of an area: x is copied once for 128 outputs, gy once for 56
+/// inputs, under 2 % of the multiplications; for 3x3 the sums take 258 KB.
+const TILES: usize = 4;
+const BLOCKS: usize = 4;
 /// Pixels of a band: x and gy tiles of 200 bytes a pixel beside the L1 cache, accumulators loaded once per band.
 const PIXELS: usize = 512;
-/// Bytes of a band's panels in L2.
-const PANEL: usize = 1 << 20;
 
 /// The sizes that decide the order of summation: they depend on shape, rows and instruction set only.
 struct Plan {
     isa: Isa,
-    /// Channels and taps as the kernel sees them: im2col turns (C, KH x KW) into (KH x KW x C, 1).
+    /// Channels and taps as the kernel sees them: a first layer turns (C, KH x KW) into (KW x C, KH).
     depth: usize,
     taps: usize,
-    gather: bool,
+    first_layer: bool,
     tiles: usize,
+    /// Ranges of tiles, one to an area.
+    ranges: usize,
     /// Output rows of a band and bands of an image.
     band: usize,
     bands: usize,
@@ -41,22 +51,46 @@ struct Plan {
 
 impl Plan {
     fn new(isa: Isa, s: &ConvShape, rows: usize) -> Plan {
-        let gather = s.c < 8 && s.kh * s.kw > 1;
-        let (depth, taps) = if gather { (s.c * s.kh * s.kw, 1) } else { (s.c, s.kh * s.kw) };
-        let pixels = PIXELS.min(PANEL / (4 * (s.c + s.o)));
-        let bands = s.oh().div_ceil((pixels / s.ow()).max(1));
+        let first_layer = s.c < 8 && s.kw > 1;
+        let (depth, taps) = if first_layer { (s.c * s.kw, s.kh) } else { (s.c, s.kh * s.kw) };
+        let bands = s.oh().div_ceil((PIXELS / s.ow()).max(1));
+        let band = s.oh().div_ceil(bands);
+        let bands = s.oh().div_ceil(band);
+        let tiles = depth.div_ceil(isa.pixels());
+        // A first layer's area is all its channels: OIHW has them side by side.
+        let ranges = if first_layer { 1 } else { tiles.div_ceil(TILES) };
         let partial = 4 * depth * taps * s.o.next_multiple_of(isa.lanes());
-        Plan {
-            isa,
-            depth,
-            taps,
-            gather,
-            tiles: depth.div_ceil(isa.pixels()),
-            band: s.oh().div_ceil(bands),
-            bands: s.oh().div_ceil(s.oh().div_ceil(bands)),
-            // Groups and output blocks together make the tasks; more groups than that only cost reductions.
-            groups: (PARTIALS / partial.max(1)).clamp(1, GROUPS.div_ceil(s.o.div_ceil(isa.block()))).min(rows * bands),
-        }
+        let groups = TASKS.div_ceil(s.o.div_ceil(isa.block()) * ranges);
+        let groups = groups.min(PARTIALS / partial).clamp(1, rows * bands);
+        Plan { isa, depth, taps, first_layer, tiles, ranges, band, bands, groups }
+    }
+
+    /// The channels of tile `t`.
+    fn tile(&self, t: usize) -> Range<usize> {
+        piece(self.depth, self.tiles, t)
+    }
+}
+
+/// A part of dw, and where its sums `[output block][channel][tap][lanes of block]` lie among a group's.
+struct Area {
+    blocks: Range<usize>,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    sums: Range<usize>,
+}
+
+impl Area {
+    /// Area `i` of `splits` ranges of output blocks times the plan's ranges of tiles.
+    fn new(plan: &Plan, s: &ConvShape, splits: usize, i: usize) -> Area {
+        let (isa, (split, range)) = (plan.isa, (i / plan.ranges, i % plan.ranges));
+        let blocks = piece(s.o.div_ceil(isa.block()), splits, split);
+        let tiles = piece(plan.tiles, plan.ranges, range);
+        let channels = plan.tile(tiles.start).start..plan.tile(tiles.end - 1).end;
+        let first = blocks.start * isa.block();
+        let lanes = (blocks.end * isa.block()).min(s.o.next_multiple_of(isa.lanes())) - first;
+        let start = (first * plan.depth + lanes * channels.start) * plan.taps;
+        let sums = start..start + lanes * channels.len() * plan.taps;
+        Area { blocks, tiles, channels, sums }
     }
 }
 
@@ -68,37 +102,54 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
         return;
     }
     let plan = Plan::new(isa, s, rows);
+    let blocks = s.o.div_ceil(isa.block());
+    let threads = rayon::current_num_threads();
+    let want = if threads == 1 { 1 } else { (4 * threads).div_ceil(plan.groups * plan.ranges) };
+    let splits = want.clamp(blocks.div_ceil(BLOCKS), blocks);
+    let areas = splits * plan.ranges;
+    let out = Shared::new(dw);
+    // `sums` over a group's bands.
+    let add = |group: usize, area: &Area, sums: &mut [f32]| {
+        let units = piece(rows * plan.bands, plan.groups, group);
+        for unit in units.clone() {
+            band(&plan, s, x, gy, unit, area, sums, unit > units.start);
+        }
+    };
+    if plan.groups == 1 {
+        return parallel(areas, |i| {
+            let area = Area::new(&plan, s, splits, i);
+            scratch::with(area.sums.len(), |sums| {
+                add(0, &area, sums);
+                isa.run(|| turn(&plan, s, &area, sums, out));
+            });
+        });
+    }
     let partial = plan.depth * plan.taps * s.o.next_multiple_of(isa.lanes());
     scratch::with(partial * plan.groups, |partials| {
-        let blocks = s.o.div_ceil(isa.block());
-        let threads = rayon::current_num_threads();
-        let splits = if threads == 1 { 1 } else { (4 * threads).div_ceil(plan.groups).min(blocks) };
-        let out = Shared::new(partials);
-        parallel(plan.groups * splits, |task| {
-            let (group, split) = (task / splits, task % splits);
-            let sum = out.at(group * partial);
-            let units = piece(rows * plan.bands, plan.groups, group);
-            for unit in units.clone() {
-                band(&plan, s, x, gy, unit, piece(blocks, splits, split), sum, unit > units.start);
-            }
+        let partials = Shared::new(partials);
+        // SAFETY: in both loops each task has an area of its own, in the first also a group of its own.
+        let sums =
+            |group: usize, area: &Area| unsafe { partials.slice(group * partial + area.sums.start, area.sums.len()) };
+        parallel(plan.groups * areas, |task| {
+            let area = Area::new(&plan, s, splits, task % areas);
+            add(task / areas, &area, sums(task / areas, &area));
         });
-        reduce(&plan, s, partials, dw);
+        parallel(areas, |i| {
+            let area = Area::new(&plan, s, splits, i);
+            let total = sums(0, &area);
+            isa.run(|| {
+                for group in 1..plan.groups {
+                    total.iter_mut().zip(&*sums(group, &area)).for_each(|(total, part)| *total += part);
+                }
+                turn(&plan, s, &area, total, out);
+            });
+        });
     });
 }
 
-/// Adds one band's share of the output blocks `blocks` to `sum`, laid out
-/// `[output block][channel][tap][lanes of block]`.
+/// Adds one band's share to the sums of an area.
 #[allow(clippy::too_many_arguments)]
-fn band(
-    plan: &Plan,
-    s: &ConvShape,
-    x: &[f32],
-    gy: &[f32],
-    unit: usize,
-    blocks: std::ops::Range<usize>,
-    sum: *mut f32,
-    carry: bool,
-) {
+fn band(plan: &Plan, s: &ConvShape, x: &[f32], gy: &[f32], unit: usize, area: &Area, sums: &mut [f32], carry: bool) {
     let isa = plan.isa;
     let (oh, ow) = (s.oh(), s.ow());
     let (image, top) = (unit / plan.bands, unit % plan.bands * plan.band);
@@ -106,40 +157,41 @@ fn band(
     // The input rows that the band's taps read.
     let low = (top * s.stride).saturating_sub(s.pad).min(s.h);
     let high = ((top + height - 1) * s.stride + s.kh).saturating_sub(s.pad).clamp(low, s.h);
-    let x_pixels = if plan.gather { height * ow } else { (high - low) * s.w };
     let g_pixels = height * ow;
-    let image_x = &x[image * s.x_len()..][..s.x_len()];
+    let image_x = &x[image * s.x_len()..][low * s.w * s.c..high * s.w * s.c];
     let image_g = &gy[image * s.y_len() + top * ow * s.o..][..g_pixels * s.o];
-    let matrix = if plan.gather { x_pixels * plan.depth } else { 0 };
-    let g_len = (g_pixels * blocks.len() * isa.block()).next_multiple_of(16);
-    scratch::with(g_len + x_pixels * plan.depth + matrix, |panel| {
-        let (g_panel, rest) = panel.split_at_mut(g_len);
-        let (x_panel, matrix) = rest.split_at_mut(x_pixels * plan.depth);
-        let pixels: &[f32] = if plan.gather {
-            isa.run(|| match s.kw * s.c {
-                3 => gather::<3>(s, image_x, top, height, matrix),
-                9 => gather::<9>(s, image_x, top, height, matrix),
-                _ => gather::<0>(s, image_x, top, height, matrix),
-            });
-            matrix
+    // Pixels of a panel row: a first layer's include the padding.
+    let line = if plan.first_layer { s.w + 2 * s.pad } else { s.w };
+    let x_pixels = (high - low) * line;
+    let x_len = if plan.first_layer { x_pixels * s.c } else { x_pixels * area.channels.len() };
+    let g_len = g_pixels * isa.block();
+    scratch::with(g_len + x_len, |panel| {
+        let (g_panel, x_panel) = panel.split_at_mut(g_len);
+        let x_panel = if plan.first_layer {
+            let edge = s.pad * s.c;
+            for (to, from) in x_panel.chunks_exact_mut(line * s.c).zip(image_x.chunks_exact(s.w * s.c)) {
+                to[..edge].fill(0.0);
+                to[edge..][..from.len()].copy_from_slice(from);
+                to[edge + from.len()..].fill(0.0);
+            }
+            x_panel
+        } else if plan.tiles == 1 {
+            image_x // already [pixel][P]
         } else {
-            &image_x[low * s.w * s.c..high * s.w * s.c]
-        };
-        let x_panel = if plan.tiles == 1 {
-            pixels // already [pixel][P]
-        } else {
-            for t in 0..plan.tiles {
-                let tile = piece(plan.depth, plan.tiles, t);
-                let to = &mut x_panel[tile.start * x_pixels..];
-                pack_pixels(isa, pixels.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
+            for tile in area.tiles.clone().map(|t| plan.tile(t)) {
+                let to = &mut x_panel[(tile.start - area.channels.start) * x_pixels..];
+                pack_pixels(isa, image_x.get(tile.start..).unwrap_or(&[]), plan.depth, x_pixels, tile.len(), to);
             }
             x_panel
         };
-        for b in blocks {
+        let mut sums = sums;
+        for b in area.blocks.clone() {
             let first = b * isa.block();
             let width = isa.block().min(s.o - first);
             let vectors = width.div_ceil(isa.lanes());
             let lanes = vectors * isa.lanes();
+            let (own, rest) = sums.split_at_mut(area.channels.len() * plan.taps * lanes);
+            sums = rest;
             // gy that is one block wide already has the panel's order. Nine taps would pay for its lack of alignment.
             let g = if s.o == lanes && (plan.taps == 1 || image_g.as_ptr().align_offset(64) == 0) {
                 image_g
@@ -147,41 +199,37 @@ fn band(
                 pack_lanes(isa, &image_g[first..], s.o, g_pixels, width, lanes, g_panel);
                 &*g_panel
             };
-            for t in 0..plan.tiles {
-                let tile = piece(plan.depth, plan.tiles, t);
+            for tile in area.tiles.clone().map(|t| plan.tile(t)) {
                 let kernel = weight_kernel(isa, tile.len(), vectors);
+                let at = tile.start - area.channels.start;
+                // Where the tile's floats of pixel 0 begin, and from one pixel to the next.
+                let (x, step) = if plan.first_layer { (at, s.c) } else { (at * x_pixels, tile.len()) };
                 for tap in 0..plan.taps {
-                    let (rows, columns) = if plan.gather {
-                        (top..top + height, 0..ow)
+                    let (i, j) = if plan.first_layer { (tap, 0) } else { (tap / s.kw, tap % s.kw) };
+                    let rows = valid(i, s, s.h, top..top + height);
+                    let columns = if plan.first_layer { 0..ow } else { valid(j, s, s.w, 0..ow) };
+                    let empty = rows.is_empty() || columns.is_empty();
+                    let pixel = if empty {
+                        0
                     } else {
-                        (valid(tap / s.kw, s, s.h, top..top + height), valid(tap % s.kw, s, s.w, 0..ow))
+                        let left = if plan.first_layer { 0 } else { s.pad };
+                        (rows.start * s.stride + i - s.pad - low) * line + columns.start * s.stride + j - left
                     };
-                    let (x_at, x_row, x_step) = if plan.gather {
-                        (0, ow, 1)
-                    } else if rows.is_empty() || columns.is_empty() {
-                        (0, 0, 0)
-                    } else {
-                        let y = rows.start * s.stride + tap / s.kw - s.pad - low;
-                        let x = columns.start * s.stride + tap % s.kw - s.pad;
-                        (y * s.w + x, s.stride * s.w, s.stride)
-                    };
-                    let p = tile.len();
                     let call = Weight {
-                        x: x_panel[tile.start * x_pixels..].as_ptr().wrapping_add(x_at * p),
-                        x_step: x_step * p,
-                        x_row: x_row * p,
+                        x: x_panel.as_ptr().wrapping_add(x + pixel * step),
+                        x_step: s.stride * step,
+                        x_row: s.stride * line * step,
                         g: g.as_ptr().wrapping_add((rows.start.saturating_sub(top) * ow + columns.start) * lanes),
                         g_row: ow * lanes,
                         // An empty range still runs: the first band must clear the sums.
-                        rows: if columns.is_empty() { 0 } else { rows.len() },
+                        rows: if empty { 0 } else { rows.len() },
                         len: columns.len(),
-                        y: sum.wrapping_add(first * plan.depth * plan.taps + (tile.start * plan.taps + tap) * lanes),
+                        y: own[(at * plan.taps + tap) * lanes..].as_mut_ptr(),
                         y_stride: plan.taps * lanes,
                         width: lanes,
                         carry,
                     };
-                    // SAFETY: the runs lie inside both panels by `valid`, and this task alone owns the sums of its
-                    // group and output blocks.
+                    // SAFETY: the runs lie inside both panels by `valid`, and the tile's sums inside `own`.
                     unsafe { kernel(&call) }
                 }
             }
@@ -197,94 +245,54 @@ fn valid(i: usize, s: &ConvShape, n: usize, range: std::ops::Range<usize>) -> st
     start..range.end.min(high).max(start)
 }
 
-/// The im2col rows of a band: `[pixel][tap][channel]`, zeros for padding. RUN is KW x C, or 0 if unknown.
+/// The sums of an area -> dw, OIHW.
 #[inline(always)]
-fn gather<const RUN: usize>(s: &ConvShape, x: &[f32], top: usize, height: usize, matrix: &mut [f32]) {
-    let run = if RUN == 0 { s.kw * s.c } else { RUN };
-    let (depth, ow) = (s.kh * run, s.ow());
-    let pixels = (top..top + height).flat_map(|p| (0..ow).map(move |q| (p * s.stride, q * s.stride)));
-    for (out, (y, q)) in matrix.chunks_exact_mut(depth).zip(pixels) {
-        for (i, out) in out.chunks_exact_mut(run).enumerate() {
-            if y + i < s.pad || y + i - s.pad >= s.h {
-                out.fill(0.0);
-                continue;
-            }
-            let row = &x[(y + i - s.pad) * s.w * s.c..][..s.w * s.c];
-            if q >= s.pad && q + s.kw <= s.w + s.pad {
-                let from = &row[(q - s.pad) * s.c..][..run];
-                out.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-            } else {
-                for (j, out) in out.chunks_exact_mut(s.c).enumerate() {
-                    match (q + j).checked_sub(s.pad) {
-                        Some(column) if column < s.w => out.copy_from_slice(&row[column * s.c..][..s.c]),
-                        _ => out.fill(0.0),
-                    }
+fn turn(plan: &Plan, s: &ConvShape, area: &Area, sums: &[f32], out: Shared) {
+    let taps = s.kh * s.kw;
+    let rows = area.channels.len() * plan.taps;
+    let mut sums = sums;
+    for first in area.blocks.clone().map(|b| b * plan.isa.block()) {
+        let width = plan.isa.block().min(s.o - first);
+        let lanes = width.next_multiple_of(plan.isa.lanes());
+        let (own, rest) = sums.split_at(rows * lanes);
+        sums = rest;
+        if plan.first_layer {
+            for o in 0..width {
+                // SAFETY: this task alone writes the area's outputs and channels, here all of them.
+                let out = unsafe { out.slice((first + o) * rows, rows) };
+                for (row, sum) in own.iter().skip(o).step_by(lanes).enumerate() {
+                    let (channel, i) = (row / s.kh, row % s.kh);
+                    out[channel % s.c * taps + i * s.kw + channel / s.c] = *sum;
                 }
             }
+            continue;
         }
-    }
-}
-
-/// Sums the groups in order and turns `[output block][channel][tap][lane]` into OIHW.
-fn reduce(plan: &Plan, s: &ConvShape, partials: &[f32], dw: &mut [f32]) {
-    let isa = plan.isa;
-    let depth = s.c * s.kh * s.kw;
-    let partial = depth * s.o.next_multiple_of(isa.lanes());
-    dw.par_chunks_mut(isa.block() * depth).enumerate().for_each(|(b, out)| {
-        let first = b * isa.block();
-        let lanes = isa.block().min(s.o - first).next_multiple_of(isa.lanes());
         // 128 rows of 32 lanes: 16 KB, read by columns out of L1.
-        for top in (0..depth).step_by(128) {
-            let at = (first * depth) + top * lanes;
-            let len = 128.min(depth - top) * lanes;
-            if plan.groups == 1 {
-                isa.run(|| turn(plan, s, &partials[at..][..len], lanes, top, out));
-                continue;
-            }
-            scratch::with(len, |sum| {
-                isa.run(|| {
-                    sum.copy_from_slice(&partials[at..][..len]);
-                    for group in 1..plan.groups {
-                        let part = &partials[group * partial + at..][..len];
-                        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        for (part, own) in own.chunks(128 * lanes).enumerate() {
+            let rows = own.len() / lanes;
+            for lane in (0..width).step_by(8) {
+                let columns = 8.min(width - lane);
+                // SAFETY: as above; the rows of up to 8 outputs do not overlap.
+                let row = |o: usize| unsafe {
+                    let channel = ((first + lane + o) * s.c + area.channels.start) * taps;
+                    out.slice(channel + 128 * part, rows)
+                };
+                for top in (0..rows / 8 * 8).step_by(8) {
+                    // Eight rows by eight lanes in registers; the scalar loop below costs several times as much.
+                    let square: [[f32; 8]; 8] = std::array::from_fn(|r| {
+                        let from = &own[(top + r) * lanes + lane..];
+                        std::array::from_fn(|o| from[..8][o])
+                    });
+                    for o in 0..columns {
+                        let column: [f32; 8] = square.map(|row| row[o]);
+                        row(o)[top..][..8].copy_from_slice(&column);
                     }
-                    turn(plan, s, sum, lanes, top, out);
-                });
-            });
-        }
-    });
-}
-
-/// `sum` (rows from `top`, lanes) -> out (lanes, depth), whose rows are OIHW's.
-#[inline(always)]
-fn turn(plan: &Plan, s: &ConvShape, sum: &[f32], lanes: usize, top: usize, out: &mut [f32]) {
-    let taps = s.kh * s.kw;
-    let depth = s.c * taps;
-    let rows = sum.len() / lanes;
-    if plan.gather {
-        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
-            for row in 0..rows {
-                out[(top + row) % s.c * taps + (top + row) / s.c] = sum[row * lanes + o];
-            }
-        }
-        return;
-    }
-    let squares = rows / 8 * 8;
-    for (block, out) in out.chunks_mut(8 * depth).enumerate() {
-        for row in (0..squares).step_by(8) {
-            // Eight rows by eight lanes in registers; the scalar loop below costs several times as much.
-            let square: [[f32; 8]; 8] = std::array::from_fn(|r| {
-                let from = &sum[(row + r) * lanes + 8 * block..];
-                std::array::from_fn(|o| from[..8][o])
-            });
-            for (o, out) in out.chunks_exact_mut(depth).enumerate().take(8) {
-                let column: [f32; 8] = std::array::from_fn(|r| square[r][o]);
-                out[top + row..][..8].copy_from_slice(&column);
-            }
-        }
-        for (o, out) in out.chunks_exact_mut(depth).enumerate() {
-            for row in squares..rows {
-                out[top + row] = sum[row * lanes + 8 * block + o];
+                }
+                for o in 0..columns {
+                    for r in rows / 8 * 8..rows {
+                        row(o)[r] = own[r * lanes + lane + o];
+                    }
+                }
             }
         }
     }

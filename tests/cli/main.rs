@@ -1,0 +1,9 @@
+//! The binary as its users meet it: exit codes, messages that name what, where and what to do, and nothing half-written.
+//! Data are small synthetic IDX files; the weights are the bundled ones.
+#![cfg(unix)]
+
+mod input;
+mod interrupt;
+mod outputs;
+mod support;
+mod usage;

@@ -1,0 +1,217 @@
+//! A working directory with synthetic data, and the binary run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_intervene");
+
+/// Flags that make a study of the synthetic images small. The bundled networks were not trained on them, so the gate is
+/// lowered.
+pub const SMALL: [&str; 11] =
+    ["--data", "d", "--any-data", "--masks", "1", "--resamples", "20", "--min-agreement", "0", "--quiet", "--seed=3"];
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn succeeds(self) -> Ran {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+
+    /// Ended with `code`, with every one of `words` in the message, and with no results.
+    #[track_caller]
+    pub fn fails(self, code: i32, words: &[&str]) -> Ran {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.out, self.err);
+        assert!(self.err.contains("error: "), "{}", self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        for word in words {
+            assert!(self.err.contains(word), "no \"{word}\" in: {}", self.err);
+        }
+        assert_eq!(self.out, "", "results of a run that failed");
+        self
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+    }
+}
+
+/// A directory in which the program runs; data are in `d`.
+pub struct Lab {
+    dir: tempfile::TempDir,
+}
+
+/// `count` images of 10 classes, told apart by where their bar lies, as an IDX file.
+pub fn images(count: usize, side: usize) -> Vec<u8> {
+    let mut bytes = [0x0803, count as u32, side as u32, side as u32].map(u32::to_be_bytes).concat();
+    let mut state = 1u32;
+    for image in 0..count {
+        for y in 0..side {
+            for x in 0..side {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let bar = y * 10 / side == image % 10 && x > 4;
+                bytes.push((state >> 26) as u8 + if bar { 180 } else { 0 });
+            }
+        }
+    }
+    bytes
+}
+
+/// Their labels.
+pub fn labels(count: usize) -> Vec<u8> {
+    let mut bytes = [0x0801, count as u32].map(u32::to_be_bytes).concat();
+    bytes.extend((0..count).map(|i| (i % 10) as u8));
+    bytes
+}
+
+impl Lab {
+    /// 120 images to train on, 40 to test on.
+    pub fn new() -> Lab {
+        Lab::with(120, 40)
+    }
+
+    pub fn with(train: usize, test: usize) -> Lab {
+        let lab = Lab { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(lab.path("d")).unwrap();
+        for (name, count) in [("train", train), ("t10k", test)] {
+            lab.write(&format!("d/{name}-images-idx3-ubyte"), &images(count, 28));
+            lab.write(&format!("d/{name}-labels-idx1-ubyte"), &labels(count));
+        }
+        lab
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// What lies in a directory, sorted.
+    pub fn names(&self, directory: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.path(directory))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A program to run here, with no home: nothing outside is read or written.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.dir.path()).env("XDG_DATA_HOME", self.path("home")).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.command(BINARY);
+        command.args(arguments);
+        finish(command)
+    }
+
+    /// A study of `limit` images into `out`, with further flags.
+    pub fn ce(&self, limit: &str, out: &str, more: &[&str]) -> Ran {
+        self.run(&[&["ce", "--limit", limit, "--out", out][..], &SMALL, more].concat())
+    }
+
+    /// Runs a shell script with the program as `$0` and `arguments` as `$@`.
+    pub fn shell(&self, script: &str, arguments: &[&str]) -> Ran {
+        let mut command = self.command("sh");
+        command.arg("-c").arg(script).arg(BINARY).args(arguments);
+        finish(command)
+    }
+
+    /// Starts the program, waits until `file` exists, and sends it `signal`.
+    #[track_caller]
+    pub fn signalled(&self, arguments: &[&str], file: &str, signal: &str) -> Ran {
+        let mut command = self.command(BINARY);
+        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        await_file(&self.path(file), &mut child);
+        let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Every file below `directory` with its bytes; of manifests, what must repeat.
+    pub fn contents(&self, directory: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let root = self.path(directory);
+        let (mut found, mut stack) = (Vec::new(), vec![root.clone()]);
+        while let Some(at) = stack.pop() {
+            for entry in std::fs::read_dir(&at).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    stack.push(path);
+                    continue;
+                }
+                let mut bytes = std::fs::read(&path).unwrap();
+                if path.file_name().unwrap() == "manifest.json" {
+                    let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                    let map = manifest.as_object_mut().unwrap();
+                    assert!(map.shift_remove("timing").is_some() && map.shift_remove("machine").is_some());
+                    bytes = manifest.to_string().into_bytes();
+                }
+                found.push((path.strip_prefix(&root).unwrap().to_owned(), bytes));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Both directories hold the same files with the same bytes, manifests aside from `timing` and `machine`.
+    #[track_caller]
+    pub fn assert_same(&self, a: &str, b: &str) {
+        let (a, b) = (self.contents(a), self.contents(b));
+        let names = |c: &[(PathBuf, Vec<u8>)]| c.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&a), names(&b));
+        for ((path, a), (_, b)) in a.iter().zip(&b) {
+            let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(3000)]).into_owned();
+            assert!(a == b, "{} differs:\n{}\n{}", path.display(), shown(a), shown(b));
+        }
+    }
+}
+
+fn finish(command: Command) -> Ran {
+    let output = assert_cmd::Command::from_std(command).timeout(Duration::from_secs(120)).output().unwrap();
+    Ran {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[track_caller]
+fn await_file(path: &Path, child: &mut Child) {
+    let started = Instant::now();
+    while !path.exists() {
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("ended with {status} before there was {}", path.display());
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            panic!("no {} after 60 s", path.display());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

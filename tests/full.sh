@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# What is too slow for every test run: the main job on all 10,000 test images, with the bundled weights and with weights
+# trained anew, judged by the figures it must reach. Prints a line a check and exits 1 if one fails.
+#
+#     tests/full.sh [DIR]    # DIR keeps the two runs; default target/full, made anew
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-target/full}
+rm -rf "$out"
+mkdir -p "$out"
+cargo build --release --locked
+program=target/release/intervene
+failed=0
+
+check() { # description, condition for awk, figures
+    if awk "BEGIN { exit !($2) }"; then echo "ok      $1 ($3)"; else echo "FAILED  $1 ($3)"; failed=1; fi
+}
+
+# the value of a numeric key in pretty-printed JSON
+key() { sed -n "s/^ *\"$2\": \([-0-9.e]*\),\{0,1\}$/\1/p" "$1" | head -n 1; }
+
+judge() { # run directory, seconds, limit in seconds, name
+    local agreement live rows dead
+    agreement=$(sed -n '/"agreement": {/,/}/s/^ *"none": \([0-9.]*\),\{0,1\}$/\1/p' "$1/manifest.json")
+    # columns: 5 node, 7 input, 8 reading, 9 estimand, 10 mean, 15 live_share, 16 n, 17 ci_lo, 18 ci_hi
+    live=$(awk -F, '$7=="none" && $9=="e1" && ($10>1e-4 || $10<-1e-4)' "$1/summary.csv" | wc -l)
+    dead=$(awk -F, '$7=="none" && $9=="e1" && $15==0 && $10==0' "$1/summary.csv" | wc -l)
+    rows=$(awk -F, '$9=="e1" && $16==10000 && $17!="" && $18!="" && ($8=="Z0" || $8=="R1") && $7!="noise"' "$1/summary.csv" | wc -l)
+    check "$4: in time" "$2 < $3" "$2 s, limit $3"
+    check "$4: the autoencoder-inserted net agrees with its host on at least 96 % of the test images" "$agreement >= 0.96" "$agreement"
+    check "$4: at least 8 live nodes" "$live >= 8" "$live live, $dead dead"
+    check "$4: 16 nodes x {Z0, PWM, FGSM} over 10,000 images with intervals" "$rows == 48" "$rows rows"
+}
+
+start=$SECONDS
+"$program" reproduce fashion --quiet --out "$out/bundled" >"$out/bundled.txt"
+judge "$out/bundled" $((SECONDS - start)) 90 bundled
+
+start=$SECONDS
+"$program" reproduce fashion --retrain --quiet --out "$out/retrained" >"$out/retrained.txt"
+judge "$out/retrained" $((SECONDS - start)) 600 retrained
+accuracy=$(key "$out/retrained/classifier/manifest.json" test_accuracy)
+check "retrained: test accuracy at least 90.0 % at the lowest validation loss" "$accuracy >= 0.9" "$accuracy"
+for file in classifier/fashion autoencoder/autoencoder; do
+    bundled=weights/fashion$([ $file = classifier/fashion ] || echo -ae).safetensors
+    if cmp -s <(tail -c 100000 "$out/retrained/$file.safetensors") <(tail -c 100000 "$bundled"); then
+        echo "ok      retrained: $file has the bundled weights' bytes"
+    else
+        echo "note    retrained: $file differs from the bundled weights (another instruction set adds in another order)"
+    fi
+done
+exit $failed
