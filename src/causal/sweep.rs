@@ -122,12 +122,6 @@ struct Built {
     nodes: Nodes,
 }
 
-impl Built {
-    fn plan(&self, batch: Batch) -> Result<Artifact, GraphError> {
-        plan_entries(&self.graph, &self.nodes, batch)
-    }
-}
-
 /// The graph of host, autoencoder and attack; `sets` sets of nodes beside idle.
 fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let Subject { model, tap, autoencoder, .. } = subject;
@@ -184,20 +178,24 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     Ok(Built { graph: g, nodes })
 }
 
-fn plan_entries(graph: &Graph, n: &Nodes, batch: Batch) -> Result<Artifact, GraphError> {
-    let entry = |name, given, want, updates, capacity| Entry { name, given, want, updates, capacity };
-    let Batch { images, variants } = batch;
-    plan(
-        graph,
-        &[
-            entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
-            entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
-            entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
-            entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
-            entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
-            entry("forward", &[n.x], &[n.whole], &[], images),
-        ],
-    )
+impl Built {
+    /// The artifact for batches of that many rows.
+    fn plan(&self, batch: Batch) -> Result<Artifact, GraphError> {
+        let Built { graph, nodes: n } = self;
+        let entry = |name, given, want, updates, capacity| Entry { name, given, want, updates, capacity };
+        let Batch { images, variants } = batch;
+        plan(
+            graph,
+            &[
+                entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
+                entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
+                entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
+                entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
+                entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
+                entry("forward", &[n.x], &[n.whole], &[], images),
+            ],
+        )
+    }
 }
 
 /// What a sweep is built from.
@@ -225,8 +223,9 @@ impl Sweep {
         backend: &dyn Backend,
     ) -> Result<Sweep, SweepError> {
         let Subject { model, autoencoder, weights, .. } = subject;
-        let Built { graph, nodes } = build(subject, sets.len())?;
-        let artifact = plan_entries(&graph, &nodes, batch)?;
+        let built = build(subject, sets.len())?;
+        let artifact = built.plan(batch)?;
+        let nodes = built.nodes;
         let constants = model.constants();
         let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
         program.write(nodes.one, TensorRef::F32(&[1.0]))?;
@@ -262,6 +261,18 @@ impl Sweep {
         }
         let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
         Err(BackendError::Transfer { node: "x".into(), reason })
+    }
+
+    /// One label for every image in `x`: an image without one would keep the zeros of its room, which look like an answer.
+    fn labelled(&self, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+        let images = self.images(x)?;
+        if images == labels.len() {
+            return Ok(());
+        }
+        Err(BackendError::Transfer {
+            node: "label".into(),
+            reason: format!("{} labels for {images} images", labels.len()),
+        })
     }
 
     /// The program, for dumps and checks.
@@ -355,22 +366,13 @@ impl Sweep {
         Ok(())
     }
 
-    /// An image without a label would keep the zeros of its room, which look like an answer.
-    fn one_label_each(&self, entry: &str, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
-        if labels.len() * self.pixels == x.len() {
-            return Ok(());
-        }
-        let limit = format!("there are {} labels", labels.len());
-        Err(BackendError::Rows { entry: entry.into(), rows: x.len() / self.pixels.max(1), limit })
-    }
-
     /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose
     /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
     pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("attack step", x, labels)?;
+        self.labelled(x, labels)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
@@ -388,9 +390,9 @@ impl Sweep {
     /// Gradient of the host's cross-entropy, summed over images, with respect to the pixels.
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Rows`] unless there is one label an image.
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
     pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
-        self.one_label_each("input gradient", x, labels)?;
+        self.labelled(x, labels)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));

@@ -449,7 +449,11 @@ pub fn train_classifier(
     let started = Instant::now();
     let model = Model::named(&config.model)?;
     let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
-    let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash())]);
+    let hashes = BTreeMap::from([
+        ("data".to_string(), fashion.train.hash()),
+        // its figures are in the results
+        ("test data".to_string(), fashion.test.hash()),
+    ]);
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
     let initial = model.initial_weights(config.settings.seed);
     let mut job = Classifier::new(&model, &initial, &*context.backend, config.settings.batch)?;
@@ -596,7 +600,11 @@ pub fn train_autoencoder(
     let tap: Tap = model.tap(&config.tap)?;
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
     let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
-    let hashes = BTreeMap::from([("data".to_string(), fashion.train.hash()), ("host".to_string(), host.hash())]);
+    let hashes = BTreeMap::from([
+        ("data".to_string(), fashion.train.hash()),
+        ("test data".to_string(), fashion.test.hash()),
+        ("host".to_string(), host.hash()),
+    ]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);
     let both = crate::backend::Layered(&[host, &initial]);

@@ -21,7 +21,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Manifest {
     /// Version of this file's layout.
     pub schema_version: u32,
-    /// Hash of verb, configuration, weights and data: 16 hex digits.
+    /// Hash of verb, configuration, weights and data: 16 hex digits. Where they lie is no part of it.
     pub run_id: String,
     /// The command.
     pub verb: String,
@@ -52,7 +52,7 @@ impl Manifest {
     pub fn new(verb: &str, configuration: Value, hashes: BTreeMap<String, String>, device: String) -> Manifest {
         let mut hasher = Sha256::new();
         hasher.update(verb.as_bytes());
-        hasher.update(configuration.to_string().as_bytes());
+        hasher.update(without_places(&configuration).to_string().as_bytes());
         for (name, hash) in &hashes {
             hasher.update(format!("{name}={hash}\n").as_bytes());
         }
@@ -73,6 +73,18 @@ impl Manifest {
             machine: machine(),
         }
     }
+}
+
+/// Keys of a configuration that say where something lies; what lies there is in the manifest's hashes.
+const PLACES: [&str; 4] = ["data", "any_data", "weights", "ae"];
+
+/// The configuration without places: the same run has the same identity in another directory. (An object under such a
+/// key is no place: an autoencoder's `weights` of its losses stay.)
+fn without_places(configuration: &Value) -> Value {
+    let Value::Object(map) = configuration else { return configuration.clone() };
+    let place = |key: &str, value: &Value| PLACES.contains(&key) && !value.is_object();
+    let kept = map.iter().filter(|(key, value)| !place(key, value));
+    Value::Object(kept.map(|(key, value)| (key.clone(), without_places(value))).collect())
 }
 
 fn machine() -> Map<String, Value> {
@@ -217,5 +229,30 @@ impl RunDirectory {
         std::fs::rename(&self.partial, &self.finished)
             .map_err(|e| failed(&self.finished, "give the finished run its name", &e))?;
         Ok(self.finished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_told_by_what_it_computes_and_not_by_where_its_input_lies() {
+        let id = |configuration: Value, data: &str| {
+            let hashes = BTreeMap::from([("data".to_string(), data.to_string())]);
+            Manifest::new("train-ae", configuration, hashes, "cpu".into()).run_id
+        };
+        let here = json!({ "data": "a", "weights": null, "seed": 1, "study": { "ae": "x" }, "objective": { "weights": { "deep": 1 } } });
+        let mut there = here.clone();
+        there["data"] = json!("/b/c");
+        there["weights"] = json!("host.safetensors");
+        there["study"]["ae"] = json!("y");
+        assert_eq!(id(here.clone(), "h"), id(there.clone(), "h"));
+        assert_ne!(id(here.clone(), "h"), id(here.clone(), "other data"));
+        there["seed"] = json!(2);
+        assert_ne!(id(here.clone(), "h"), id(there, "h"));
+        let mut losses = here.clone();
+        losses["objective"]["weights"]["deep"] = json!(2);
+        assert_ne!(id(here, "h"), id(losses, "h"));
     }
 }

@@ -86,7 +86,26 @@ pub fn load(path: &Path, run_id: &str) -> Result<Option<Shard>, Error> {
         _ => Err(damaged("lacks logits")),
     };
     let ids: Vec<u64> = integers("id")?.into_iter().map(|i| i as u64).collect();
-    let labels: Vec<u32> = integers("label")?.into_iter().map(|l| l as u32).collect();
+    let labels: Result<Vec<u32>, _> = integers("label")?.into_iter().map(u32::try_from).collect();
+    let labels = labels.map_err(|_| damaged("holds a label that is none"))?;
+    // every table is cut by these numbers, so they must be the file's own
+    let n = ids.len();
+    let dims = |name: &str| file.shape(name).map_or(&[][..], Shape::dims);
+    let (&[_, classes], &[_, sets]) = (dims("0.orig"), dims("0.live")) else {
+        return Err(damaged("lacks the clean images' logits"));
+    };
+    if n == 0 || labels.len() != n || inputs.first() != Some(&(Input::None, 0)) {
+        return Err(damaged("lacks images, labels or the clean input"));
+    }
+    let fits = |k: usize| {
+        dims(&format!("{k}.orig")) == [n, classes]
+            && dims(&format!("{k}.idle")) == [n, classes]
+            && dims(&format!("{k}.do")) == [n, sets, classes]
+            && dims(&format!("{k}.live")) == [n, sets]
+    };
+    if !(0..inputs.len()).all(fits) {
+        return Err(damaged("holds logits of another number of images, sets or classes"));
+    }
     let mut answers = Vec::with_capacity(inputs.len());
     for (k, (input, mask)) in inputs.into_iter().enumerate() {
         let live = match file.elements(&format!("{k}.live"))? {

@@ -157,3 +157,28 @@ fn a_dozen_images_are_enough_to_train_on() {
     let ae = ["train-ae", "--data", "d", "--any-data", "--batch", "5", "--epochs", "1", "--out", "ae"];
     lab.run(&ae).succeeds();
 }
+
+#[test]
+fn the_same_study_of_the_same_data_elsewhere_gives_the_same_tables() {
+    let lab = Lab::new();
+    lab.ce("2", "here", &["--nodes", "3"]).succeeds();
+    std::fs::rename(lab.path("d"), lab.path("moved")).unwrap();
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/fashion.safetensors");
+    lab.ce("2", "there", &["--nodes", "3", "--data", "moved", "--weights", weights]).succeeds();
+    for file in ["effects.csv", "summary.csv"] {
+        assert_eq!(lab.read(&format!("here/{file}")), lab.read(&format!("there/{file}")));
+    }
+}
+
+#[test]
+fn a_gate_that_stays_shut_behind_a_training_leaves_its_weights_to_be_used() {
+    let lab = Lab::with(110, 10);
+    let base = ["reproduce", "fashion", "--retrain", "--limit", "2", "--out", "run"];
+    let data = ["--data", "d", "--any-data", "--min-agreement", "1"];
+    let ran = lab.run(&[&base[..], &data].concat());
+    ran.fails(4, &["below the 100 %", "stay in run.partial/classifier and run.partial/autoencoder"]);
+    assert_eq!(lab.names("run.partial"), ["autoencoder", "classifier", "manifest.json"]);
+    let host = ["--weights", "run.partial/classifier/fashion.safetensors", "--nodes", "3"];
+    let ae = ["--ae", "run.partial/autoencoder/autoencoder.safetensors"];
+    lab.ce("2", "study", &[&host[..], &ae].concat()).succeeds();
+}
