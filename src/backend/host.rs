@@ -220,7 +220,7 @@ impl<E: Engine> HostProgram<E> {
                 break;
             };
             let valid = self.rows[s];
-            if valid < if source.extent == Extent::Rows && !gathers(&node.op, i) { rows } else { 1 } {
+            if valid < if source.extent == Extent::Rows && !node.op.gathers(i) { rows } else { 1 } {
                 result = Err(inconsistent(&format!("\"{}\" holds {valid} rows", source.name)));
                 break;
             }
@@ -250,15 +250,6 @@ impl<E: Engine> HostProgram<E> {
         self.slots[slot] = Storage::Floats(out);
         self.rows[slot] = written;
         result
-    }
-}
-
-/// Inputs that an op reads through a row list, so that their row count is not the run's.
-fn gathers(op: &Op, input: usize) -> bool {
-    match op {
-        Op::Intervene => input == 0,
-        Op::InterveneConv { .. } => input <= 1,
-        _ => false,
     }
 }
 
@@ -315,7 +306,7 @@ impl<E: Engine> Program for HostProgram<E> {
         // a node that is only gathered from need not have the run's rows
         let by_row = |id: NodeId| {
             let readers = planned.steps.iter().map(|&s| self.artifact.graph().node(s));
-            let uses = readers.flat_map(|n| n.inputs.iter().enumerate().map(|(i, &input)| (input, gathers(&n.op, i))));
+            let uses = readers.flat_map(|n| n.inputs.iter().enumerate().map(|(i, &input)| (input, n.op.gathers(i))));
             let gathered: Vec<bool> = uses.filter(|u| u.0 == id).map(|u| u.1).collect();
             gathered.is_empty() || gathered.contains(&false)
         };

@@ -235,12 +235,11 @@ fn one(
     let l = &answers.logits;
     let (orig, idle) = (row(&l.orig, i, classes, "host logits")?, row(&l.idle, i, classes, "idle logits")?);
     let predicted = argmax(idle);
-    let recon = if sets > 0 { here.split(0)?.recon } else { f64::NAN };
     let difference: f64 = here.recon_effects().iter().map(|d| d.abs()).sum::<f64>() / classes as f64;
     let truth = |b: bool| if b { 1.0 } else { 0.0 };
     let agreement = argmax(orig).zip(predicted).map_or(f64::NAN, |(a, b)| truth(a == b));
     let correct = argmax(orig).map_or(f64::NAN, |a| truth(a == label));
-    let mut values = vec![recon, here.confidence().max, agreement, correct, difference];
+    let mut values = vec![here.recon()?, here.confidence().max, agreement, correct, difference];
     let outcomes =
         if input == 0 { Outcomes::new(clean.clone()) } else { Outcomes::with_perturbed(clean.clone(), here.clone())? };
     for set in 0..sets {

@@ -363,11 +363,15 @@ impl Responses {
     pub fn split(&self, node: usize) -> Result<Split, CausalError> {
         let total = difference(self.head, &self.p_orig, &self.orig, self.row(node)?);
         let weigh = |effects: &[f64]| class_weighted(self.head.estimand(), &self.p_idle, effects);
-        Ok(Split {
-            total: weigh(&total)?,
-            recon: weigh(&self.recon_effects())?,
-            node: weigh(&self.node_effects(node)?)?,
-        })
+        Ok(Split { total: weigh(&total)?, recon: self.recon()?, node: weigh(&self.node_effects(node)?)? })
+    }
+
+    /// The autoencoder's own part of [`Split`], the same for every node: p_orig to p_idle, weighted with p_idle.
+    ///
+    /// # Errors
+    /// None that [`Responses::new`] has not excluded.
+    pub fn recon(&self) -> Result<f64, CausalError> {
+        class_weighted(self.head.estimand(), &self.p_idle, &self.recon_effects())
     }
 
     /// Whether zeroing `node` changes the predicted class; `None` when logits are not numbers.

@@ -18,6 +18,7 @@ use crate::model::{Model, Tap};
 use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
+use crate::tensor::argmax;
 use crate::weights::Weights;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -561,11 +562,9 @@ fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Conte
     let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
     let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
-    let top = |rows: &[f32]| -> Vec<usize> {
-        let best = |row: &[f32]| row.iter().enumerate().fold(0, |b, (i, v)| if *v > row[b] { i } else { b });
-        rows.chunks_exact(sweep.classes()).map(best).collect()
-    };
-    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| **a == *b).count();
+    // a row without a largest logit (NaN) agrees with nothing
+    let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
+    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
     Ok(same as f64 / which.len().max(1) as f64)
 }
 

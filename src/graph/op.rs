@@ -262,6 +262,16 @@ impl Op {
         }
     }
 
+    /// Whether input number `input` is read through a row list: its rows are those of the images listed, not the run's.
+    pub fn gathers(&self, input: usize) -> bool {
+        match self {
+            Op::Intervene => input == 0,
+            Op::InterveneConv { .. } => input <= 1,
+            // the only ops that take a row list
+            _ => false,
+        }
+    }
+
     /// The attributes as they appear in a dump: ` stride 1 pad 0 relu`.
     pub fn attributes(&self) -> String {
         let activation = |a: &Activation| if *a == Activation::Relu { " relu" } else { "" };

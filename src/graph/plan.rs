@@ -230,19 +230,29 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
     let mut capacity = vec![0usize; n];
     // life of a node in an entry: (entry, first step, last step)
     let mut lives: Vec<Vec<(usize, usize, usize)>> = vec![Vec::new(); n];
+    // what an entry reads through row lists alone has the rows of the entry that made it
+    let mut gathered = vec![0usize; n];
     for (e, entry) in artifact.entries.iter().enumerate() {
+        let mut by_row = vec![false; n];
+        let mut by_list = vec![false; n];
         for (at, &step) in entry.steps.iter().enumerate() {
             lives[step.index()].push((e, at, at));
-            for &input in &artifact.graph.node(step).inputs {
-                capacity[input.index()] = capacity[input.index()].max(entry.capacity);
+            let node = artifact.graph.node(step);
+            for (i, &input) in node.inputs.iter().enumerate() {
+                let reads = if node.op.gathers(i) { &mut by_list } else { &mut by_row };
+                reads[input.index()] = true;
                 if let Some(life) = lives[input.index()].last_mut().filter(|l| l.0 == e) {
                     life.2 = at;
                 }
             }
         }
         let named = entry.given.iter().chain(&entry.want).chain(entry.updates.iter().flat_map(|u| [&u.0, &u.1]));
-        for &id in entry.steps.iter().chain(named) {
-            capacity[id.index()] = capacity[id.index()].max(entry.capacity);
+        let inputs = entry.steps.iter().flat_map(|&s| &artifact.graph.node(s).inputs);
+        for &id in entry.steps.iter().chain(named).chain(inputs) {
+            let made_elsewhere = entry.given.contains(&id) && !is_source(&artifact.graph.node(id).op);
+            let only_listed = made_elsewhere && by_list[id.index()] && !by_row[id.index()];
+            let rows = if only_listed { &mut gathered } else { &mut capacity };
+            rows[id.index()] = rows[id.index()].max(entry.capacity);
         }
     }
     // swapped slots must be of one size, also those that swap through a third; capacities only grow, so this ends
@@ -252,6 +262,8 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
         capacity[to.index()] = both;
         capacity[from.index()] = both;
     }
+    // no entry makes it: its reader will say so
+    capacity.iter_mut().zip(gathered).for_each(|(rows, listed)| *rows = if *rows == 0 { listed } else { *rows });
     let mut order: Vec<NodeId> =
         artifact.graph.iter().map(|(id, _)| id).filter(|id| capacity[id.index()] > 0).collect();
     let elements = |graph: &Graph, id: NodeId| {

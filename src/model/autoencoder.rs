@@ -23,6 +23,11 @@ pub struct Autoencoder {
     pub relu_out: bool,
 }
 
+/// Saturates: sizes may come from the command line or a file.
+fn product(sizes: &[u64]) -> u64 {
+    sizes.iter().fold(1, |n, &size| n.saturating_mul(size))
+}
+
 /// Stride 1, padding that keeps the size under a 3x3 kernel.
 const SAME: Window = Window { stride: 1, pad: 1 };
 
@@ -71,13 +76,15 @@ impl Autoencoder {
 
     /// Multiply-adds of encoder and decoder on one image.
     pub fn macs(&self, tap: &Tap) -> u64 {
-        let weights = self.parameters().iter().filter(|(_, s)| s.rank() > 1).map(|(_, s)| s.len()).sum::<usize>();
-        (weights * tap.shape[1] * tap.shape[2]) as u64
+        let parameters = self.parameters();
+        let weights = parameters.iter().filter(|(_, s)| s.rank() > 1).map(|(_, s)| s.len() as u64);
+        product(&[weights.fold(0, u64::saturating_add), tap.shape[1] as u64, tap.shape[2] as u64])
     }
 
     /// Multiply-adds of one node's variant: one channel through the decoder's first convolution, all of its second.
     pub fn variant_macs(&self, tap: &Tap) -> u64 {
-        (9 * self.hidden * (1 + self.channels) * tap.shape[1] * tap.shape[2]) as u64
+        let channels = (self.channels as u64).saturating_add(1);
+        product(&[9, self.hidden as u64, channels, tap.shape[1] as u64, tap.shape[2] as u64])
     }
 
     /// Fresh weights, as [`super::Model::initial_weights`].

@@ -284,7 +284,7 @@ fn turn(plan: &Plan, s: &ConvShape, area: &Area, sums: &[f32], out: Shared) {
                         std::array::from_fn(|o| from[..8][o])
                     });
                     for o in 0..columns {
-                        let column: [f32; 8] = std::array::from_fn(|r| square[r][o]);
+                        let column: [f32; 8] = square.map(|row| row[o]);
                         row(o)[top..][..8].copy_from_slice(&column);
                     }
                 }
