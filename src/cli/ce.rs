@@ -242,7 +242,7 @@ fn checked_batch(text: &str) -> Result<Option<usize>, Error> {
 pub fn run(args: Args) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     args.gate.checked()?;
-    let (config, resume) = match &args.common.resume {
+    let (mut config, resume) = match &args.common.resume {
         Some(directory) => {
             let (directory, manifest) = RunDirectory::resume(directory, "ce")?;
             let config: Config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
@@ -289,6 +289,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
     let fashion = subject::data(&data, &loaded.model, &context)?;
     let images = first_images(&fashion.test, config.limit)?;
+    if resume.is_none() {
+        config.inputs = args.inputs.inputs(images.len());
+    }
     let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
     let batch = loaded.batch(&config, &args.gate.batch)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;

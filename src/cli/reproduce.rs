@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     if args.limit == Some(0) {
         return Err(Error::Usage("--limit 0: at least one image is needed".into()));
     }
-    let (config, resume) = match &args.common.resume {
+    let (mut config, resume) = match &args.common.resume {
         Some(directory) => {
             let (directory, manifest) = RunDirectory::resume(directory, "reproduce")?;
             let config: Reproduction = serde_json::from_value(manifest.configuration.clone()).map_err(|e| {
@@ -120,6 +120,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     common::check_out(args.common.out.as_deref())?;
     let fashion = subject::data(&data, &Model::named(&config.study.model)?, &context)?;
     let images = ce::first_images(&fashion.test, config.study.limit)?;
+    if resume.is_none() {
+        config.study.inputs = args.inputs.inputs(images.len());
+    }
     let mut hashes = BTreeMap::from([("data".to_string(), images.hash())]);
     if config.retrain {
         hashes.insert("training data".to_string(), fashion.train.hash());

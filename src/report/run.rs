@@ -52,6 +52,8 @@ impl Manifest {
     pub fn new(verb: &str, configuration: Value, hashes: BTreeMap<String, String>, device: String) -> Manifest {
         let mut hasher = Sha256::new();
         hasher.update(verb.as_bytes());
+        // instruction sets add in different orders: a run is one device's, and only that device may resume it
+        hasher.update(device.as_bytes());
         hasher.update(without_places(&configuration).to_string().as_bytes());
         for (name, hash) in &hashes {
             hasher.update(format!("{name}={hash}\n").as_bytes());
