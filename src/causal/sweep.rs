@@ -28,9 +28,10 @@ pub struct Batch {
     pub variants: usize,
 }
 
-/// Memory for the slots of a sweep. On 2 cores with 2 MB of L2 each, the Fashion sweep at 16, 32, 64 and 128 variants a
-/// batch differs by less than the noise; more memory only moves rows out of cache.
-const BUDGET_BYTES: usize = 48 << 20;
+/// Memory for the slots of a sweep's rows: 64 variants of the Fashion net at tap 2. On 2 cores with 2 MB of L2 each, its sweep
+/// of 256 images took .396 s at 8 variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few rows
+/// leave threads waiting at every step, many leave the caches.
+const BUDGET_BYTES: usize = 32 << 20;
 
 impl Batch {
     /// The most rows whose slots stay within the budget, at least 2 variants; results do not depend on it.
@@ -39,9 +40,10 @@ impl Batch {
     /// [`GraphError`] when the subject's graph cannot be built.
     pub fn auto(subject: Subject<'_>, sets: usize) -> Result<Batch, GraphError> {
         let built = build(subject, sets)?;
-        // an image's share of front and attack is about a variant's of decoder and tail, and there are half as many
-        let row = 4 * built.plan(Batch { images: 1, variants: 1 })?.slot_elements();
-        let variants = (BUDGET_BYTES / row.max(1)).clamp(2, 256);
+        // bytes of one image with two variants, whatever the weights take
+        let pairs = |n: usize| built.plan(Batch { images: n, variants: 2 * n }).map(|a| 4 * a.slot_elements());
+        let pair = pairs(2)?.saturating_sub(pairs(1)?);
+        let variants = (2 * (BUDGET_BYTES / pair.max(1))).clamp(2, 256);
         Ok(Batch { images: variants.div_ceil(2), variants })
     }
 }

@@ -76,9 +76,13 @@ pub fn run(args: Args) -> Result<(), Error> {
     let model = Model::named(&args.model)?;
     let tap = model.tap(&args.tap)?;
     let autoencoder = Autoencoder::at(&tap, HIDDEN, args.nodes);
-    // speed does not depend on the weights, except that a code of zeros is skipped: random ones leave every node alive
+    // Speed does not depend on the weights, except that a node of zeros is skipped, which PyTorch's sweep does not do: a
+    // bias of 1 on the code keeps every node alive, so that both do the same work.
     let host = model.initial_weights(args.common.seed);
-    let ae = autoencoder.initial_weights(args.common.seed);
+    let mut ae = autoencoder.initial_weights(args.common.seed);
+    for (_, bias) in ae.iter_mut().filter(|(name, _)| name == "ae.code.bias") {
+        bias.data_mut().fill(1.0);
+    }
     let weights = Layered(&[&host, &ae]);
     let subject = Subject { model: &model, tap: &tap, autoencoder: &autoencoder, weights: &weights };
     let stream = Stream::new(args.common.seed, "bench");
@@ -87,12 +91,18 @@ pub fn run(args: Args) -> Result<(), Error> {
     let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
     let batch = ce::batch(&args.batch, subject, args.nodes)?;
 
+    // variants of nodes that are zero on an image are not run: a reader of the time must know how many were
+    let mut live_share = None;
     let seconds = match args.job {
         Job::Sweep => {
             let nodes: Vec<NodeSet> =
                 (0..args.nodes).map(|n| NodeSet::of(&[n], args.nodes)).collect::<Result<_, _>>()?;
             let mut sweep = Sweep::new(subject, &nodes, batch, &*context.backend)?;
-            timed(args.repeats, || sweep.outcomes(&x).map(|_: Logits| ()).map_err(Error::from))?
+            timed(args.repeats, || {
+                let logits: Logits = sweep.outcomes(&x)?;
+                live_share = Some(logits.live.iter().filter(|l| **l).count() as f64 / logits.live.len() as f64);
+                Ok(())
+            })?
         }
         Job::Forward => {
             let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
@@ -127,7 +137,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let images = if args.job == Job::Train { TRAIN_BATCH } else { args.images };
     let out = json!({ "peer": format!("intervene {}", env!("CARGO_PKG_VERSION")), "job": job, "model": model.arch,
         "tap": tap.number, "images": images, "nodes": args.nodes, "threads": rayon::current_num_threads(),
-        "device": context.backend.name(), "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
+        "device": context.backend.name(), "live_share": live_share, "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
     ui::print(&format!("{out}\n"))
 }
 
