@@ -15,7 +15,7 @@
 
 use super::conv_narrow;
 use super::gemm::{self, copy16, divide};
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Forward, forward_kernel};
@@ -232,7 +232,7 @@ impl Walk {
             let panel_stride = height * line * 16;
             scratch::with(panel_stride * self.c.div_ceil(16), |panel| {
                 let image_x = &x[image * x_len..][..x_len];
-                isa.run(|| self.fill(image_x, own.start * self.stride, height, &columns, panel));
+                compiled!(isa, self.fill(image_x, own.start * self.stride, height, &columns, panel));
                 for b in piece(packed.blocks(), splits, split) {
                     let block = packed.block(b);
                     let bias = bias.map_or(std::ptr::null(), |bias| bias[block.first..].as_ptr());

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::conv::ConvShape;
 use super::gemm;
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
 use crate::graph::op::Activation;
@@ -57,11 +57,14 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
             let gy = &gy[image * s.y_len() + own.start * ow * s.o..][..pixels * s.o];
             // SAFETY: the whole of `t`, which is this task's.
             unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, Shared::new(t)) };
-            isa.run(|| match (s.c, s.kh, s.kw) {
-                (1, 3, 3) => gather::<1, 3>(s, &cells, own.start, t, gx),
-                (3, 3, 3) => gather::<3, 3>(s, &cells, own.start, t, gx),
-                _ => gather::<0, 0>(s, &cells, own.start, t, gx),
-            });
+            compiled!(
+                isa,
+                match (s.c, s.kh, s.kw) {
+                    (1, 3, 3) => gather::<1, 3>(s, &cells, own.start, t, gx),
+                    (3, 3, 3) => gather::<3, 3>(s, &cells, own.start, t, gx),
+                    _ => gather::<0, 0>(s, &cells, own.start, t, gx),
+                }
+            );
         });
     });
 }

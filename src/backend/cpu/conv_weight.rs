@@ -18,7 +18,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::conv::ConvShape;
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 
@@ -120,7 +120,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
             let area = Area::new(&plan, s, splits, i);
             scratch::with(area.sums.len(), |sums| {
                 add(0, &area, sums);
-                isa.run(|| turn(&plan, s, &area, sums, out));
+                compiled!(isa, turn(&plan, s, &area, sums, out));
             });
         });
     }
@@ -137,7 +137,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
         parallel(areas, |i| {
             let area = Area::new(&plan, s, splits, i);
             let total = sums(0, &area);
-            isa.run(|| {
+            compiled!(isa, {
                 for group in 1..plan.groups {
                     total.iter_mut().zip(&*sums(group, &area)).for_each(|(total, part)| *total += part);
                 }
@@ -311,7 +311,7 @@ pub fn grad_bias(isa: Isa, pixels: usize, gy: &[f32], db: &mut [f32]) {
         .map(|group| {
             let own = piece(pixels, groups, group);
             let mut sum = vec![0.0f64; o];
-            isa.run(|| {
+            compiled!(isa, {
                 for row in gy[own.start * o..own.end * o].chunks_exact(o) {
                     sum.iter_mut().zip(row).for_each(|(sum, g)| *sum += f64::from(*g));
                 }
@@ -336,28 +336,31 @@ pub(super) fn pack_pixels(isa: Isa, from: &[f32], stride: usize, n: usize, p: us
         }
     }
     let to = &mut to[..n * p];
-    isa.run(|| match p {
-        1 => dense::<1>(from, stride, to),
-        2 => dense::<2>(from, stride, to),
-        3 => dense::<3>(from, stride, to),
-        4 => dense::<4>(from, stride, to),
-        5 => dense::<5>(from, stride, to),
-        6 => dense::<6>(from, stride, to),
-        7 => dense::<7>(from, stride, to),
-        8 => dense::<8>(from, stride, to),
-        9 => dense::<9>(from, stride, to),
-        10 => dense::<10>(from, stride, to),
-        11 => dense::<11>(from, stride, to),
-        12 => dense::<12>(from, stride, to),
-        13 => dense::<13>(from, stride, to),
-        _ => dense::<14>(from, stride, to),
-    });
+    compiled!(
+        isa,
+        match p {
+            1 => dense::<1>(from, stride, to),
+            2 => dense::<2>(from, stride, to),
+            3 => dense::<3>(from, stride, to),
+            4 => dense::<4>(from, stride, to),
+            5 => dense::<5>(from, stride, to),
+            6 => dense::<6>(from, stride, to),
+            7 => dense::<7>(from, stride, to),
+            8 => dense::<8>(from, stride, to),
+            9 => dense::<9>(from, stride, to),
+            10 => dense::<10>(from, stride, to),
+            11 => dense::<11>(from, stride, to),
+            12 => dense::<12>(from, stride, to),
+            13 => dense::<13>(from, stride, to),
+            _ => dense::<14>(from, stride, to),
+        }
+    );
 }
 
 /// `n` pixels of `width` floats, `stride` apart in `from`, padded with zeros to `lanes` (8, 16 or 32).
 pub(super) fn pack_lanes(isa: Isa, from: &[f32], stride: usize, n: usize, width: usize, lanes: usize, to: &mut [f32]) {
     if width == lanes {
-        return isa.run(|| {
+        return compiled!(isa, {
             for (pixel, to) in to[..n * lanes].as_chunks_mut::<8>().0.chunks_exact_mut(lanes / 8).enumerate() {
                 for (to, from) in to.iter_mut().zip(from[pixel * stride..].as_chunks::<8>().0) {
                     *to = *from;

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, len, parallel, piece};
 use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
@@ -70,7 +70,7 @@ pub(super) unsafe fn product(
     let padded = depth.next_multiple_of(16);
     let tiles = own.len().div_ceil(isa.pixels());
     scratch::with(own.len() * padded, |panel| {
-        isa.run(|| {
+        compiled!(isa, {
             for t in 0..tiles {
                 let tile = piece(own.len(), tiles, t);
                 fill(&x[(own.start + tile.start) * depth..], depth, tile.len(), &mut panel[tile.start * padded..]);

@@ -9,7 +9,7 @@
 //! 26x26x32, one thread, 15 us per half-active channel where this takes 2.1 beside 7 us to read and write the row.)
 //! Called by the CPU backend's intervention nodes.
 
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::scratch::{self, Line, Shared, len, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
 use crate::graph::op::{Activation, Window, window_positions};
@@ -31,7 +31,7 @@ pub fn intervene(isa: Isa, pixels: usize, k: usize, z: &[f32], keep: &[u8], rows
         let keep = &keep[rows.masks[r] as usize * k..][..k];
         // SAFETY: one task per row.
         let out = unsafe { shared.slice(r * row, row) };
-        isa.run(|| {
+        compiled!(isa, {
             for (out, z) in out.chunks_exact_mut(k.max(1)).zip(z.chunks_exact(k.max(1))) {
                 for ((out, z), keep) in out.iter_mut().zip(z).zip(keep) {
                     *out = if *keep != 0 { *z } else { 0.0 };
@@ -115,7 +115,7 @@ pub fn intervene_conv(
         // SAFETY: one task per row.
         let out = unsafe { shared.slice(r * y_len, y_len) };
         if off.is_empty() {
-            return weights.isa.run(|| copy(pre, activation, out));
+            return compiled!(weights.isa, copy(pre, activation, out));
         }
         update(s, z, pre, weights, &off, &taps, activation, out);
     });
@@ -158,7 +158,7 @@ fn update(
         let (panel, rest) = buffer.split_at_mut(panel_len);
         let (w, flags) = rest.split_at_mut(depth * isa.block());
         let (active, reached) = flags.split_at_mut(cells);
-        isa.run(|| {
+        compiled!(isa, {
             fill(s, z, off, panel, active);
             reach(s, active, reached);
         });

@@ -3,6 +3,18 @@
 //! An [`Isa`] can only be made on a CPU that has the instructions: holding one is the proof that every later
 //! `unsafe` call into a `#[target_feature]` function rests on. Called by every kernel of this folder.
 
+/// `compiled!(isa, body)` runs `body` compiled with that instruction set: loops inlined into it are vectorised for it.
+/// The attribute is why this is a macro: the compiler leaves a long closure a call, compiled for the baseline.
+macro_rules! compiled {
+    ($isa:expr, $body:expr) => {
+        $isa.run(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(super) use compiled;
+
 /// The instruction sets with kernels of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -87,7 +99,7 @@ impl Isa {
         }
     }
 
-    /// Runs `f` compiled with this instruction set: the loops inlined into `f` are vectorised for it.
+    /// For [`compiled`] only.
     #[inline(always)]
     pub(super) fn run<R>(self, f: impl FnOnce() -> R) -> R {
         match self.0 {

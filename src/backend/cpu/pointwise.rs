@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::scratch::{Shared, len, parallel};
 
 /// Floats of a task: 128 KB per operand; a task of a few microseconds hides rayon's hand-over.
@@ -16,7 +16,7 @@ const CHUNK: usize = 32_768;
 #[inline(always)]
 fn map1(isa: Isa, a: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     assert_eq!(a.len(), y.len());
-    let body = |(a, y): (&[f32], &mut [f32])| isa.run(|| a.iter().zip(y).for_each(|(a, y)| *y = f(*a)));
+    let body = |(a, y): (&[f32], &mut [f32])| compiled!(isa, a.iter().zip(y).for_each(|(a, y)| *y = f(*a)));
     if y.len() <= CHUNK {
         return body((a, y));
     }
@@ -28,7 +28,7 @@ fn map1(isa: Isa, a: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
 fn map2(isa: Isa, a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     assert_eq!((a.len(), b.len()), (y.len(), y.len()));
     let body = |((a, b), y): ((&[f32], &[f32]), &mut [f32])| {
-        isa.run(|| a.iter().zip(b).zip(y).for_each(|((a, b), y)| *y = f(*a, *b)))
+        compiled!(isa, a.iter().zip(b).zip(y).for_each(|((a, b), y)| *y = f(*a, *b)))
     };
     if y.len() <= CHUNK {
         return body(((a, b), y));
@@ -80,7 +80,7 @@ pub fn affine(isa: Isa, x: &[f32], scale: &[f32], shift: Option<&[f32]>, y: &mut
     }
     let rows = (CHUNK / c).max(1) * c;
     x.par_chunks(rows).zip(y.par_chunks_mut(rows)).for_each(|(x, y)| {
-        isa.run(|| {
+        compiled!(isa, {
             for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
                 match shift {
                     // Two roundings, not an FMA: all instruction sets and PyTorch's batch norm then agree.
@@ -136,7 +136,7 @@ pub fn sign_step(isa: Isa, x: &[f32], g: &[f32], x0: &[f32], a: f32, eps: f32, o
     assert_eq!((x.len(), g.len(), x0.len()), (out.len(), out.len(), out.len()));
     let step = x.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)).zip(x0.par_chunks(CHUNK));
     step.zip(out.par_chunks_mut(CHUNK)).for_each(|(((x, g), x0), out)| {
-        isa.run(|| {
+        compiled!(isa, {
             for (((x, g), x0), out) in x.iter().zip(g).zip(x0).zip(out) {
                 let sign = if *g > 0.0 {
                     1.0
@@ -187,7 +187,7 @@ pub fn adam_step(isa: Isa, rate: AdamRate, p: &[f32], m: &[f32], v: &[f32], out:
     let root = rate.correction_square.sqrt();
     let chunks = out.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).zip(m.par_chunks(CHUNK)).zip(v.par_chunks(CHUNK));
     chunks.for_each(|(((o, p), m), v)| {
-        isa.run(|| {
+        compiled!(isa, {
             for (((o, &p), &m), &v) in o.iter_mut().zip(p).zip(m).zip(v) {
                 *o = p - step * (m / (v.sqrt() / root + rate.epsilon));
             }

@@ -7,7 +7,7 @@
 
 #![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
 
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use super::scratch::{Shared, len, parallel};
 use crate::graph::op::{Window, window_positions};
 
@@ -67,7 +67,7 @@ pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32]) 
         let x = &x[image * s.h * s.w * c..][..s.h * s.w * c];
         // SAFETY: one task per output row.
         let y = unsafe { out.slice(task * ow * c, ow * c) };
-        isa.run(|| {
+        compiled!(isa, {
             for (q, y) in y.chunks_exact_mut(c).enumerate() {
                 if s.is_halving() {
                     let at = (2 * p * s.w + 2 * q) * c;
@@ -113,7 +113,7 @@ pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32]
                 return gx.fill(0.0); // the odd last row, in no window
             }
             let gy = &gy[(image * oh + p) * ow * c..][..ow * c];
-            isa.run(|| halve_grad(s, &x[at..][..2 * s.w * c], gy, gx));
+            compiled!(isa, halve_grad(s, &x[at..][..2 * s.w * c], gy, gx));
         });
     }
     parallel(rows * s.h, |task| {
@@ -121,7 +121,7 @@ pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32]
         // SAFETY: one task per input row.
         let gx = unsafe { out.slice(task * s.w * c, s.w * c) };
         let (x, gy) = (&x[image * x_len..][..x_len], &gy[image * oh * ow * c..][..oh * ow * c]);
-        isa.run(|| {
+        compiled!(isa, {
             gx.fill(0.0);
             for p in s.windows(i, oh) {
                 for q in 0..ow {
@@ -213,7 +213,7 @@ pub fn global_average(isa: Isa, rows: usize, pixels: usize, c: usize, x: &[f32],
         // SAFETY: one task per image.
         let y = unsafe { out.slice(row * c, c) };
         let x = &x[row * pixels * c..][..pixels * c];
-        isa.run(|| {
+        compiled!(isa, {
             for (block, y) in y.chunks_mut(16).enumerate() {
                 let mut sum = [0.0f64; 16];
                 for pixel in x.chunks_exact(c) {
@@ -233,7 +233,7 @@ pub fn global_average_grad(isa: Isa, rows: usize, pixels: usize, c: usize, gy: &
         // SAFETY: one task per image.
         let gx = unsafe { out.slice(row * pixels * c, pixels * c) };
         let gy = &gy[row * c..][..c];
-        isa.run(|| {
+        compiled!(isa, {
             for gx in gx.chunks_exact_mut(c.max(1)) {
                 gx.iter_mut().zip(gy).for_each(|(gx, gy)| *gx = *gy / pixels as f32);
             }

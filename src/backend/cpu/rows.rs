@@ -4,7 +4,7 @@
 //! neither its neighbours nor the thread count. Softmaxes are f64: with K classes they cost nothing beside the network.
 //! Called by `program.rs`; layouts are dense NHWC.
 
-use super::isa::Isa;
+use super::isa::{Isa, compiled};
 use rayon::prelude::*;
 
 /// Lanes of an ordered sum: what a 512-bit register pair of f64 holds.
@@ -59,13 +59,13 @@ fn sign(x: f32) -> f32 {
 /// out\[r\] = mean |x| over row r of `n` elements.
 pub fn mean_abs(isa: Isa, n: usize, x: &[f32], out: &mut [f32]) {
     let rows = out.par_iter_mut().zip(x.par_chunks_exact(n.max(1)));
-    rows.for_each(|(o, x)| *o = isa.run(|| (ordered_sum(x, f32::abs) / n as f64) as f32));
+    rows.for_each(|(o, x)| *o = compiled!(isa, (ordered_sum(x, f32::abs) / n as f64) as f32));
 }
 
 /// out\[r\] = mean x² over row r.
 pub fn mean_square(isa: Isa, n: usize, x: &[f32], out: &mut [f32]) {
     let rows = out.par_iter_mut().zip(x.par_chunks_exact(n.max(1)));
-    rows.for_each(|(o, x)| *o = isa.run(|| (ordered_sum(x, |v| v * v) / n as f64) as f32));
+    rows.for_each(|(o, x)| *o = compiled!(isa, (ordered_sum(x, |v| v * v) / n as f64) as f32));
 }
 
 /// out = g\[r\]·sign(x)/n.
@@ -73,7 +73,7 @@ pub fn mean_abs_grad(isa: Isa, n: usize, x: &[f32], g: &[f32], out: &mut [f32]) 
     let rows = out.par_chunks_exact_mut(n.max(1)).zip(x.par_chunks_exact(n.max(1))).zip(g);
     rows.for_each(|((out, x), &g)| {
         let unit = g / n as f32;
-        isa.run(|| out.iter_mut().zip(x).for_each(|(o, &x)| *o = unit * sign(x)));
+        compiled!(isa, out.iter_mut().zip(x).for_each(|(o, &x)| *o = unit * sign(x)));
     });
 }
 
@@ -82,7 +82,7 @@ pub fn mean_square_grad(isa: Isa, n: usize, x: &[f32], g: &[f32], out: &mut [f32
     let rows = out.par_chunks_exact_mut(n.max(1)).zip(x.par_chunks_exact(n.max(1))).zip(g);
     rows.for_each(|((out, x), &g)| {
         let unit = 2.0 * g / n as f32;
-        isa.run(|| out.iter_mut().zip(x).for_each(|(o, &x)| *o = unit * x));
+        compiled!(isa, out.iter_mut().zip(x).for_each(|(o, &x)| *o = unit * x));
     });
 }
 
@@ -105,7 +105,7 @@ pub fn total_variation(isa: Isa, s: Map, x: &[f32], out: &mut [f32]) {
     let line = s.w * s.c;
     out.par_iter_mut().zip(x.par_chunks_exact(s.len().max(1))).for_each(|(o, x)| {
         let difference = |a: f32, b: f32| (b - a).abs();
-        let sum = isa.run(|| {
+        let sum = compiled!(isa, {
             let down = ordered_sum_pairs(&x[..s.len() - line], &x[line..], difference);
             let right = |row: &[f32]| ordered_sum_pairs(&row[..line - s.c], &row[s.c..], difference);
             down + x.chunks_exact(line).map(right).sum::<f64>()
@@ -120,7 +120,7 @@ pub fn total_variation_grad(isa: Isa, s: Map, x: &[f32], g: &[f32], out: &mut [f
     let images = out.par_chunks_exact_mut(s.len().max(1)).zip(x.par_chunks_exact(s.len().max(1))).zip(g);
     images.for_each(|((out, x), &g)| {
         let unit = g / s.len() as f32;
-        isa.run(|| {
+        compiled!(isa, {
             out.fill(0.0);
             let pair = |out: &mut [f32], offset: usize, from: usize, to: usize| {
                 // here = x[i], next = x[i + offset]
@@ -146,7 +146,7 @@ pub fn total_variation_grad(isa: Isa, s: Map, x: &[f32], g: &[f32], out: &mut [f
 pub fn channel_max(isa: Isa, s: Map, x: &[f32], out: &mut [f32]) {
     let rows = out.par_chunks_exact_mut(s.c.max(1)).zip(x.par_chunks_exact(s.len().max(1)));
     rows.for_each(|(out, x)| {
-        isa.run(|| {
+        compiled!(isa, {
             out.fill(0.0);
             for pixel in x.chunks_exact(s.c) {
                 for (o, &v) in out.iter_mut().zip(pixel) {
