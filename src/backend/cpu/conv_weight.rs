@@ -283,9 +283,10 @@ fn turn(plan: &Plan, s: &ConvShape, area: &Area, sums: &[f32], out: Shared) {
                         let from = &own[(top + r) * lanes + lane..];
                         std::array::from_fn(|o| from[..8][o])
                     });
-                    for o in 0..columns {
-                        let column: [f32; 8] = square.map(|row| row[o]);
-                        row(o)[top..][..8].copy_from_slice(&column);
+                    // All eight and then `take`: indices known when compiled keep the square in registers.
+                    let turned: [[f32; 8]; 8] = std::array::from_fn(|o| square.map(|row| row[o]));
+                    for (o, column) in turned.iter().enumerate().take(columns) {
+                        row(o)[top..][..8].copy_from_slice(column);
                     }
                 }
                 for o in 0..columns {
