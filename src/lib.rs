@@ -32,6 +32,8 @@
 //! 7. Frozen weights are bit-unchanged after training something else.
 //! 8. The same seed gives the same bytes.
 
+#![warn(missing_docs)]
+
 pub mod atomic;
 pub mod backend;
 pub mod causal;

@@ -24,13 +24,21 @@ use crate::graph::op::{Activation, Window, window_positions};
 /// One convolution: C x H x W in, O channels out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
+    /// Input channels.
     pub c: usize,
+    /// Input rows.
     pub h: usize,
+    /// Input columns.
     pub w: usize,
+    /// Output channels.
     pub o: usize,
+    /// Kernel rows.
     pub kh: usize,
+    /// Kernel columns.
     pub kw: usize,
+    /// Distance between windows, both ways.
     pub stride: usize,
+    /// Zero cells on every side.
     pub pad: usize,
 }
 

@@ -17,7 +17,9 @@ use crate::graph::op::{Activation, Window, window_positions};
 /// Which image and which mask each output row takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
+    /// Image of each output row.
     pub images: &'a [u32],
+    /// Mask (row of `keep`) of each output row.
     pub masks: &'a [u32],
 }
 
@@ -44,12 +46,19 @@ pub fn intervene(isa: Isa, pixels: usize, k: usize, z: &[f32], keep: &[u8], rows
 /// The decoder's first convolution: K x H x W in, O out, stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderShape {
+    /// Code channels.
     pub k: usize,
+    /// Code rows.
     pub h: usize,
+    /// Code columns.
     pub w: usize,
+    /// Output channels.
     pub o: usize,
+    /// Kernel rows.
     pub kh: usize,
+    /// Kernel columns.
     pub kw: usize,
+    /// Zero cells on every side.
     pub pad: usize,
 }
 

@@ -174,9 +174,13 @@ pub fn adam_square(isa: Isa, beta: f64, v: &[f32], g: &[f32], out: &mut [f32]) {
 /// Learning rate, bias corrections 1 - beta^t and epsilon of an Adam step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamRate {
+    /// Learning rate.
     pub learning_rate: f32,
+    /// 1 - beta1^t.
     pub correction_mean: f32,
+    /// 1 - beta2^t.
     pub correction_square: f32,
+    /// Added to the root.
     pub epsilon: f32,
 }
 

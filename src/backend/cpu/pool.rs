@@ -14,11 +14,17 @@ use crate::graph::op::{Window, window_positions};
 /// Max-pooling with square windows; `pad` below `k` (PyTorch: at most k / 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolShape {
+    /// Channels.
     pub c: usize,
+    /// Input rows.
     pub h: usize,
+    /// Input columns.
     pub w: usize,
+    /// Side of the window.
     pub k: usize,
+    /// Distance between windows, both ways.
     pub stride: usize,
+    /// Cells on every side that never win.
     pub pad: usize,
 }
 
