@@ -1,7 +1,7 @@
 //! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line.
 
 use super::common::{Common, Context, makes_no_run};
-use super::{ce, ui};
+use super::{study, ui};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
 use crate::causal::sweep::{Logits, Subject, Sweep};
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let pixels = model.input.iter().product::<usize>();
     let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
     let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
-    let batch = ce::batch(&args.batch, subject, args.nodes)?;
+    let batch = study::batch(&args.batch, subject, args.nodes)?;
 
     // variants of nodes that are zero on an image are not run: a reader of the time must know how many were
     let mut live_share = None;

@@ -7,6 +7,7 @@ mod devices;
 mod fetch;
 mod inspect;
 mod reproduce;
+mod study;
 mod subject;
 mod train;
 mod ui;

@@ -1,7 +1,8 @@
 //! `reproduce`: the paper's experiment from data to verdict. `fashion` is its Table 3.
 
-use super::ce::{self, Config, Done, GateArgs, InputArgs, Loaded, Run, WIDTH};
+use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs};
+use super::study::{self, Config, Done, Loaded, Run, WIDTH};
 use super::train::{
     AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
     train_classifier,
@@ -114,12 +115,12 @@ pub fn run(args: Args) -> Result<(), Error> {
         let tap = model.tap(&config.study.tap)?;
         let autoencoder = crate::model::autoencoder::Autoencoder::at(&tap, HIDDEN, NODES);
         let training = if config.retrain { "training first: about 5 minutes on 2 cores; then " } else { "" };
-        let cost = ce::cost(&model, &tap, &autoencoder, &config.study)?;
+        let cost = study::cost(&model, &tap, &autoencoder, &config.study)?;
         return ui::print(&cost.told(context.json, training));
     }
     common::check_out(args.common.out.as_deref())?;
     let fashion = subject::data(&data, &Model::named(&config.study.model)?, &context)?;
-    let images = ce::first_images(&fashion.test, config.study.limit)?;
+    let images = study::first_images(&fashion.test, config.study.limit)?;
     if resume.is_none() {
         config.study.inputs = args.inputs.inputs(images.len());
     }
@@ -130,10 +131,10 @@ pub fn run(args: Args) -> Result<(), Error> {
     let mut manifest = Manifest::new("reproduce", json!(config), hashes, context.backend.name());
     let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
         let batch = loaded.batch(&config.study, args.gate.batch())?;
-        Ok((batch, ce::gate(&context, &config.study, loaded, &images, batch)?))
+        Ok((batch, study::gate(&context, &config.study, loaded, &images, batch)?))
     };
     let (directory, loaded, (batch, agreement)) = if config.retrain {
-        let directory = ce::open_directory(args.common.out, resume, &manifest)?;
+        let directory = study::open_directory(args.common.out, resume, &manifest)?;
         let loaded = trained(&context, &config, &fashion, &directory)?;
         let passed = gate(&loaded).map_err(|e| kept(e, &directory))?;
         (directory, loaded, passed)
@@ -141,12 +142,12 @@ pub fn run(args: Args) -> Result<(), Error> {
         // a gate that stays shut leaves no directory behind
         let loaded = bundled(&context, &config)?;
         let passed = gate(&loaded)?;
-        (ce::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
+        (study::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
     };
     // the run's identity is its configuration and data: training is a function of them
-    manifest.hashes.extend(ce::hashes(&loaded, &images));
+    manifest.hashes.extend(study::hashes(&loaded, &images));
     let run = Run { batch, directory, manifest, agreement };
-    let done = ce::execute(&context, &config.study, &loaded, &images, run)?;
+    let done = study::execute(&context, &config.study, &loaded, &images, run)?;
     let judgements = judgements(&done, &config.study)?;
     if context.json {
         let mut out = done.json();
@@ -309,7 +310,7 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
     for (s, set) in done.sets.iter().enumerate() {
         let _ = write!(text, "{:<7}", format!("(2,{})", named_nodes(set)));
         for (k, _) in &columns {
-            let cell = done.row(s, *k).map_or_else(String::new, ce::with_interval);
+            let cell = done.row(s, *k).map_or_else(String::new, study::with_interval);
             let _ = write!(text, "{cell:<WIDTH$}");
         }
         let _ = writeln!(text, "{}", done.remark(s));

@@ -1,0 +1,487 @@
+//! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
+//! `reproduce` call it; the science is in `causal`, the tables in `report`.
+
+use super::common::{Context, Cost};
+use crate::backend::reference::Reference;
+use crate::backend::{Layered, Parameters};
+use crate::causal::analysis::{Columns, Quantity};
+use crate::causal::claims::LIVE_MIN;
+use crate::causal::effect::{Reading, effects, effects_f64};
+use crate::causal::intervention::NodeSet;
+use crate::causal::named_nodes;
+use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
+use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
+use crate::data::Dataset;
+use crate::error::Error;
+use crate::model::autoencoder::Autoencoder;
+use crate::model::{Model, Tap};
+use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
+use crate::report::shards;
+use crate::report::table::{self, Labels, Row, Sampling};
+use crate::tensor::argmax;
+use crate::weights::Weights;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What decides a study, as the manifest holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// Network.
+    pub model: String,
+    /// Host weights; none means the bundled ones.
+    pub weights: Option<PathBuf>,
+    /// Autoencoder; none means the bundled one.
+    pub ae: Option<PathBuf>,
+    /// Tap.
+    pub tap: String,
+    /// Nodes, each by itself.
+    pub nodes: String,
+    /// Sets of nodes.
+    pub sets: Vec<String>,
+    /// Inputs beside the clean one.
+    pub inputs: Vec<Input>,
+    /// Whose answer attacks move away from.
+    pub attack_label: AttackLabel,
+    /// Images.
+    pub limit: Option<usize>,
+    /// Gate.
+    pub min_agreement: f64,
+    /// Bootstrap resamples.
+    pub resamples: usize,
+    /// Level of intervals.
+    pub level: f64,
+    /// Seed.
+    pub seed: u64,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// Whether unpublished data were accepted.
+    pub any_data: bool,
+}
+
+/// Images of the gate's and the floor's checks.
+const GATE_IMAGES: usize = 2000;
+const FLOOR_IMAGES: usize = 8;
+
+/// Rows of a sweep's batches: `auto` from a memory budget, or a number.
+///
+/// # Errors
+/// [`Error::Usage`] for anything else.
+pub fn batch(text: &str, subject: Subject<'_>, sets: usize) -> Result<Batch, Error> {
+    match checked_batch(text)? {
+        None => Ok(Batch::auto(subject, sets)?),
+        Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
+    }
+}
+
+pub fn checked_batch(text: &str) -> Result<Option<usize>, Error> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(rows @ 1..=65_536)) => Ok(Some(rows)),
+        _ => Err(Error::Usage(format!("--batch {text}: it takes auto or 1 to 65536 rows"))),
+    }
+}
+
+/// Host and autoencoder in memory.
+pub struct Loaded {
+    /// Host.
+    pub model: Model,
+    /// Tap.
+    pub tap: Tap,
+    /// Host weights.
+    pub host: Weights,
+    /// Autoencoder's shape.
+    pub autoencoder: Autoencoder,
+    /// Its weights.
+    pub ae: Weights,
+}
+
+impl Loaded {
+    /// Rows of the batches of a study.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
+    pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
+        let sets = node_sets(config, self.autoencoder.nodes)?.len();
+        batch(text, self.subject(&Layered(&[])), sets)
+    }
+
+    /// As a sweep takes it; `weights` holds both.
+    fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
+        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
+    }
+}
+
+/// What a study costs at most.
+///
+/// # Errors
+/// [`Error::Causal`] when it asks for nodes that do not exist.
+pub fn cost(model: &Model, tap: &Tap, autoencoder: &Autoencoder, config: &Config) -> Result<Cost, Error> {
+    let sets = node_sets(config, autoencoder.nodes)?.len() as f64;
+    let images = config.limit.unwrap_or(10_000) as f64;
+    let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
+    let tail = (autoencoder.variant_macs(tap) + super::inspect::macs(model, tap.number)) as f64;
+    let front = super::inspect::macs(model, 0) as f64 + autoencoder.macs(tap) as f64;
+    Ok(Cost {
+        what: format!(
+            "{images} images x {runs} inputs x ({sets} interventions + idle), those on nodes that are zero on an image \
+             are skipped"
+        ),
+        flop: 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail),
+    })
+}
+
+/// A finished study.
+pub struct Done {
+    /// Its columns.
+    pub columns: Columns,
+    /// Sets of nodes, singles first.
+    pub sets: Vec<NodeSet>,
+    /// Rows of `summary.csv`.
+    pub rows: Vec<Row>,
+    /// Largest |effect here - effect of the f64 reference| over 8 images.
+    pub floor: f64,
+    /// Warnings of the run.
+    pub warnings: Vec<String>,
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Hash of configuration, weights and data.
+    pub run_id: String,
+    /// Level of the intervals.
+    pub level: f64,
+    head: crate::model::Head,
+}
+
+/// The sets a configuration asks for: single nodes, then joint sets.
+fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
+    let mut sets = Vec::new();
+    for node in NodeSet::parse(&config.nodes, nodes)?.iter() {
+        sets.push(NodeSet::of(&[node], nodes)?);
+    }
+    for text in &config.sets {
+        let set = NodeSet::parse(text, nodes)?;
+        if !sets.contains(&set) {
+            sets.push(set);
+        }
+    }
+    if sets.is_empty() {
+        return Err(Error::Usage("--nodes names no node".into()));
+    }
+    Ok(sets)
+}
+
+fn study_error(e: StudyError) -> Error {
+    match e {
+        StudyError::Backend(e) => e.into(),
+        StudyError::Causal(e) => e.into(),
+    }
+}
+
+/// The first `limit` images of `data`.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn first_images(data: &Dataset, limit: Option<usize>) -> Result<Dataset, Error> {
+    let images = limit.unwrap_or(data.len()).min(data.len());
+    Ok(data.subset(&(0..images as u32).collect::<Vec<_>>())?)
+}
+
+/// What a study's results depend on beside its configuration.
+pub fn hashes(loaded: &Loaded, data: &Dataset) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("data".to_string(), data.hash()),
+        ("host".to_string(), loaded.host.hash()),
+        ("autoencoder".to_string(), loaded.ae.hash()),
+    ])
+}
+
+/// A new directory, or the one to go on with when it is the same run's.
+///
+/// # Errors
+/// [`Error::Input`] when weights or data changed since the run was started.
+pub fn open_directory(
+    out: Option<PathBuf>,
+    resume: Option<(RunDirectory, Manifest)>,
+    manifest: &Manifest,
+) -> Result<RunDirectory, Error> {
+    match resume {
+        None => {
+            let finished = out.unwrap_or_else(|| default_directory(&manifest.verb, &manifest.run_id));
+            RunDirectory::create(finished, manifest)
+        }
+        Some((directory, old)) if old.run_id == manifest.run_id => Ok(directory),
+        Some((directory, _)) => {
+            let reason = "weights or data are not those the run was started with";
+            Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() })
+        }
+    }
+}
+
+/// Share of clean images on which the autoencoder-inserted net names its host's class.
+///
+/// # Errors
+/// [`Error::Gate`] when it is below what the configuration asks for.
+pub fn gate(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, batch: Batch) -> Result<f64, Error> {
+    let both = Layered(&[&loaded.host, &loaded.ae]);
+    let agreement = agreement(loaded.subject(&both), data, batch, context)?;
+    if agreement >= config.min_agreement {
+        return Ok(agreement);
+    }
+    Err(Error::Gate(format!(
+        "the autoencoder-inserted net names the same class as its host on {:.2} % of clean images, below the {:.0} % that causal \
+         effects need to be about the host; train the autoencoder longer, or accept it with --min-agreement {:.3} (which is \
+         recorded)",
+        100.0 * agreement,
+        100.0 * config.min_agreement,
+        (1000.0 * agreement).floor() / 1000.0
+    )))
+}
+
+/// How and where a study runs.
+pub struct Run {
+    /// Rows of the device's batches.
+    pub batch: Batch,
+    /// Where it goes.
+    pub directory: RunDirectory,
+    /// Its manifest so far.
+    pub manifest: Manifest,
+    /// What the gate found.
+    pub agreement: f64,
+}
+
+/// Runs a study into its directory (also for `reproduce`).
+///
+/// # Errors
+/// [`Error::Interrupted`] with what to resume, or what went wrong.
+pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, run: Run) -> Result<Done, Error> {
+    let Run { batch, directory, mut manifest, agreement } = run;
+    let Loaded { model, tap, host, autoencoder, ae } = loaded;
+    let images = data.len();
+    let sets = node_sets(config, autoencoder.nodes)?;
+    let both = Layered(&[host, ae]);
+    let subject = loaded.subject(&both);
+    let mut warnings = Vec::new();
+    let started = Instant::now();
+    if config.min_agreement < 0.95 {
+        warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
+    }
+    let shard_directory = directory.path(OUTCOMES);
+    std::fs::create_dir_all(&shard_directory)
+        .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
+
+    let sweep = Sweep::new(subject, &sets, batch, &*context.backend)?;
+    let inputs = config.inputs.clone();
+    let mut study = Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed };
+    let mut bar = context.ui.progress("sweep", images as u64);
+    let mut all: Vec<Shard> = Vec::new();
+    let mut reused = 0;
+    for (k, first) in (0..images).step_by(SHARD_IMAGES).enumerate() {
+        let path = directory.path(&shards::file_name(k));
+        let shard = match shards::load(&path, &manifest.run_id)? {
+            Some(shard) => {
+                let last = images.min(first + SHARD_IMAGES);
+                let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
+                let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
+                shards::check(&path, &shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
+                reused += 1;
+                shard
+            }
+            None => {
+                if context.stopped() {
+                    bar.finish();
+                    return Err(Error::Interrupted { resume: directory.finished_path().into() });
+                }
+                let shard = study.shard(first, SHARD_IMAGES).map_err(study_error)?;
+                shards::save(&path, &shard, model.classes, &manifest.run_id)?;
+                bar.set((first + shard.ids.len()) as u64);
+                shard
+            }
+        };
+        all.push(shard);
+    }
+    bar.finish();
+    if reused > 0 {
+        context.ui.log(format!("{reused} shards of {SHARD_IMAGES} images were there already"));
+    }
+    manifest.timing.insert("sweep_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    let started = Instant::now();
+    let floor = floor(subject, &sets, data, &all, context)?;
+    manifest.timing.insert("floor_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    let started = Instant::now();
+    let columns = Columns::of(&all, model.head, model.classes)?;
+    let sampling = Sampling { resamples: config.resamples, level: config.level, seed: config.seed };
+    let rows = table::summarise(&columns, model.head, model.classes, sampling)?;
+    let labels = Labels {
+        run_id: manifest.run_id.clone(),
+        arch: model.arch.into(),
+        tap: tap.name.clone(),
+        ae_hash8: ae.hash8(),
+        split: "test".into(),
+    };
+    table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
+    table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
+    manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    if columns.images() < 100 {
+        warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
+    }
+    manifest.results.insert("numerical_floor".into(), json!(floor));
+    manifest.results.insert("gate_agreement".into(), json!(agreement));
+    let by_input: BTreeMap<&str, f64> = (0..columns.inputs.len())
+        .map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement)))
+        .collect();
+    manifest.results.insert("agreement".into(), json!(by_input));
+    manifest.warnings = warnings.clone();
+    let run_id = manifest.run_id.clone();
+    let directory = directory.finish(&manifest)?;
+    Ok(Done { columns, sets, rows, floor, warnings, directory, run_id, level: config.level, head: model.head })
+}
+
+/// Share of clean images on which both nets name the same class.
+fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
+    let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+    let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
+    let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
+    // a row without a largest logit (NaN) agrees with nothing
+    let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
+    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
+    Ok(same as f64 / which.len().max(1) as f64)
+}
+
+/// Largest |effect here - effect of the f64 reference| over the first images, nodes and classes, clean input.
+fn floor(
+    subject: Subject<'_>,
+    sets: &[NodeSet],
+    data: &Dataset,
+    shards: &[Shard],
+    context: &Context,
+) -> Result<f64, Error> {
+    let Some(shard) = shards.first() else { return Ok(f64::NAN) };
+    let classes = subject.model.classes;
+    context.ui.log("comparing with the f64 reference");
+    let worst = (0..FLOOR_IMAGES.min(shard.ids.len())).into_par_iter().map(|i| -> Result<f64, Error> {
+        let mut reference = Sweep::new(subject, sets, Batch { images: 1, variants: 1 }, &Reference)?;
+        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32]))?;
+        let here = &shard.answers[0].logits;
+        let mut worst: f64 = 0.0;
+        for set in 0..sets.len() {
+            let idle = &here.idle[i * classes..(i + 1) * classes];
+            let done = &here.done[(i * sets.len() + set) * classes..][..classes];
+            let ours = effects(subject.model.head, idle, done)?;
+            let truth = effects_f64(subject.model.head, &truth.idle, &truth.done[set * classes..][..classes])?;
+            for (ours, truth) in ours.iter().zip(&truth) {
+                let difference = (ours - truth).abs();
+                worst = if difference > worst || difference.is_nan() { difference } else { worst };
+            }
+        }
+        Ok(worst)
+    });
+    worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
+}
+
+/// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
+pub fn with_interval(row: &Row) -> String {
+    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
+    if largest == 0.0 {
+        return "0".into();
+    }
+    let power = largest.log10().floor() as i32;
+    let scaled = |x: f64| x / 10f64.powi(power);
+    format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
+}
+
+/// Columns of a table cell on a terminal.
+pub const WIDTH: usize = 28;
+
+impl Done {
+    /// The row of a set under an input's own reading (Z0, else R1).
+    pub fn row(&self, set: usize, input: usize) -> Option<&Row> {
+        let estimand = self.head.estimand().name();
+        let reading = if input == 0 { Reading::Z0 } else { Reading::R1 };
+        self.rows.iter().find(|r| r.set == set && r.input == input && r.reading == reading && r.estimand == estimand)
+    }
+
+    /// Whether a set is live: |Z0 mean| above the threshold.
+    pub fn live(&self, set: usize) -> bool {
+        self.row(set, 0).and_then(|r| r.summary.mean).is_some_and(|m| m.abs() > LIVE_MIN)
+    }
+
+    /// A remark on a set: dead everywhere, or below the floor.
+    pub fn remark(&self, set: usize) -> &'static str {
+        let Some(row) = self.row(set, 0) else { return "" };
+        match row.summary.mean {
+            _ if row.live_share == 0.0 => "dead",
+            Some(mean) if mean.abs() <= self.floor => "below floor",
+            _ if !self.live(set) => "below 1e-4",
+            _ => "",
+        }
+    }
+
+    /// Mean effects of every set under every input.
+    pub fn table(&self) -> String {
+        let mut text = format!("{:<8}", "node");
+        for input in &self.columns.inputs {
+            let name = if *input == Input::None { "Z0" } else { input.name() };
+            let _ = write!(text, "{name:<WIDTH$}");
+        }
+        text.push('\n');
+        for (s, set) in self.sets.iter().enumerate() {
+            let _ = write!(text, "{:<8}", named_nodes(set));
+            for input in 0..self.columns.inputs.len() {
+                let cell = self.row(s, input).map_or_else(String::new, with_interval);
+                let _ = write!(text, "{cell:<WIDTH$}");
+            }
+            let _ = writeln!(text, "{}", self.remark(s));
+        }
+        text
+    }
+
+    /// What to know about the numbers.
+    pub fn notes(&self) -> String {
+        let recon = self.columns.mean(0, 0, Quantity::Recon);
+        let mut text = format!(
+            "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
+             Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
+             Dead nodes are 0 on every image: effect exactly 0. Numerical floor {:.1e}: the largest difference from the f64\n\
+             reference over {} images; means below it say nothing.\n",
+            self.columns.images(),
+            100.0 * self.level,
+            self.floor,
+            FLOOR_IMAGES.min(self.columns.images())
+        );
+        for (k, input) in self.columns.inputs.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "{:<5} autoencoder agrees with its host on {:.2} % of images, host accuracy {:.2} %",
+                if k == 0 { "clean" } else { input.name() },
+                100.0 * self.columns.mean(k, 0, Quantity::Agreement),
+                100.0 * self.columns.mean(k, 0, Quantity::Correct)
+            );
+        }
+        self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
+        text
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let rows: Vec<serde_json::Value> = self
+            .rows
+            .iter()
+            .map(|r| {
+                json!({ "node": named_nodes(&self.sets[r.set]), "input": self.columns.inputs[r.input].name(),
+                    "reading": r.reading.name(), "estimand": r.estimand, "mean": r.summary.mean,
+                    "ci_lo": r.interval.map(|i| i.lo), "ci_hi": r.interval.map(|i| i.hi), "n": r.summary.n,
+                    "live_share": r.live_share, "p": r.p, "p_adj": r.p_adjusted })
+            })
+            .collect();
+        json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
+            "numerical_floor": self.floor, "warnings": self.warnings, "rows": rows })
+    }
+}
