@@ -179,7 +179,7 @@ fn difference(head: Head, p: &[f64], idle: &[f64], intervened: &[f64]) -> Vec<f6
 ///
 /// # Errors
 /// [`CausalError::Length`] when the lengths differ; [`CausalError::Name`] for E3 and E4, which are not class-weighted
-/// ([`class_means`], [`margin_effect`]).
+/// (means over images, [`margin_effect`]).
 pub fn class_weighted(estimand: Estimand, weights: &[f64], effects: &[f64]) -> Result<f64, CausalError> {
     same_length("effects per class", weights.len(), effects.len())?;
     let pairs = weights.iter().zip(effects);
@@ -192,38 +192,6 @@ pub fn class_weighted(estimand: Estimand, weights: &[f64], effects: &[f64]) -> R
             nearest: Estimand::E1.name().to_owned(),
         }),
     }
-}
-
-/// E3 of one class.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct ClassMean {
-    /// The class c.
-    pub class: usize,
-    /// Images labelled c.
-    pub n: usize,
-    /// mean of Effect_c over them; null without images or when an effect is not a number.
-    pub mean: Option<f64>,
-}
-
-/// E3: for every class c the mean of Effect_c over the images labelled c. `images` yields (label, effects per class).
-///
-/// # Errors
-/// [`CausalError::Length`] when a row of effects has not `classes` values, [`CausalError::Index`] for a label past them.
-pub fn class_means<'a>(
-    classes: usize,
-    images: impl IntoIterator<Item = (usize, &'a [f64])>,
-) -> Result<Vec<ClassMean>, CausalError> {
-    let mut sums = vec![(0usize, 0.0f64); classes];
-    for (label, effects) in images {
-        same_length("effects per class", classes, effects.len())?;
-        let (Some((n, sum)), Some(effect)) = (sums.get_mut(label), effects.get(label)) else {
-            return Err(CausalError::Index { what: "class", index: label, count: classes });
-        };
-        *n += 1;
-        *sum += effect;
-    }
-    let mean = |(n, sum): (usize, f64)| (n > 0).then_some(sum / n as f64).filter(|m| m.is_finite());
-    Ok(sums.into_iter().enumerate().map(|(class, s)| ClassMean { class, n: s.0, mean: mean(s) }).collect())
 }
 
 /// E4: the change of the margin o_c - max_{j != c} o_j of `class`, intervened minus idle, in units of logits.
@@ -849,16 +817,10 @@ mod tests {
     }
 
     #[test]
-    fn margins_class_means_and_flips_by_hand() {
+    fn margins_and_flips_by_hand() {
         assert_eq!(margin_effect(&[3.0, 1.0, 2.0], &[1.0, 1.5, 0.0], 0).unwrap(), -1.5);
         assert!(margin_effect(&[3.0, 1.0], &[1.0, f32::NAN], 0).unwrap().is_nan());
         assert!(margin_effect(&[3.0], &[1.0], 0).is_err() && margin_effect(&[3.0, 1.0], &[1.0, 2.0], 2).is_err());
-        let rows: [(usize, &[f64]); 3] = [(0, &[0.25, 9.0]), (0, &[0.75, 9.0]), (1, &[9.0, f64::NAN])];
-        let means = class_means(3, rows.iter().map(|(l, _)| (*l, [0.0; 3].as_slice())).take(0)).unwrap();
-        assert_eq!(means[2], ClassMean { class: 2, n: 0, mean: None });
-        let means = class_means(2, rows).unwrap();
-        assert_eq!((means[0].mean, means[1].n, means[1].mean), (Some(0.5), 1, None));
-        assert!(class_means(1, rows).is_err());
         let r = Responses::new(Head::Softmax, &[0.0; 2], &[1.0, 0.0], &[0.0, 1.0, 2.0, 0.0, f32::NAN, 0.0]).unwrap();
         assert_eq!([0, 1, 2].map(|n| r.flips(n).unwrap()), [Some(true), Some(false), None]);
         assert!(r.flips(3).is_err());

@@ -1,6 +1,6 @@
 //! What is done to the network or its input: sets of code channels to zero, random pixel masks, random-sign noise.
 //!
-//! Holds [`NodeSet`] and [`Intervention`] (do(N = 0) on code channels), [`GridMask`] (the paper's PWM, "mask 10 % area
+//! Holds [`NodeSet`] (the code channels of a do(N = 0)), [`GridMask`] (the paper's PWM, "mask 10 % area
 //! of the images randomly") and [`add_random_signs`] (the control for attacks). Called by the sweep and the verbs.
 //! Masks and signs come from Philox streams keyed by seed, dataset index and draw, so an image's mask does not depend on
 //! its batch, its neighbours, the thread count or the pixels.
@@ -131,15 +131,6 @@ impl NodeSet {
         let set = *self;
         (0..set.channels()).filter(move |&k| set.contains(k))
     }
-
-    /// The channels in either set.
-    ///
-    /// # Errors
-    /// [`CausalError::Length`] when the sets are of different codes.
-    pub fn union(&self, other: &NodeSet) -> Result<NodeSet, CausalError> {
-        same_length("channels of the other set's code", self.channels(), other.channels())?;
-        Ok(NodeSet { bits: self.bits | other.bits, ..*self })
-    }
 }
 
 /// What [`NodeSet::parse`] reads: `all`, or `3,7`. The empty set, which no text names, prints as `none`.
@@ -149,58 +140,6 @@ impl fmt::Display for NodeSet {
             0 => f.write_str("none"),
             n if n == self.channels() => f.write_str("all"),
             _ => f.write_str(&self.iter().map(|k| k.to_string()).collect::<Vec<_>>().join(",")),
-        }
-    }
-}
-
-/// What is done to the code (ICIP 2019, eq. (3): F = idle or F = do).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Intervention {
-    /// Nothing.
-    Idle,
-    /// do(N = 0): these channels are set to 0 at every position.
-    Zero(NodeSet),
-}
-
-impl Intervention {
-    /// Reads `idle` or what [`NodeSet::parse`] reads.
-    ///
-    /// # Errors
-    /// As [`NodeSet::parse`].
-    pub fn parse(text: &str, channels: usize) -> Result<Self, CausalError> {
-        if text.trim().eq_ignore_ascii_case("idle") {
-            return Ok(Intervention::Idle);
-        }
-        NodeSet::parse(text, channels).map(Intervention::Zero)
-    }
-
-    /// True when nothing is changed whatever the code: idle, or an empty set.
-    pub fn is_idle(&self) -> bool {
-        match self {
-            Intervention::Idle => true,
-            Intervention::Zero(set) => set.is_empty(),
-        }
-    }
-
-    /// Does it to one code (K x h x w, row-major).
-    ///
-    /// # Errors
-    /// [`CausalError::Length`] when the code is no whole number of channels of equal size.
-    pub fn apply(&self, code: &mut [f32]) -> Result<(), CausalError> {
-        let Intervention::Zero(set) = self else { return Ok(()) };
-        let plane = code.len() / set.channels();
-        same_length("code (channels x positions)", plane * set.channels(), code.len())?;
-        set.iter().for_each(|k| code[k * plane..(k + 1) * plane].fill(0.0));
-        Ok(())
-    }
-}
-
-/// `idle` or `do(3,7 = 0)`.
-impl fmt::Display for Intervention {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Intervention::Idle => f.write_str("idle"),
-            Intervention::Zero(set) => write!(f, "do({set} = 0)"),
         }
     }
 }
@@ -325,8 +264,6 @@ mod tests {
         for text in ["3,7", "all", "15"] {
             assert_eq!(NodeSet::parse(text, 16).unwrap().to_string(), text);
         }
-        assert_eq!(Intervention::parse("3,7", 16).unwrap().to_string(), "do(3,7 = 0)");
-        assert!(Intervention::parse("idle", 16).unwrap().is_idle());
     }
 
     #[test]
@@ -350,22 +287,6 @@ mod tests {
         assert!(NodeSet::none(0).is_err() && NodeSet::none(65).is_err() && NodeSet::parse("0", 0).is_err());
         let message = NodeSet::of(&[16], 16).unwrap_err().to_string();
         assert_eq!(message, "node 16 does not exist: there are 16, numbered from 0; the nearest is 15");
-    }
-
-    #[test]
-    fn do_is_idempotent_commutes_and_on_nothing_is_idle() {
-        let code: Vec<f32> = (0..12).map(|i| i as f32 + 1.0).collect();
-        let zero = |nodes: &[usize], mut code: Vec<f32>| {
-            Intervention::Zero(NodeSet::of(nodes, 4).unwrap()).apply(&mut code).unwrap();
-            code
-        };
-        let one = zero(&[1], code.clone());
-        assert_eq!(one, [1., 2., 3., 0., 0., 0., 7., 8., 9., 10., 11., 12.]);
-        assert_eq!(zero(&[1], one.clone()), one);
-        assert_eq!(zero(&[3], one.clone()), zero(&[1], zero(&[3], code.clone())));
-        assert_eq!(zero(&[3], one), zero(&[1, 3], code.clone()));
-        assert_eq!(zero(&[], code.clone()), code);
-        assert!(Intervention::Zero(NodeSet::none(4).unwrap()).apply(&mut [0.0; 7]).is_err());
     }
 
     #[test]

@@ -323,19 +323,6 @@ impl Op {
         }
     }
 
-    /// Multiply-adds a row costs, by the textbook count (no credit for zeros): what `inspect` prints. `inputs` are the
-    /// shapes of the node's inputs, `out` its own.
-    pub fn macs(&self, inputs: &[&Shape], out: &Shape) -> u64 {
-        match self {
-            Op::Conv2d { .. } => inputs.get(1).map_or(0, |w| {
-                let per_position = w.dims().iter().skip(1).fold(1, |n: u64, &d| n.saturating_mul(d as u64));
-                (out.len() as u64).saturating_mul(per_position)
-            }),
-            Op::Linear { .. } => inputs.get(1).map_or(0, |w| w.len() as u64),
-            _ => 0,
-        }
-    }
-
     /// Shape and extent of the result, or what is wrong with the inputs.
     pub(super) fn infer(&self, inputs: &[&Node]) -> Result<(Shape, Extent), Mismatch> {
         let check = Check { inputs };
