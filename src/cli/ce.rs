@@ -168,14 +168,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     args.gate.checked()?;
     let (mut config, resume) = match &args.common.resume {
-        Some(directory) => {
-            let (directory, manifest) = RunDirectory::resume(directory, "ce")?;
-            let config: Config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
-                path: directory.path("manifest.json"),
-                reason: format!("its configuration cannot be read: {e}"),
-            })?;
-            (config, Some((directory, manifest)))
-        }
+        Some(directory) => RunDirectory::resume_configured::<Config>(directory, "ce")?,
         None => {
             if args.limit == Some(0) {
                 return Err(Error::Usage("--limit 0: at least one image is needed".into()));

@@ -80,14 +80,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage("--limit 0: at least one image is needed".into()));
     }
     let (mut config, resume) = match &args.common.resume {
-        Some(directory) => {
-            let (directory, manifest) = RunDirectory::resume(directory, "reproduce")?;
-            let config: Reproduction = serde_json::from_value(manifest.configuration.clone()).map_err(|e| {
-                let reason = format!("its configuration cannot be read: {e}");
-                Error::Input { path: directory.path("manifest.json"), reason }
-            })?;
-            (config, Some((directory, manifest)))
-        }
+        Some(directory) => RunDirectory::resume_configured::<Reproduction>(directory, "reproduce")?,
         None => {
             let study = Config {
                 model: "fashion".into(),

@@ -310,13 +310,12 @@ fn damaged(checkpoint: &Path, e: &TrainError) -> Error {
 fn write_history(directory: &RunDirectory, position: &Position) -> Result<(), Error> {
     let Some(first) = position.history.first() else { return Ok(()) };
     let mut text = String::from("epoch");
-    (0..first.train.len()).for_each(|i| text += &format!(",train_loss_{i}"));
+    first.train.iter().for_each(|(name, _)| text += &format!(",train_{name}"));
     first.validation.iter().for_each(|(name, _)| text += &format!(",validation_{name}"));
     text.push('\n');
     for record in &position.history {
         text += &record.epoch.to_string();
-        record.train.iter().for_each(|v| text += &format!(",{v}"));
-        record.validation.iter().for_each(|(_, v)| text += &format!(",{v}"));
+        record.train.iter().chain(&record.validation).for_each(|(_, v)| text += &format!(",{v}"));
         text.push('\n');
     }
     Ok(crate::atomic::write_atomic(&directory.path("history.csv"), |f| f.write_all(text.as_bytes()))?)
@@ -356,8 +355,8 @@ impl Surroundings for Live<'_> {
 
     fn epoch_done(&mut self, record: &EpochRecord, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let figures: Vec<String> = record.validation.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
-        let train: Vec<String> = record.train.iter().map(|v| format!("{v:.4}")).collect();
-        self.bar.log(&format!("epoch {}: train {}; validation {}", record.epoch, train.join(" "), figures.join(", ")));
+        let train: Vec<String> = record.train.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
+        self.bar.log(&format!("epoch {}: train {}; validation {}", record.epoch, train.join(", "), figures.join(", ")));
         checkpoint::save(&self.directory, checkpoint, &self.run_id)
     }
 
@@ -390,7 +389,7 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
             };
             (config, None)
         }
-        Some(directory) => resumed(directory, "train")?,
+        Some(directory) => RunDirectory::resume_configured(directory, "train")?,
     };
     if args.common.dry_run {
         let model = Model::named(&config.model)?;
@@ -415,19 +414,6 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
         file.display(),
         trained.weights.hash()
     ))
-}
-
-/// The configuration of an interrupted run.
-fn resumed<C: for<'de> Deserialize<'de>>(
-    directory: &Path,
-    verb: &str,
-) -> Result<(C, Option<(RunDirectory, Manifest)>), Error> {
-    let (directory, manifest) = RunDirectory::resume(directory, verb)?;
-    let config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
-        path: directory.path("manifest.json"),
-        reason: format!("its configuration cannot be read: {e}"),
-    })?;
-    Ok((config, Some((directory, manifest))))
 }
 
 /// A training in words; `images` counts every pass.
@@ -536,7 +522,7 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
             };
             (config, None)
         }
-        Some(directory) => resumed(directory, "train-ae")?,
+        Some(directory) => RunDirectory::resume_configured(directory, "train-ae")?,
     };
     let model = Model::named(&config.model)?;
     let tap = model.tap(&config.tap)?;

@@ -6,6 +6,7 @@
 
 use crate::atomic::{remove_leftovers, write_atomic};
 use crate::error::Error;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -170,6 +171,22 @@ impl RunDirectory {
             let _ = std::fs::remove_dir(&run.partial);
         })?;
         Ok(run)
+    }
+
+    /// As [`RunDirectory::resume`], with the configuration that the run was started with.
+    ///
+    /// # Errors
+    /// [`Error::Input`] also when the configuration cannot be read.
+    pub fn resume_configured<C: DeserializeOwned>(
+        directory: &Path,
+        verb: &str,
+    ) -> Result<(C, Option<(RunDirectory, Manifest)>), Error> {
+        let (directory, manifest) = RunDirectory::resume(directory, verb)?;
+        let config = serde_json::from_value(manifest.configuration.clone()).map_err(|e| Error::Input {
+            path: directory.path("manifest.json"),
+            reason: format!("its configuration cannot be read: {e}"),
+        })?;
+        Ok((config, Some((directory, manifest))))
     }
 
     /// Goes on with an unfinished run; `directory` is the final name or the `.partial` one.

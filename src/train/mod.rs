@@ -149,8 +149,8 @@ pub struct Position {
 pub struct EpochRecord {
     /// 1-based.
     pub epoch: u64,
-    /// Mean training losses, in the order of [`Fit::losses`].
-    pub train: Vec<f64>,
+    /// Mean training losses by name, in the order of [`Fit::losses`].
+    pub train: Vec<(String, f64)>,
     /// Named validation figures; the one called `loss` decides which weights are kept.
     pub validation: Vec<(String, f64)>,
 }
@@ -318,7 +318,8 @@ impl Fit<'_> {
                 surroundings.progress(step + 1, total, &values);
             }
             let validation = surroundings.validate(self.program)?;
-            let train = at.sums.iter().map(|s| s / batches as f64).collect();
+            let means = at.sums.iter().map(|s| s / batches as f64);
+            let train = self.losses.iter().map(|(name, _)| name.clone()).zip(means).collect();
             let record = EpochRecord { epoch: at.epoch + 1, train, validation };
             let loss = record.figure("loss").unwrap_or(f64::NAN);
             if !loss.is_finite() {
