@@ -1,0 +1,9 @@
+//! Arithmetic in f16 and bf16, single and packed.
+
+use crate::lanes::{Form, Unsupported};
+use crate::ptx::ast::{Instruction, Type};
+
+/// See [`crate::lanes::Family`].
+pub fn family(_i: &Instruction, _register: &dyn Fn(&str) -> Option<Type>) -> Result<Option<Form>, Unsupported> {
+    Ok(None)
+}

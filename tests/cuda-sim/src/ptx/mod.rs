@@ -1,0 +1,3 @@
+//! PTX text and the containers that carry it.
+
+pub mod ast;
