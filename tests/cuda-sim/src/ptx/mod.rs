@@ -2,6 +2,7 @@
 
 pub mod ast;
 mod constant;
+pub mod container;
 mod lexer;
 mod parser;
 mod scope;
