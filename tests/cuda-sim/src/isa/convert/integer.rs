@@ -49,14 +49,38 @@ where
 macro_rules! with_integer {
     ($ty:expr, $T:ident => $body:expr) => {
         match $ty {
-            Type::U8 => { type $T = u8; Some($body) }
-            Type::S8 => { type $T = i8; Some($body) }
-            Type::U16 => { type $T = u16; Some($body) }
-            Type::S16 => { type $T = i16; Some($body) }
-            Type::U32 => { type $T = u32; Some($body) }
-            Type::S32 => { type $T = i32; Some($body) }
-            Type::U64 => { type $T = u64; Some($body) }
-            Type::S64 => { type $T = i64; Some($body) }
+            Type::U8 => {
+                type $T = u8;
+                Some($body)
+            }
+            Type::S8 => {
+                type $T = i8;
+                Some($body)
+            }
+            Type::U16 => {
+                type $T = u16;
+                Some($body)
+            }
+            Type::S16 => {
+                type $T = i16;
+                Some($body)
+            }
+            Type::U32 => {
+                type $T = u32;
+                Some($body)
+            }
+            Type::S32 => {
+                type $T = i32;
+                Some($body)
+            }
+            Type::U64 => {
+                type $T = u64;
+                Some($body)
+            }
+            Type::S64 => {
+                type $T = i64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -67,13 +91,41 @@ pub(super) use with_integer;
 macro_rules! with_width {
     ($sign_bits:expr, $register_bits:expr, $W:ident, $Out:ident => $body:expr) => {
         match ($sign_bits, $register_bits) {
-            (8, 64) => { type $W = u8; type $Out = u64; $body }
-            (16, 64) => { type $W = u16; type $Out = u64; $body }
-            (32, 64) => { type $W = u32; type $Out = u64; $body }
-            (_, 64) => { type $W = u64; type $Out = u64; $body }
-            (8, _) => { type $W = u8; type $Out = u32; $body }
-            (16, _) => { type $W = u16; type $Out = u32; $body }
-            _ => { type $W = u32; type $Out = u32; $body }
+            (8, 64) => {
+                type $W = u8;
+                type $Out = u64;
+                $body
+            }
+            (16, 64) => {
+                type $W = u16;
+                type $Out = u64;
+                $body
+            }
+            (32, 64) => {
+                type $W = u32;
+                type $Out = u64;
+                $body
+            }
+            (_, 64) => {
+                type $W = u64;
+                type $Out = u64;
+                $body
+            }
+            (8, _) => {
+                type $W = u8;
+                type $Out = u32;
+                $body
+            }
+            (16, _) => {
+                type $W = u16;
+                type $Out = u32;
+                $body
+            }
+            _ => {
+                type $W = u32;
+                type $Out = u32;
+                $body
+            }
         }
     };
 }
