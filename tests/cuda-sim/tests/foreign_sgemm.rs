@@ -84,9 +84,8 @@ fn int8_product_is_exact() {
         gpu.read(&c)
     });
     let byte = |x: &[u32], i: usize| (x[i / 4] >> (i % 4 * 8)) as i8 as i32;
-    let want: Vec<i32> = (0..m * n)
-        .map(|i| (0..k).map(|l| byte(&a, i / n * k + l) * byte(&b, i % n * k + l)).sum())
-        .collect();
+    let want: Vec<i32> =
+        (0..m * n).map(|i| (0..k).map(|l| byte(&a, i / n * k + l) * byte(&b, i % n * k + l)).sum()).collect();
     equal("igemm_dp4a", &got, &want);
 }
 

@@ -327,11 +327,7 @@ fn modes<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R, counted: bool) -> R {
         let other = Gpu::library(ptx, strict, threads);
         assert!(work(&other).bits() == result.bits(), "other bytes with strict: {strict}, {threads} host threads");
         if counted {
-            assert_eq!(
-                other.counters(),
-                gpu.counters(),
-                "other counts with strict: {strict}, {threads} host threads"
-            );
+            assert_eq!(other.counters(), gpu.counters(), "other counts with strict: {strict}, {threads} host threads");
         }
     }
     result

@@ -11,9 +11,9 @@ pub mod gpu;
 pub mod nvrtc;
 
 #[allow(unused_imports)]
-pub use gpu::{Arg, Buffer, Gpu, Plain, same, same_results};
-#[allow(unused_imports)]
 pub(crate) use gpu::args;
+#[allow(unused_imports)]
+pub use gpu::{Arg, Buffer, Gpu, Plain, same, same_results};
 #[allow(unused_imports)]
 pub use nvrtc::{compile, compile_with};
 

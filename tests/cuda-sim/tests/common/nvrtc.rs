@@ -91,20 +91,15 @@ fn translate(file: &str, options: &[&str]) -> Result<Arc<str>, String> {
     let none = std::ptr::null;
     // SAFETY: the signatures are those of nvrtc.h, and all strings outlive the calls.
     unsafe {
-        let made = symbol::<Create>(c"nvrtcCreateProgram")(
-            &mut program,
-            source.as_ptr(),
-            name.as_ptr(),
-            0,
-            none(),
-            none(),
-        );
+        let made =
+            symbol::<Create>(c"nvrtcCreateProgram")(&mut program, source.as_ptr(), name.as_ptr(), 0, none(), none());
         assert_eq!(made, 0, "nvrtcCreateProgram");
         let code = symbol::<Compile>(c"nvrtcCompileProgram")(program, pointers.len() as c_int, pointers.as_ptr());
         let result = if code == 0 {
             Ok(text(program, c"nvrtcGetPTXSize", c"nvrtcGetPTX").into())
         } else {
-            let hint = if include.is_none() { "\nCUDA_SIM_INCLUDE is not set: `. tests/cuda-sim/env.sh` first" } else { "" };
+            let hint =
+                if include.is_none() { "\nCUDA_SIM_INCLUDE is not set: `. tests/cuda-sim/env.sh` first" } else { "" };
             Err(text(program, c"nvrtcGetProgramLogSize", c"nvrtcGetProgramLog") + hint)
         };
         symbol::<Destroy>(c"nvrtcDestroyProgram")(&mut program);
