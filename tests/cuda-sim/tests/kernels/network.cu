@@ -4,6 +4,7 @@
 #include <cooperative_groups/reduce.h>
 namespace cg = cooperative_groups;
 #define WARP_SIZE 32
+#define INFINITY CUDART_INF_F
 
 __device__ float warpReduceSum(float val) {
   for (int offset = 16; offset > 0; offset >>= 1) val += __shfl_xor_sync(0xffffffff, val, offset);
