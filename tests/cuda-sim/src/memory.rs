@@ -3,6 +3,13 @@
 //! A device address is `BASE + (id << 36) + offset`, and an id is never given twice, so that a pointer tells its allocation
 //! and a stale one is known as such. Host memory that the driver hands out (pinned, managed) or registers has its real
 //! address.
+//!
+//! In strict mode a bit a byte says what has been written. Host memory has no such bits: the program writes it directly.
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
 
 use crate::finding::{Finding, Kind};
 
@@ -10,6 +17,11 @@ use crate::finding::{Finding, Kind};
 pub const BASE: u64 = 1 << 52;
 /// Bits of an offset: no allocation is larger than 64 GiB.
 pub const OFFSET_BITS: u32 = 36;
+/// What an uninitialised byte looks like to the host.
+pub const POISON: u8 = 0xCD;
+
+const CHUNK: usize = 256;
+const CHUNKS: usize = 1 << 16;
 
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +40,13 @@ pub enum Purpose {
     Constant,
 }
 
+impl Purpose {
+    /// Whether the address is a host pointer.
+    pub fn host(self) -> bool {
+        matches!(self, Purpose::Pinned | Purpose::Registered | Purpose::Managed)
+    }
+}
+
 /// What is told about an allocation.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -43,62 +62,416 @@ pub struct Info {
     pub name: String,
 }
 
-/// All allocations of the process. One operation runs at a time (the driver's lock); within a launch, threads read and
-/// write through `&Memory`.
-pub struct Memory {}
+/// An allocation. It outlives its memory, to tell a stale address from a wild one.
+pub(crate) struct Block {
+    pub(crate) info: Info,
+    data: *mut u8,
+    /// A bit a byte; none where initialisation is not tracked.
+    init: Box<[AtomicU64]>,
+    alive: AtomicBool,
+}
+
+// SAFETY: the bytes are reached through raw pointers only; who may do so when is what `Memory` documents.
+unsafe impl Send for Block {}
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(info: Info, tracked: bool) -> Option<Block> {
+        let init = if tracked { zeroed_words(info.bytes.div_ceil(64))? } else { Box::default() };
+        // SAFETY: the layout has a size of at least one.
+        let data = unsafe { std::alloc::alloc_zeroed(layout(info.bytes, info.purpose)?) };
+        (!data.is_null()).then_some(Block { info, data, init, alive: AtomicBool::new(true) })
+    }
+
+    fn release(&self) -> bool {
+        let was = self.alive.swap(false, Relaxed);
+        if was
+            && self.info.purpose != Purpose::Registered
+            && let Some(layout) = layout(self.info.bytes, self.info.purpose)
+        {
+            // SAFETY: allocated in `new` with the same layout; `alive` was true, so only once.
+            unsafe { std::alloc::dealloc(self.data, layout) };
+        }
+        was
+    }
+
+    #[inline(always)]
+    pub(crate) fn alive(&self) -> bool {
+        self.alive.load(Relaxed)
+    }
+
+    /// The first byte. Valid while `alive`.
+    #[inline(always)]
+    pub(crate) fn data(&self) -> *mut u8 {
+        self.data
+    }
+
+    /// Whether `bytes` from `offset` on, at most 32, have all been written.
+    #[inline(always)]
+    pub(crate) fn initialised(&self, offset: usize, bytes: usize) -> bool {
+        if self.init.is_empty() {
+            return true;
+        }
+        let (word, bit) = (offset / 64, offset % 64);
+        let mask = (1u64 << bytes) - 1;
+        if self.init[word].load(Relaxed) & mask << bit != mask << bit {
+            return false;
+        }
+        bit + bytes <= 64 || {
+            let rest = mask >> (64 - bit);
+            self.init[word + 1].load(Relaxed) & rest == rest
+        }
+    }
+
+    /// Whether a range of any length has been written.
+    pub(crate) fn all_initialised(&self, offset: usize, bytes: usize) -> bool {
+        self.init.is_empty() || self.words(offset, bytes).all(|(w, m)| self.init[w].load(Relaxed) & m == m)
+    }
+
+    /// Marks a range as written.
+    #[inline]
+    pub(crate) fn mark(&self, offset: usize, bytes: usize) {
+        if self.init.is_empty() {
+            return;
+        }
+        for (word, mask) in self.words(offset, bytes) {
+            // most stores hit bytes that are known already, and a plain load does not take the line from other threads
+            if self.init[word].load(Relaxed) & mask != mask {
+                self.init[word].fetch_or(mask, Relaxed);
+            }
+        }
+    }
+
+    fn unmark(&self, offset: usize) {
+        if !self.init.is_empty() {
+            self.init[offset / 64].fetch_and(!(1 << (offset % 64)), Relaxed);
+        }
+    }
+
+    /// The words of `init` that a range touches, with the bits in each.
+    #[inline(always)]
+    fn words(&self, offset: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
+        let end = offset + bytes;
+        (offset / 64..end.div_ceil(64)).map(move |word| {
+            let from = offset.max(word * 64) - word * 64;
+            let to = end.min(word * 64 + 64) - word * 64;
+            (word, (u64::MAX >> (64 - (to - from))) << from)
+        })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn layout(bytes: usize, purpose: Purpose) -> Option<Layout> {
+    Layout::from_size_align(bytes.max(1), if purpose.host() { 4096 } else { 256 }).ok()
+}
+
+fn zeroed_words(count: usize) -> Option<Box<[AtomicU64]>> {
+    let layout = Layout::array::<AtomicU64>(count.max(1)).ok()?;
+    // SAFETY: the layout is of an array of `count` words, for which zero is a valid value.
+    unsafe {
+        let words = std::alloc::alloc_zeroed(layout) as *mut AtomicU64;
+        (!words.is_null()).then(|| Box::from_raw(std::ptr::slice_from_raw_parts_mut(words, count.max(1))))
+    }
+}
+
+/// All allocations of the process.
+///
+/// Copies and launches run one at a time (the driver's lock); within a launch, many threads read and write through
+/// `&Memory`. No allocation ends during a launch: `free` waits for [`Memory::hold`].
+pub struct Memory {
+    strict: bool,
+    /// Device allocations by id, in chunks so that a reference stays valid while others are added.
+    chunks: Box<[OnceLock<Box<[OnceLock<Block>]>>]>,
+    next: AtomicU32,
+    /// Host allocations by address.
+    host: RwLock<BTreeMap<u64, Arc<Block>>>,
+    /// Ids of living device allocations.
+    living: Mutex<std::collections::BTreeSet<u32>>,
+    busy: RwLock<()>,
+}
 
 impl Memory {
     /// Nothing allocated. `strict`: bytes start out uninitialised, and reading them is noticed.
-    pub fn new(_strict: bool) -> Memory {
-        Memory {}
+    pub fn new(strict: bool) -> Memory {
+        Memory {
+            strict,
+            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            next: AtomicU32::new(0),
+            host: RwLock::default(),
+            living: Mutex::default(),
+            busy: RwLock::default(),
+        }
     }
 
     /// Allocates `bytes` (at least 1) with an address that is a multiple of 256 (pinned and managed: 4096). `None` if the
     /// host has no memory left. The limit of the simulated device is the caller's to keep.
-    pub fn allocate(&self, _device: u32, _bytes: usize, _purpose: Purpose, _name: &str) -> Option<u64> {
-        None
+    pub fn allocate(&self, device: u32, bytes: usize, purpose: Purpose, name: &str) -> Option<u64> {
+        if bytes as u64 >= 1 << OFFSET_BITS {
+            return None;
+        }
+        let info = Info { base: 0, bytes: bytes.max(1), device, purpose, name: name.to_string() };
+        if purpose.host() {
+            let mut block = Block::new(info, false)?;
+            let base = block.data as u64;
+            block.info.base = base;
+            self.host.write().ok()?.insert(base, Arc::new(block));
+            return Some(base);
+        }
+        let mut block = Block::new(info, self.strict)?;
+        // Taken only now: an allocation that failed uses no id.
+        let id = self.next.fetch_add(1, Relaxed);
+        let base = BASE + ((id as u64) << OFFSET_BITS);
+        block.info.base = base;
+        let chunk = self.chunks.get(id as usize / CHUNK)?;
+        let cells = chunk.get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        cells[id as usize % CHUNK].set(block).ok()?;
+        self.living.lock().ok()?.insert(id);
+        Some(base)
     }
 
     /// Makes host memory known that the program owns.
     ///
     /// # Safety
     /// The bytes stay valid until `free`.
-    pub unsafe fn register(&self, _device: u32, _host: *mut u8, _bytes: usize) -> Result<(), Finding> {
-        Err(Finding::new(Kind::Misuse, "not there"))
+    pub unsafe fn register(&self, device: u32, host: *mut u8, bytes: usize) -> Result<(), Finding> {
+        let base = host as u64;
+        let mut table = self.host.write().expect("not poisoned: nothing panics under the lock");
+        let overlaps =
+            |b: &Block| b.info.base < base.saturating_add(bytes as u64) && base < b.info.base + b.info.bytes as u64;
+        if bytes == 0 || table.range(..base.saturating_add(bytes as u64)).next_back().is_some_and(|(_, b)| overlaps(b))
+        {
+            return Err(Finding::new(Kind::Misuse, format!("{bytes} bytes at 0x{base:x} are registered already")));
+        }
+        let info = Info { base, bytes, device, purpose: Purpose::Registered, name: String::new() };
+        let block = Block { info, data: host, init: Box::default(), alive: AtomicBool::new(true) };
+        table.insert(base, Arc::new(block));
+        Ok(())
     }
 
     /// Ends the allocation that starts at `address`.
-    pub fn free(&self, _address: u64) -> Result<Info, Finding> {
-        Err(Finding::new(Kind::Misuse, "not there"))
+    pub fn free(&self, address: u64) -> Result<Info, Finding> {
+        let _busy = self.busy.write();
+        if let Some(block) = self.device_block(address) {
+            if block.info.base != address {
+                let message =
+                    format!("0x{address:x} is inside of an allocation, not its start 0x{:x}", block.info.base);
+                return Err(Finding::new(Kind::Misuse, message));
+            }
+            if !block.release() {
+                return Err(Finding::new(Kind::UseAfterFree, format!("0x{address:x} has been freed already")));
+            }
+            if let Ok(mut living) = self.living.lock() {
+                living.remove(&((address - BASE >> OFFSET_BITS) as u32));
+            }
+            return Ok(block.info.clone());
+        }
+        match self.host.write().ok().and_then(|mut table| table.remove(&address)) {
+            Some(block) => Ok(block.info.clone()),
+            None => Err(Finding::new(Kind::Misuse, format!("0x{address:x} is no allocation"))),
+        }
     }
 
     /// The allocation that holds `address`, living ones only.
-    pub fn find(&self, _address: u64) -> Option<Info> {
-        None
+    pub fn find(&self, address: u64) -> Option<Info> {
+        self.with(address, |block| block.info.clone())
     }
 
     /// Every living allocation.
     pub fn living(&self) -> Vec<Info> {
-        Vec::new()
+        let ids: Vec<u32> = self.living.lock().map(|l| l.iter().copied().collect()).unwrap_or_default();
+        let device = ids.iter().filter_map(|&id| self.find(BASE + ((id as u64) << OFFSET_BITS)));
+        let host: Vec<Info> =
+            self.host.read().map(|h| h.values().map(|b| b.info.clone()).collect()).unwrap_or_default();
+        device.chain(host).collect()
     }
 
     /// Copies out. Bytes that nobody wrote come out as 0xCD in strict mode; the count of such bytes is returned.
-    pub fn read(&self, _address: u64, _to: &mut [u8]) -> Result<usize, Finding> {
-        Ok(0)
+    pub fn read(&self, address: u64, to: &mut [u8]) -> Result<usize, Finding> {
+        self.range(address, to.len(), "read", |block, offset| {
+            // SAFETY: `range` checked the bounds; nobody else writes meanwhile (see `Memory`).
+            unsafe { std::ptr::copy(block.data.add(offset), to.as_mut_ptr(), to.len()) };
+            if block.all_initialised(offset, to.len()) {
+                return 0;
+            }
+            let mut unknown = 0;
+            for (i, byte) in to.iter_mut().enumerate() {
+                if !block.initialised(offset + i, 1) {
+                    (*byte, unknown) = (POISON, unknown + 1);
+                }
+            }
+            unknown
+        })
     }
 
     /// Copies in, and marks the bytes as initialised.
-    pub fn write(&self, _address: u64, _from: &[u8]) -> Result<(), Finding> {
-        Ok(())
+    pub fn write(&self, address: u64, from: &[u8]) -> Result<(), Finding> {
+        self.range(address, from.len(), "write", |block, offset| {
+            // SAFETY: as in `read`; the host slice may lie in the same allocation (pinned), hence `copy`.
+            unsafe { std::ptr::copy(from.as_ptr(), block.data.add(offset), from.len()) };
+            block.mark(offset, from.len());
+        })
     }
 
     /// Copies between addresses that `find` knows; what is uninitialised stays so. Overlap is allowed.
-    pub fn copy(&self, _to: u64, _from: u64, _bytes: usize) -> Result<(), Finding> {
-        Ok(())
+    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Finding> {
+        self.range(from, bytes, "read", |source, at| {
+            self.range(to, bytes, "write", |target, offset| {
+                let known: Option<Vec<bool>> = (!source.all_initialised(at, bytes))
+                    .then(|| (0..bytes).map(|i| source.initialised(at + i, 1)).collect());
+                // SAFETY: both ranges were checked; `copy` allows overlap.
+                unsafe { std::ptr::copy(source.data.add(at), target.data.add(offset), bytes) };
+                match known {
+                    None => target.mark(offset, bytes),
+                    Some(known) => known.iter().enumerate().for_each(|(i, &known)| {
+                        if known { target.mark(offset + i, 1) } else { target.unmark(offset + i) }
+                    }),
+                }
+            })
+        })?
     }
 
     /// Fills `count` elements of `pattern` (1, 2 or 4 bytes).
-    pub fn fill(&self, _address: u64, _pattern: &[u8], _count: usize) -> Result<(), Finding> {
-        Ok(())
+    pub fn fill(&self, address: u64, pattern: &[u8], count: usize) -> Result<(), Finding> {
+        let bytes = pattern.len().saturating_mul(count);
+        self.range(address, bytes, "write", |block, offset| {
+            for i in 0..count {
+                // SAFETY: `range` checked the bounds.
+                unsafe {
+                    let to = block.data.add(offset + i * pattern.len());
+                    std::ptr::copy_nonoverlapping(pattern.as_ptr(), to, pattern.len());
+                }
+            }
+            block.mark(offset, bytes);
+        })
+    }
+
+    /// Keeps every allocation alive until it is dropped.
+    pub(crate) fn hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.busy.read().ok()
+    }
+
+    /// The device allocation an address belongs to, dead or alive.
+    #[inline(always)]
+    pub(crate) fn device_block(&self, address: u64) -> Option<&Block> {
+        let id = (address.wrapping_sub(BASE) >> OFFSET_BITS) as usize;
+        self.chunks.get(id / CHUNK)?.get()?[id % CHUNK].get()
+    }
+
+    /// The host allocation that holds an address.
+    pub(crate) fn host_block(&self, address: u64) -> Option<Arc<Block>> {
+        let table = self.host.read().ok()?;
+        let (_, block) = table.range(..=address).next_back()?;
+        (address - block.info.base < block.info.bytes as u64).then(|| block.clone())
+    }
+
+    fn with<R>(&self, address: u64, f: impl FnOnce(&Block) -> R) -> Option<R> {
+        match self.device_block(address) {
+            Some(block) => {
+                let inside = address - block.info.base < block.info.bytes as u64;
+                (block.alive() && inside).then(|| f(block))
+            }
+            None => self.host_block(address).map(|block| f(&block)),
+        }
+    }
+
+    fn range<R>(
+        &self,
+        address: u64,
+        bytes: usize,
+        verb: &str,
+        f: impl FnOnce(&Block, usize) -> R,
+    ) -> Result<R, Finding> {
+        let wrong = |kind, why: String| Finding::new(kind, format!("{verb} of {bytes} bytes at 0x{address:x}: {why}"));
+        let go = |block: &Block| {
+            let offset = address - block.info.base;
+            if !block.alive() {
+                return Err(wrong(Kind::UseAfterFree, "the memory has been freed".into()));
+            }
+            if offset.saturating_add(bytes as u64) > block.info.bytes as u64 {
+                let why = format!("the allocation of {} bytes starts at 0x{:x}", block.info.bytes, block.info.base);
+                return Err(wrong(Kind::OutOfBounds, why));
+            }
+            Ok(f(block, offset as usize))
+        };
+        match self.device_block(address) {
+            Some(block) => go(block),
+            None => match self.host_block(address) {
+                Some(block) => go(&block),
+                None => Err(wrong(Kind::OutOfBounds, "no allocation is there".into())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_wrote_is_known_through_copies() {
+        let memory = Memory::new(true);
+        let a = memory.allocate(0, 200, Purpose::Device, "").unwrap();
+        let b = memory.allocate(0, 200, Purpose::Device, "").unwrap();
+        memory.write(a + 60, &[7; 10]).unwrap();
+        memory.copy(b + 1, a + 58, 20).unwrap();
+        let mut out = [0; 22];
+        assert_eq!(memory.read(b, &mut out).unwrap(), 12);
+        let mut expected = [POISON; 22];
+        expected[3..13].fill(7);
+        assert_eq!(out, expected);
+        memory.fill(b, &[1, 2], 100).unwrap();
+        let mut all = [0; 200];
+        assert_eq!(memory.read(b, &mut all).unwrap(), 0);
+        assert_eq!((all[0], all[199]), (1, 2));
+        // copying the unknown makes the known unknown again
+        memory.copy(b, a, 1).unwrap();
+        assert_eq!(memory.read(b, &mut all).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_address_tells_its_allocation_and_whether_it_lives() {
+        let memory = Memory::new(true);
+        let a = memory.allocate(0, 100, Purpose::Device, "x").unwrap();
+        let b = memory.allocate(1, 100, Purpose::Device, "").unwrap();
+        assert!(a % 256 == 0 && b % 256 == 0);
+        assert_eq!(memory.find(a + 99).unwrap().name, "x");
+        assert!(memory.find(a + 100).is_none());
+        assert_eq!(memory.find(b).unwrap().device, 1);
+        assert_eq!(memory.read(a + 90, &mut [0; 11]).unwrap_err().kind, Kind::OutOfBounds);
+        assert_eq!(memory.free(a + 1).unwrap_err().kind, Kind::Misuse);
+        memory.free(a).unwrap();
+        assert_eq!(memory.free(a).unwrap_err().kind, Kind::UseAfterFree);
+        assert_eq!(memory.write(a, &[0]).unwrap_err().kind, Kind::UseAfterFree);
+        assert!(memory.find(a).is_none());
+        let c = memory.allocate(0, 100, Purpose::Device, "").unwrap();
+        assert_ne!(a, c, "an address is never given twice");
+        assert_eq!(memory.read(5, &mut [0]).unwrap_err().kind, Kind::OutOfBounds);
+        assert_eq!(memory.read(u64::MAX, &mut [0]).unwrap_err().kind, Kind::OutOfBounds);
+        let living: Vec<u64> = memory.living().iter().map(|i| i.base).collect();
+        assert_eq!(living, [b, c]);
+    }
+
+    #[test]
+    fn host_memory_has_its_real_address() {
+        let memory = Memory::new(true);
+        let p = memory.allocate(0, 64, Purpose::Pinned, "").unwrap();
+        // SAFETY: allocated above with 64 bytes.
+        unsafe { *(p as *mut u8).add(5) = 9 };
+        let mut out = [0; 6];
+        assert_eq!(memory.read(p, &mut out).unwrap(), 0);
+        assert_eq!(out[5], 9);
+        let mut own = vec![1u8; 100];
+        // SAFETY: `own` outlives the registration.
+        unsafe { memory.register(0, own.as_mut_ptr(), 100).unwrap() };
+        assert!(unsafe { memory.register(0, own.as_mut_ptr().wrapping_add(50), 100) }.is_err());
+        memory.copy(p, own.as_ptr() as u64, 64).unwrap();
+        memory.free(own.as_ptr() as u64).unwrap();
+        memory.free(p).unwrap();
+        assert!(memory.living().is_empty());
     }
 }
