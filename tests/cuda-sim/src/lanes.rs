@@ -18,8 +18,8 @@ pub struct Unit(pub [u32; 32]);
 /// Executes an instruction for the lanes of `mask`; lanes outside keep their registers.
 ///
 /// # Safety
-/// `file` points at the warp's register file; every slot in `operands` lies in it, 64-bit ones with their second unit. The
-/// processor has what the function was compiled for ([`wide`]).
+/// `file` points at the warp's register file; `operands` has an entry for each slot of the form, and each lies in the file,
+/// 64-bit ones with their second unit. The processor has what the function was compiled for ([`wide`]).
 pub type Run = unsafe fn(file: *mut Unit, operands: &[u16], mask: u32);
 
 /// What an operand is to its instruction.
@@ -175,7 +175,11 @@ macro_rules! lane {
                 if mask == u32::MAX {
                     for l in 0..32 { to[l] = $to(value[l]); }
                 } else {
-                    for l in 0..32 { let v = $to(value[l]); to[l] = if mask >> l & 1 != 0 { v } else { to[l] }; }
+                    // Without a branch: a lane's bit becomes a mask over its value.
+                    for l in 0..32 {
+                        let written = ((mask >> l & 1) as $raw).wrapping_neg();
+                        to[l] = $to(value[l]) & written | to[l] & !written;
+                    }
                 }
             }
         }
@@ -233,9 +237,9 @@ macro_rules! lanes {
             #[inline(always)]
             #[allow(unused_mut, unused_assignments, unused_variables, clippy::needless_range_loop)]
             unsafe fn body(file: *mut $crate::lanes::Unit, operands: &[u16], mask: u32) {
-                let mut at = 0usize;
-                $(let $out = { at += 1; operands[at - 1] };)*
-                $(let $in = unsafe { <$t as $crate::lanes::Lane>::read(file, operands[at]) }; at += 1;)*
+                let mut slots = operands.as_ptr();
+                $(let $out = unsafe { *slots }; slots = unsafe { slots.add(1) };)*
+                $(let $in = unsafe { <$t as $crate::lanes::Lane>::read(file, *slots) }; slots = unsafe { slots.add(1) };)*
                 #[allow(non_camel_case_types)]
                 struct Outs { $($out: [$o; 32]),* }
                 let mut outs = Outs { $($out: [<$o>::default(); 32]),* };

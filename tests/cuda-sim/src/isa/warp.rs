@@ -289,3 +289,227 @@ unsafe fn elect(file: *mut Unit, operands: &[u16], mask: u32) {
         bool::write(file, operands[1], &leads, mask);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::testing::{Lanes, Random, check_warp, form, refused};
+
+    /// Member masks: all lanes, the same some, or two halves of the warp each with its own.
+    fn members(random: &mut Random) -> Lanes {
+        let (a, b) = (random.next() as u32, random.next() as u32);
+        match random.below(4) {
+            0 => [u32::MAX as u128; 32],
+            1 => [a as u128; 32],
+            2 => std::array::from_fn(|l| if l < 16 { 0xffff } else { 0xffff_0000 }),
+            _ => std::array::from_fn(|l| if a >> l & 1 != 0 { a as u128 } else { (!a & b) as u128 }),
+        }
+    }
+
+    /// Few different values, so that lanes match.
+    fn few(random: &mut Random) -> Lanes {
+        let values: [u128; 4] = std::array::from_fn(|_| random.next() as u32 as u128);
+        let kinds = 1 + random.below(4);
+        std::array::from_fn(|_| values[random.below(kinds)])
+    }
+
+    fn same(random: &mut Random) -> Lanes {
+        [[0, 1, 2, 3, 16, 31, 32, 33][random.below(8)]; 32]
+    }
+
+    /// Clamp and segment as programs have them, or any.
+    fn clamp(random: &mut Random) -> Lanes {
+        match random.below(3) {
+            0 => [0x1f; 32],
+            1 => [[0, 0x1f1f, 0x101f, 0x1c1f, 0x1800, 0x1807][random.below(6)]; 32],
+            _ => std::array::from_fn(|_| random.next() as u32 as u128),
+        }
+    }
+
+    /// The pseudo-code of the ISA, with its 5-bit fields as bits.
+    fn shuffled(mode: &str, lane: i32, b: u32, c: u32) -> (usize, bool) {
+        let (bval, cval, segment) = ((b % 32) as i32, (c % 32) as i32, (c / 256 % 32) as i32);
+        let outside = 31 - segment;
+        let max_lane = (lane & segment) + (cval & outside);
+        let min_lane = lane & segment;
+        let (j, valid) = match mode {
+            "up" => (lane - bval, lane - bval >= max_lane),
+            "down" => (lane + bval, lane + bval <= max_lane),
+            "bfly" => (lane ^ bval, (lane ^ bval) <= max_lane),
+            _ => (min_lane + (bval & outside), min_lane + (bval & outside) <= max_lane),
+        };
+        (if valid { j } else { lane } as usize, valid)
+    }
+
+    #[test]
+    fn shuffles() {
+        for mode in ["up", "down", "bfly", "idx"] {
+            let run = |inputs: &[Lanes], pair: bool| {
+                let from: [(usize, bool); 32] =
+                    std::array::from_fn(|l| shuffled(mode, l as i32, inputs[1][l] as u32, inputs[2][l] as u32));
+                let mut outputs = vec![from.map(|(source, _)| inputs[0][source])];
+                if pair {
+                    outputs.push(from.map(|(_, valid)| valid as u128));
+                }
+                outputs
+            };
+            let any = |random: &mut Random| -> Lanes { std::array::from_fn(|_| random.next() as u32 as u128) };
+            for b in [&same as &dyn Fn(&mut Random) -> Lanes, &any] {
+                let given = [(1, b), (2, &clamp as _)];
+                check_warp(&format!("shfl.sync.{mode}.b32 %r1, %r2, %r3, %r4, -1"), &given, |i, _| run(i, false));
+                check_warp(&format!("shfl.sync.{mode}.b32 %r1|%p1, %r2, %r3, %r4, -1"), &given, |i, _| run(i, true));
+                check_warp(&format!("shfl.{mode}.b32 %r1, %r2, %r3, %r4"), &given, |i, _| run(i, false));
+                check_warp(&format!("shfl.{mode}.b32 %r1|%p1, %r2, %r3, %r4"), &given, |i, _| run(i, true));
+            }
+        }
+    }
+
+    #[test]
+    fn shuffles_of_the_usual_kinds() {
+        // __shfl_down_sync of the whole warp, __shfl_up_sync, __shfl_xor_sync with width 8, __shfl_sync with width 16.
+        assert_eq!(shuffle_source(Mode::Down, 3, 4, 0x1f), (7, true));
+        assert_eq!(shuffle_source(Mode::Down, 30, 4, 0x1f), (30, false));
+        assert_eq!(shuffle_source(Mode::Up, 3, 4, 0), (3, false));
+        assert_eq!(shuffle_source(Mode::Up, 4, 4, 0), (0, true));
+        assert_eq!(shuffle_source(Mode::Bfly, 9, 4, 0x181f), (13, true));
+        assert_eq!(shuffle_source(Mode::Bfly, 9, 16, 0x181f), (9, false));
+        assert_eq!(shuffle_source(Mode::Idx, 20, 3, 0x101f), (19, true));
+        assert_eq!(shuffle_source(Mode::Idx, 20, 35, 0x1f), (3, true));
+    }
+
+    /// The values of the lanes in a set.
+    fn of(set: u32, values: &Lanes) -> Vec<u128> {
+        (0..32).filter(|l| set >> l & 1 != 0).map(|l| values[l]).collect()
+    }
+
+    /// For every lane, what `value` gives for the lanes that take part with it.
+    fn grouped(members: &Lanes, mask: u32, value: impl Fn(u32) -> u128) -> Lanes {
+        members.map(|members| value(members as u32 & mask))
+    }
+
+    #[test]
+    fn votes() {
+        let votes: [(&str, fn(&[u128]) -> bool); 3] = [
+            ("all", |a| a.iter().all(|&a| a == 1)),
+            ("any", |a| a.contains(&1)),
+            ("uni", |a| a.windows(2).all(|pair| pair[0] == pair[1])),
+        ];
+        for (source, not) in [("%p2", 0), ("!%p2", 1)] {
+            // Often the same in all lanes.
+            let predicates = |random: &mut Random| match random.below(3) {
+                0 => [0; 32],
+                1 => [1; 32],
+                _ => std::array::from_fn(|_| (random.next() >> 20 & 1) as u128),
+            };
+            let given = [(0, &predicates as &dyn Fn(&mut Random) -> Lanes), (1, &members)];
+            for (mode, holds) in votes {
+                check_warp(&format!("vote.sync.{mode}.pred %p1, {source}, %r1"), &given, |i, mask| {
+                    let a = i[0].map(|a| a ^ not);
+                    vec![grouped(&i[1], mask, |set| holds(&of(set, &a)) as u128)]
+                });
+                check_warp(&format!("vote.{mode}.pred %p1, {source}"), &given[..1], |i, mask| {
+                    let a = i[0].map(|a| a ^ not);
+                    vec![[holds(&of(mask, &a)) as u128; 32]]
+                });
+            }
+            let ballot = |a: &Lanes, set: u32| (0..32).filter(|l| set >> l & 1 != 0).map(|l| (a[l] ^ not) << l).sum();
+            check_warp(&format!("vote.sync.ballot.b32 %r1, {source}, %r2"), &given, |i, mask| {
+                vec![grouped(&i[1], mask, |set| ballot(&i[0], set))]
+            });
+            check_warp(&format!("vote.ballot.b32 %r1, {source}"), &given[..1], |i, mask| {
+                vec![[ballot(&i[0], mask); 32]]
+            });
+        }
+    }
+
+    #[test]
+    fn matches() {
+        for (ty, r) in [("b32", "%r"), ("b64", "%rd")] {
+            let given = [(0, &few as &dyn Fn(&mut Random) -> Lanes), (1, &members)];
+            check_warp(&format!("match.any.sync.{ty} %r1, {r}2, %r3"), &given, |i, mask| {
+                vec![std::array::from_fn(|l| {
+                    let set = i[1][l] as u32 & mask;
+                    (0..32).filter(|&o| set >> o & 1 != 0 && i[0][o] == i[0][l]).map(|o| 1u128 << o).sum()
+                })]
+            });
+            let all = |i: &[Lanes], mask| {
+                grouped(
+                    &i[1],
+                    mask,
+                    |set| if of(set, &i[0]).windows(2).all(|p| p[0] == p[1]) { set as u128 } else { 0 },
+                )
+            };
+            check_warp(&format!("match.all.sync.{ty} %r1, {r}2, %r3"), &given, |i, mask| vec![all(i, mask)]);
+            check_warp(&format!("match.all.sync.{ty} %r1|%p1, {r}2, %r3"), &given, |i, mask| {
+                vec![all(i, mask), all(i, mask).map(|set| (set != 0) as u128)]
+            });
+        }
+    }
+
+    #[test]
+    fn reductions() {
+        let signed = |x: u128| x as u32 as i32;
+        type Reduce<'a> = &'a dyn Fn(&[u128]) -> u128;
+        let sum: Reduce = &|a| a.iter().sum::<u128>() & 0xffff_ffff;
+        let forms: [(&str, Reduce); 9] = [
+            ("add.u32", sum),
+            ("add.s32", sum),
+            ("min.u32", &|a| *a.iter().min().unwrap()),
+            ("max.u32", &|a| *a.iter().max().unwrap()),
+            ("min.s32", &|a| a.iter().map(|&x| signed(x)).min().unwrap() as u32 as u128),
+            ("max.s32", &|a| a.iter().map(|&x| signed(x)).max().unwrap() as u32 as u128),
+            ("and.b32", &|a| a.iter().fold(0xffff_ffff, |d, x| d & x)),
+            ("or.b32", &|a| a.iter().fold(0, |d, x| d | x)),
+            ("xor.b32", &|a| a.iter().fold(0, |d, x| d ^ x)),
+        ];
+        for (form, reduce) in forms {
+            check_warp(&format!("redux.sync.{form} %r1, %r2, %r3"), &[(1, &members)], |i, mask| {
+                // A lane that is not in its own member mask has no defined result; no lane of no group is looked at.
+                let identity = if form.starts_with("add") || form.contains('o') || form == "max.u32" {
+                    0
+                } else {
+                    match form {
+                        "min.s32" => 0x7fff_ffff,
+                        "max.s32" => 0x8000_0000,
+                        _ => 0xffff_ffff,
+                    }
+                };
+                vec![grouped(&i[1], mask, |set| if set == 0 { identity } else { reduce(&of(set, &i[0])) })]
+            });
+        }
+    }
+
+    #[test]
+    fn who_is_there() {
+        check_warp("activemask.b32 %r1", &[], |_, mask| vec![[mask as u128; 32]]);
+        check_warp("elect.sync %r1|%p1, %r2", &[(0, &members)], |i, mask| {
+            let leader = grouped(&i[0], mask, |set| set.trailing_zeros() as u128);
+            vec![leader, std::array::from_fn(|l| (leader[l] == l as u128) as u128)]
+        });
+    }
+
+    #[test]
+    fn what_is_waited_for() {
+        assert_eq!(form("shfl.sync.idx.b32 %r1, %r2, 0, 31, -1").unwrap().sync, Sync::Mask(4));
+        assert_eq!(form("shfl.sync.idx.b32 %r1|%p1, %r2, 0, 31, -1").unwrap().sync, Sync::Mask(5));
+        assert_eq!(form("shfl.idx.b32 %r1, %r2, 0, 31").unwrap().sync, Sync::No);
+        assert_eq!(form("vote.sync.ballot.b32 %r1, !%p1, -1").unwrap().sync, Sync::Mask(2));
+        assert_eq!(form("activemask.b32 %r1").unwrap().sync, Sync::No);
+    }
+
+    #[test]
+    fn forms_that_the_isa_does_not_have_or_newer_chips_only() {
+        for text in [
+            "redux.sync.min.f32 %r1, %r2, -1",
+            "redux.sync.min.NaN.f32 %r1, %r2, -1",
+            "redux.sync.and.u32 %r1, %r2, -1",
+            "elect.sync %r1, -1",
+            "match.any.sync.b32 %r1|%p1, %r2, -1",
+            "vote.sync.ballot.pred %p1, %p2, -1",
+            "shfl.sync.idx.b64 %rd1, %rd2, 0, 31, -1",
+            "shfl.sync.idx.b32 %r1, !%r2, 0, 31, -1",
+        ] {
+            refused(text);
+        }
+    }
+}

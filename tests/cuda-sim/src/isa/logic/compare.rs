@@ -181,17 +181,22 @@ unsafe fn bits<K: Compared, R: Holds>(file: *const Unit, a: u16, b: u16) -> u32 
 }
 
 /// `setp` with one destination and no third predicate.
-unsafe fn plain<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
+#[inline(always)]
+unsafe fn single<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
     unsafe {
         let bits = body::<K, R>(file, operands[1], operands[2]);
         set_predicate(file, operands[0], if NOT { !bits } else { bits }, mask)
     }
 }
 
+unsafe fn plain<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
+    unsafe { single::<K, R, NOT>(file, operands, mask) }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn wide<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
-    unsafe { plain::<K, R, NOT>(file, operands, mask) }
+    unsafe { single::<K, R, NOT>(file, operands, mask) }
 }
 #[cfg(not(target_arch = "x86_64"))]
 use plain as wide;

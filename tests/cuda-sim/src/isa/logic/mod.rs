@@ -5,6 +5,8 @@ mod compare;
 mod moves;
 mod select;
 mod shift;
+#[cfg(test)]
+mod tests;
 
 use crate::lanes::{Form, Unsupported};
 use crate::ptx::ast::{Instruction, Operand, Type};
