@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::float::operation::{Modifiers, Operation, vector};
+use super::float::operation::{Modifiers, Operation, scalar, vector};
 use crate::lanes::{Class, Form, Run, Unsupported};
 use crate::num::Round;
 use crate::num::approx;
@@ -26,7 +26,11 @@ impl<E: Element<N>, const N: usize> Operation<N> for Single<E> {
     type Out = u32;
     #[inline(always)]
     fn apply(operands: [u32; N]) -> u32 {
-        E::apply(operands.map(|x| x & 0xffff))
+        let mut low = operands;
+        for x in &mut low {
+            *x &= 0xffff;
+        }
+        E::apply(low)
     }
 }
 
@@ -35,7 +39,12 @@ impl<E: Element<N>, const N: usize> Operation<N> for Packed<E> {
     type Out = u32;
     #[inline(always)]
     fn apply(operands: [u32; N]) -> u32 {
-        E::apply(operands.map(|x| x & 0xffff)) | E::apply(operands.map(|x| x >> 16)) << 16
+        let (mut low, mut high) = (operands, operands);
+        for n in 0..N {
+            low[n] &= 0xffff;
+            high[n] >>= 16;
+        }
+        E::apply(low) | E::apply(high) << 16
     }
 }
 
@@ -111,16 +120,21 @@ fn run<E: Element<N>, const N: usize>(packed: bool) -> Run {
     if packed { vector::<Packed<E>, N>() } else { vector::<Single<E>, N>() }
 }
 
+/// For what is rare: `.ftz` and `.sat`.
+fn rare<E: Element<N>, const N: usize>(packed: bool) -> Run {
+    if packed { scalar::<Packed<E>, N>() } else { scalar::<Single<E>, N>() }
+}
+
 /// The run of an operation of f16, by `.ftz` and what happens at the end.
 macro_rules! run_f16 {
     ($name:ident, $packed:expr, $ftz:expr, $end:expr) => {
         match ($ftz, $end) {
-            (false, SAT) => run::<$name<F16, false, SAT>, _>($packed),
+            (false, SAT) => rare::<$name<F16, false, SAT>, _>($packed),
             (false, RELU) => run::<$name<F16, false, RELU>, _>($packed),
             (false, _) => run::<$name<F16, false, PLAIN>, _>($packed),
-            (true, SAT) => run::<$name<F16, true, SAT>, _>($packed),
-            (true, RELU) => run::<$name<F16, true, RELU>, _>($packed),
-            (true, _) => run::<$name<F16, true, PLAIN>, _>($packed),
+            (true, SAT) => rare::<$name<F16, true, SAT>, _>($packed),
+            (true, RELU) => rare::<$name<F16, true, RELU>, _>($packed),
+            (true, _) => rare::<$name<F16, true, PLAIN>, _>($packed),
         }
     };
 }
@@ -130,7 +144,7 @@ macro_rules! run_plain {
     ($name:ident, $bf16:expr, $packed:expr, $ftz:expr) => {
         match ($bf16, $ftz) {
             (false, false) => run::<$name<F16, false, PLAIN>, _>($packed),
-            (false, true) => run::<$name<F16, true, PLAIN>, _>($packed),
+            (false, true) => rare::<$name<F16, true, PLAIN>, _>($packed),
             (true, _) => run::<$name<Bf16, false, PLAIN>, _>($packed),
         }
     };
@@ -193,9 +207,9 @@ pub fn family(i: &Instruction, _register: &dyn Fn(&str) -> Option<Type>) -> Resu
         "neg" | "abs" => {
             let run = match (opcode == "neg", ftz) {
                 (true, false) => run::<Neg<F16, false>, _>(packed),
-                (true, true) => run::<Neg<F16, true>, _>(packed),
+                (true, true) => rare::<Neg<F16, true>, _>(packed),
                 (false, false) => run::<Abs<F16, false>, _>(packed),
-                (false, true) => run::<Abs<F16, true>, _>(packed),
+                (false, true) => rare::<Abs<F16, true>, _>(packed),
             };
             make(run, Class::Half, 1)
         }

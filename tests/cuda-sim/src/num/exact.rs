@@ -31,6 +31,7 @@ fn sum(x: Exact, y: Exact, mode: Round) -> Exact {
 }
 
 /// `a * b + c`, rounded once.
+#[inline(never)]
 pub fn fma<F: Format>(a: u64, b: u64, c: u64, mode: Round) -> u64 {
     use Value::{Finite, Infinite, Nan};
     let infinity = |negative| (if negative { F::SIGN } else { 0 }) | F::TOP;
@@ -83,6 +84,7 @@ pub fn mul<F: Format>(a: u64, b: u64, mode: Round) -> u64 {
 }
 
 /// `a / b`
+#[inline(never)]
 pub fn div<F: Format>(a: u64, b: u64, mode: Round) -> u64 {
     use Value::{Finite, Infinite, Nan};
     let sign = (a ^ b) & F::SIGN;
@@ -107,6 +109,7 @@ pub fn div<F: Format>(a: u64, b: u64, mode: Round) -> u64 {
 }
 
 /// The square root.
+#[inline(never)]
 pub fn sqrt<F: Format>(a: u64, mode: Round) -> u64 {
     match unpack::<F>(a) {
         Value::Nan | Value::Infinite { negative: true } => F::NAN,
@@ -122,5 +125,140 @@ pub fn sqrt<F: Format>(a: u64, mode: Round) -> u64 {
             let sticky = root * root != x.significand;
             round::<F>(Exact { negative: false, exponent: x.exponent / 2, significand: root, sticky }, mode)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::num::format::{Bf16, E4m3, E5m2, F16, F32, F64, Tf32, convert};
+    use crate::num::reference::{self, Patterns, finite};
+
+    const MODES: [Round; 5] = [Round::Nearest, Round::Away, Round::Zero, Round::Down, Round::Up];
+
+    fn all_operations<F: Format>(count: usize) {
+        let mut patterns = Patterns::new(F::TOP);
+        for n in 0..count {
+            let [a, b, mut c] = std::array::from_fn(|_| patterns.next::<F>());
+            if n % 4 == 0 {
+                // The negated product: what is left after cancellation.
+                c = mul::<F>(a, b, Round::Nearest) ^ F::SIGN;
+            }
+            if ![a, b, c].iter().all(|&x| finite::<F>(x)) {
+                continue;
+            }
+            let zero = |x: u64| x & !F::SIGN == 0;
+            for mode in MODES {
+                let text = || format!("{a:#x} {b:#x} {c:#x} {mode:?}");
+                if let Some(expected) = reference::fma::<F>(a, b, c, mode) {
+                    assert_eq!(fma::<F>(a, b, c, mode), expected, "fma {}", text());
+                }
+                if let Some(expected) = reference::fma::<F>(a, one::<F>(), b, mode) {
+                    assert_eq!(add::<F>(a, b, mode), expected, "add {}", text());
+                }
+                if let Some(expected) = reference::fma::<F>(a, b, 0, mode) {
+                    assert_eq!(mul::<F>(a, b, mode), expected, "mul {}", text());
+                }
+                if !zero(a) && !zero(b) {
+                    assert_eq!(div::<F>(a, b, mode), reference::div::<F>(a, b, mode), "div {}", text());
+                }
+                if !zero(a) {
+                    let a = a & !F::SIGN;
+                    assert_eq!(sqrt::<F>(a, mode), reference::sqrt::<F>(a, mode), "sqrt {}", text());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f16_by_definition() {
+        all_operations::<F16>(4000);
+    }
+
+    #[test]
+    fn bf16_by_definition() {
+        all_operations::<Bf16>(3000);
+    }
+
+    #[test]
+    fn f32_by_definition() {
+        all_operations::<F32>(4000);
+    }
+
+    #[test]
+    fn f64_by_definition() {
+        all_operations::<F64>(3000);
+    }
+
+    #[test]
+    fn special_values() {
+        const INF: u64 = 0x7f80_0000;
+        const ONE: u64 = 0x3f80_0000;
+        const NEGATIVE: u64 = 1 << 31;
+        let n = Round::Nearest;
+        assert_eq!(fma::<F32>(INF, 0, ONE, n), F32::NAN);
+        assert_eq!(fma::<F32>(0, INF | NEGATIVE, ONE, n), F32::NAN);
+        assert_eq!(fma::<F32>(INF, ONE, INF | NEGATIVE, n), F32::NAN);
+        assert_eq!(fma::<F32>(INF, ONE | NEGATIVE, ONE, n), INF | NEGATIVE);
+        assert_eq!(fma::<F32>(ONE, ONE, INF | NEGATIVE, n), INF | NEGATIVE);
+        assert_eq!(fma::<F32>(0x7fc0_0000, ONE, ONE, n), F32::NAN);
+        for mode in MODES {
+            let zero = if mode == Round::Down { NEGATIVE } else { 0 };
+            assert_eq!(add::<F32>(ONE, ONE | NEGATIVE, mode), zero, "x - x in {mode:?}");
+            assert_eq!(add::<F32>(0, NEGATIVE, mode), zero, "0 - 0 in {mode:?}");
+            assert_eq!(add::<F32>(NEGATIVE, NEGATIVE, mode), NEGATIVE);
+            assert_eq!(mul::<F32>(0, ONE | NEGATIVE, mode), NEGATIVE);
+            assert_eq!(mul::<F32>(NEGATIVE, ONE | NEGATIVE, mode), 0);
+            assert_eq!(div::<F32>(ONE | NEGATIVE, INF, mode), NEGATIVE);
+            assert_eq!(div::<F32>(ONE | NEGATIVE, 0, mode), INF | NEGATIVE);
+        }
+        assert_eq!(div::<F32>(0, 0, n), F32::NAN);
+        assert_eq!(div::<F32>(INF, INF, n), F32::NAN);
+        assert_eq!(sqrt::<F32>(ONE | NEGATIVE, n), F32::NAN);
+        assert_eq!(sqrt::<F32>(NEGATIVE, n), NEGATIVE);
+        assert_eq!(sqrt::<F32>(INF, n), INF);
+        // The largest number plus a little.
+        assert_eq!(add::<F32>(F32::MAX, ONE, Round::Up), INF);
+        assert_eq!(add::<F32>(F32::MAX, ONE, Round::Zero), F32::MAX);
+        assert_eq!(mul::<F32>(F32::MAX, F32::MAX | NEGATIVE, Round::Up), F32::MAX | NEGATIVE);
+        assert_eq!(mul::<F32>(1, 1, Round::Up), 1);
+        assert_eq!(mul::<F32>(1, 1, Round::Nearest), 0);
+    }
+
+    fn all_conversions<From: Format, To: Format>(inputs: impl Iterator<Item = u64>) {
+        for a in inputs {
+            for mode in MODES {
+                let expected = match a & !From::SIGN {
+                    0 if a == 0 => 0,
+                    0 => To::SIGN,
+                    _ if finite::<From>(a) => reference::convert::<From, To>(a, mode),
+                    m if From::INFINITY && m == From::TOP && To::INFINITY => {
+                        To::TOP | if a & From::SIGN != 0 { To::SIGN } else { 0 }
+                    }
+                    _ => To::NAN,
+                };
+                assert_eq!(convert::<From, To>(a, mode), expected, "{a:#x} {mode:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn conversions_by_definition() {
+        all_conversions::<F16, E4m3>((0..1 << 16).step_by(7));
+        all_conversions::<F16, E5m2>((0..1 << 16).step_by(7));
+        all_conversions::<F16, Bf16>((0..1 << 16).step_by(7));
+        all_conversions::<Bf16, F16>((0..1 << 16).step_by(7));
+        all_conversions::<E4m3, F16>(0..1 << 8);
+        all_conversions::<E5m2, F16>(0..1 << 8);
+        let mut patterns = Patterns::new(7);
+        let mut f32s = || (0..3000).map(|_| patterns.next::<F32>()).collect::<Vec<_>>().into_iter();
+        all_conversions::<F32, F16>(f32s());
+        all_conversions::<F32, Bf16>(f32s());
+        all_conversions::<F32, Tf32>(f32s());
+        all_conversions::<F32, F64>(f32s());
+        let f64s: Vec<u64> = (0..3000).map(|_| patterns.next::<F64>()).collect();
+        all_conversions::<F64, F32>(f64s.iter().copied());
+        all_conversions::<F64, F16>(f64s.iter().copied());
+        all_conversions::<F64, Bf16>(f64s.into_iter());
     }
 }

@@ -122,6 +122,7 @@ impl Exact {
 }
 
 /// Takes a bit pattern apart.
+#[inline(never)]
 pub fn unpack<F: Format>(bits: u64) -> Value {
     let negative = bits & F::SIGN != 0;
     let magnitude = bits & (F::SIGN - 1);
@@ -141,6 +142,7 @@ pub fn unpack<F: Format>(bits: u64) -> Value {
 
 /// The value in the format, rounded once. What is too large becomes what IEEE 754 says for the mode; in a format without
 /// infinities it becomes the largest number.
+#[inline(never)]
 pub fn round<F: Format>(value: Exact, mode: Round) -> u64 {
     let Exact { negative, exponent, significand, sticky } = value;
     let sign = if negative { F::SIGN } else { 0 };
@@ -188,12 +190,12 @@ pub fn round<F: Format>(value: Exact, mode: Round) -> u64 {
 }
 
 /// From one format to another.
+#[inline(never)]
 pub fn convert<From: Format, To: Format>(bits: u64, mode: Round) -> u64 {
     match unpack::<From>(bits) {
         Value::Nan => To::NAN,
-        Value::Infinite { negative } => {
-            (if negative { To::SIGN } else { 0 }) | if To::INFINITY { To::TOP } else { To::NAN }
-        }
+        Value::Infinite { .. } if !To::INFINITY => To::NAN,
+        Value::Infinite { negative } => To::TOP | if negative { To::SIGN } else { 0 },
         Value::Finite(value) => round::<To>(value, mode),
     }
 }

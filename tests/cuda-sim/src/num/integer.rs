@@ -14,7 +14,7 @@ pub enum Whole {
 }
 
 /// An integer type of 8 to 64 bits.
-pub trait Integer: Copy + 'static {
+pub trait Integer: Copy + Default + 'static {
     /// Its bits, sign-extended if it is signed, to 64.
     fn extend(self) -> u64;
     /// The low bits.

@@ -6,10 +6,16 @@ pub const NAN32: u32 = 0x7fff_ffff;
 /// The NaN of f64 instructions without a NaN among their operands.
 pub const NAN64: u64 = 0xfff8_0000_0000_0000;
 
+/// Whether it is a NaN, told by its bits: compilers take a choice between a NaN and a result that is one for no choice.
+#[inline(always)]
+pub fn is_nan(x: f32) -> bool {
+    x.to_bits() & 0x7fff_ffff > 0x7f80_0000
+}
+
 /// f32 with every NaN as [`NAN32`].
 #[inline(always)]
 pub fn canonical(x: f32) -> f32 {
-    if x.is_nan() { f32::from_bits(NAN32) } else { x }
+    f32::from_bits(if is_nan(x) { NAN32 } else { x.to_bits() })
 }
 
 /// `.ftz`: subnormals become zeros of their sign.
@@ -38,11 +44,13 @@ pub fn finish<const FTZ: bool, const SAT: bool>(x: f32) -> f32 {
 #[inline(always)]
 pub fn payload<const N: usize>(r: f64, operands: [f64; N]) -> f64 {
     const QUIET: u64 = 0x0008_0000_0000_0000;
+    let is_nan = |bits: u64| bits & !(1 << 63) > 0x7ff0_0000_0000_0000;
     let mut nan = NAN64;
-    for &x in operands.iter().rev() {
-        nan = if x.is_nan() { x.to_bits() | QUIET } else { nan };
+    for n in (0..N).rev() {
+        let bits = operands[n].to_bits();
+        nan = if is_nan(bits) { bits | QUIET } else { nan };
     }
-    if r.is_nan() { f64::from_bits(nan) } else { r }
+    f64::from_bits(if is_nan(r.to_bits()) { nan } else { r.to_bits() })
 }
 
 macro_rules! extremum {

@@ -7,7 +7,7 @@
 //! and correctly rounded sums: proved algorithms using rounding to odd", 2008).
 
 use super::format::{Bf16, E4m3, E5m2, F16, Format};
-use super::native::NAN32;
+use super::native::{NAN32, is_nan};
 
 /// A format of at most 16 bits.
 pub trait Small: Format {
@@ -111,7 +111,7 @@ impl Small for Bf16 {
     fn narrow(x: f32) -> u32 {
         let bits = x.to_bits();
         let near = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        if x.is_nan() { Bf16::NAN as u32 } else { near }
+        if is_nan(x) { Bf16::NAN as u32 } else { near }
     }
 }
 
@@ -164,7 +164,7 @@ pub fn relu(x: f32) -> f32 {
 #[inline(always)]
 pub fn tf32_away(x: f32) -> u32 {
     let bits = x.to_bits().wrapping_add(0x1000) & 0xffff_e000;
-    if x.is_nan() { NAN32 } else { bits }
+    if is_nan(x) { NAN32 } else { bits }
 }
 
 /// f32 to tf32, ties to even.
@@ -172,11 +172,11 @@ pub fn tf32_away(x: f32) -> u32 {
 pub fn tf32_nearest(x: f32) -> u32 {
     let bits = x.to_bits();
     let near = bits.wrapping_add(0xfff + (bits >> 13 & 1)) & 0xffff_e000;
-    if x.is_nan() { NAN32 } else { near }
+    if is_nan(x) { NAN32 } else { near }
 }
 
 /// f32 to tf32, towards zero.
 #[inline(always)]
 pub fn tf32_zero(x: f32) -> u32 {
-    if x.is_nan() { NAN32 } else { x.to_bits() & 0xffff_e000 }
+    if is_nan(x) { NAN32 } else { x.to_bits() & 0xffff_e000 }
 }

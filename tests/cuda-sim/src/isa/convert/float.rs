@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::super::float::operation::{Modifiers, Operation, Rm, Rounding, Rp, Rz, scalar, vector};
 use super::Types;
-use super::integer::{sign_bits, with_integer, with_width};
+use super::integer::{with_integer, with_result};
 use crate::lanes::{Class, Form, Lane, Run, Unsupported};
 use crate::num::Round;
 use crate::num::format::{self, Bf16, Exact, F16, F32, F64, Format};
@@ -20,7 +20,7 @@ impl Rounding for Rn {
 }
 
 /// Rounding to a whole number as a type.
-trait Wholeness: 'static {
+pub(super) trait Wholeness: 'static {
     const MODE: Whole;
 }
 macro_rules! wholeness {
@@ -209,28 +209,30 @@ impl<F: Float, W: Wholeness, const FTZ: bool, const END: u8> Operation<1> for To
     }
 }
 
-/// To an integer, extended up to the bits of `X`.
-struct ToInteger<F, W, T, X, Out, const FTZ: bool>(PhantomData<(F, W, T, X, Out)>);
+/// To an integer, extended to the bits of `Out`.
+struct ToInteger<F, W, T, Out, const FTZ: bool>(PhantomData<(F, W, T, Out)>);
 
-impl<F, W, T, X, Out, const FTZ: bool> Operation<1> for ToInteger<F, W, T, X, Out, FTZ>
+impl<F, W, T, Out, const FTZ: bool> Operation<1> for ToInteger<F, W, T, Out, FTZ>
 where
     F: Float,
     W: Wholeness,
     T: Integer,
-    X: Integer,
-    Out: Integer + Lane + Default,
+    Out: Integer + Lane,
 {
     type In = F::Lane;
     type Out = Out;
     #[inline(always)]
     fn apply([a]: [F::Lane; 1]) -> Out {
         let whole: T = F::widen::<FTZ>(a).whole::<W>().integer();
-        Out::truncate(X::truncate(whole.extend()).extend())
+        Out::truncate(whole.extend())
     }
 }
 
 /// From an integer in the low bits of a register.
-struct FromInteger<In, T, F, R, const END: u8>(PhantomData<(In, T, F, R)>);
+struct FromInteger<In, T, F, R>(PhantomData<(In, T, F, R)>);
+
+/// The same with `.sat`.
+struct FromIntegerSat<In, T, F>(PhantomData<(In, T, F)>);
 
 /// How an integer becomes the nearest number of a type.
 trait Nearest: Float {
@@ -273,7 +275,7 @@ macro_rules! nearest_small {
 }
 nearest_small!(F16, Bf16);
 
-impl<In, T, F, R, const END: u8> Operation<1> for FromInteger<In, T, F, R, END>
+impl<In, T, F, R> Operation<1> for FromInteger<In, T, F, R>
 where
     In: Integer + Lane,
     T: Integer,
@@ -285,11 +287,24 @@ where
     #[inline(always)]
     fn apply([a]: [In; 1]) -> F::Lane {
         let x = T::truncate(a.extend());
-        let rounded = match R::MODE {
+        match R::MODE {
             Round::Nearest => F::nearest(x),
             mode => F::from_bits(format::round::<F>(Exact::integer(x.value()), mode)),
-        };
-        if END == SAT { F::round::<F::Wide, Rn, false>(F::widen::<false>(rounded).saturate()) } else { rounded }
+        }
+    }
+}
+
+impl<In, T, F> Operation<1> for FromIntegerSat<In, T, F>
+where
+    In: Integer + Lane,
+    T: Integer,
+    F: Nearest,
+{
+    type In = In;
+    type Out = F::Lane;
+    #[inline(always)]
+    fn apply([a]: [In; 1]) -> F::Lane {
+        F::nearest(u8::truncate((T::truncate(a.extend()).value() > 0) as u64))
     }
 }
 
@@ -387,16 +402,28 @@ pub(super) fn to_integer(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Un
     // The result is clamped anyway.
     m.take("sat");
     let ftz = types.from == Type::F32 && m.take("ftz");
-    let run = with_whole!(whole, W => with_integer!(types.to, T => {
-        with_width!(sign_bits(types), types.to_bits, X, Out => match types.from {
-            Type::F16 => Some(scalar::<ToInteger<F16, W, T, X, Out, false>, 1>()),
-            Type::Bf16 => Some(scalar::<ToInteger<Bf16, W, T, X, Out, false>, 1>()),
-            // A subnormal shows in rounding away from zero only.
-            Type::F32 if ftz => Some(scalar::<ToInteger<F32, W, T, X, Out, true>, 1>()),
-            Type::F32 => Some(vector::<ToInteger<F32, W, T, X, Out, false>, 1>()),
-            Type::F64 => Some(scalar::<ToInteger<F64, W, T, X, Out, false>, 1>()),
+    if types.from == Type::F32 && types.to_bits == types.to.bits() {
+        let common = match (types.to, whole) {
+            (Type::S32, Whole::Nearest) => Some(vector::<ToInteger<F32, Rni, i32, u32, false>, 1>()),
+            (Type::S32, Whole::Zero) => Some(vector::<ToInteger<F32, Rzi, i32, u32, false>, 1>()),
+            (Type::S32, Whole::Down) if !ftz => Some(vector::<ToInteger<F32, Rmi, i32, u32, false>, 1>()),
+            (Type::S32, Whole::Up) if !ftz => Some(vector::<ToInteger<F32, Rpi, i32, u32, false>, 1>()),
+            (Type::U32, Whole::Nearest) => Some(vector::<ToInteger<F32, Rni, u32, u32, false>, 1>()),
+            (Type::U32, Whole::Zero) => Some(vector::<ToInteger<F32, Rzi, u32, u32, false>, 1>()),
             _ => None,
-        })
+        };
+        if common.is_some() {
+            return finish(m, common, types);
+        }
+    }
+    let run = with_whole!(whole, W => with_result!(types.to, types.to_bits, T, Out => match types.from {
+        Type::F16 => Some(scalar::<ToInteger<F16, W, T, Out, false>, 1>()),
+        Type::Bf16 => Some(scalar::<ToInteger<Bf16, W, T, Out, false>, 1>()),
+        // A subnormal shows in rounding away from zero only.
+        Type::F32 if ftz && matches!(whole, Whole::Down | Whole::Up) => Some(scalar::<ToInteger<F32, W, T, Out, true>, 1>()),
+        Type::F32 => Some(scalar::<ToInteger<F32, W, T, Out, false>, 1>()),
+        Type::F64 => Some(scalar::<ToInteger<F64, W, T, Out, false>, 1>()),
+        _ => None,
     }));
     finish(m, run.flatten(), types)
 }
@@ -409,17 +436,15 @@ pub(super) fn from_integer(m: &mut Modifiers<'_>, types: Types) -> Result<Form, 
     let _ftz = types.to == Type::F32 && m.take("ftz");
     let sat = types.to != Type::Bf16 && m.take("sat");
     let run = with_float!(types.to, F => with_integer!(types.from, T => {
+        let wide = types.from_bits == 64;
         macro_rules! run {
             ($loop:ident, $R:ident) => {
-                match (types.from_bits == 64, sat) {
-                    (false, false) => $loop::<FromInteger<u32, T, F, $R, PLAIN>, 1>(),
-                    (false, true) => scalar::<FromInteger<u32, T, F, $R, SAT>, 1>(),
-                    (true, false) => $loop::<FromInteger<u64, T, F, $R, PLAIN>, 1>(),
-                    (true, true) => scalar::<FromInteger<u64, T, F, $R, SAT>, 1>(),
-                }
+                if wide { $loop::<FromInteger<u64, T, F, $R>, 1>() } else { $loop::<FromInteger<u32, T, F, $R>, 1>() }
             };
         }
         match round {
+            _ if sat && wide => scalar::<FromIntegerSat<u64, T, F>, 1>(),
+            _ if sat => scalar::<FromIntegerSat<u32, T, F>, 1>(),
             Round::Nearest if types.to.bits() >= 32 => run!(vector, Rn),
             Round::Nearest => run!(scalar, Rn),
             _ => with_directed!(round, R => run!(scalar, R)),
@@ -444,16 +469,16 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
         let whole = take_whole(m);
         let run = with_float!(to, F => {
             macro_rules! run {
-                ($end:ident) => {
+                ($loop:ident, $end:ident) => {
                     match (whole, ftz) {
                         (None, false) => vector::<Convert<F, F, Rn, false, $end>, 1>(),
                         (None, true) => vector::<Convert<F, F, Rn, true, $end>, 1>(),
-                        (Some(whole), false) => with_whole!(whole, W => vector::<ToWhole<F, W, false, $end>, 1>()),
-                        (Some(whole), true) => with_whole!(whole, W => vector::<ToWhole<F, W, true, $end>, 1>()),
+                        (Some(whole), false) => with_whole!(whole, W => $loop::<ToWhole<F, W, false, $end>, 1>()),
+                        (Some(whole), true) => with_whole!(whole, W => scalar::<ToWhole<F, W, true, $end>, 1>()),
                     }
                 };
             }
-            if sat { run!(SAT) } else { run!(PLAIN) }
+            if sat { run!(scalar, SAT) } else { run!(vector, PLAIN) }
         });
         return finish(m, run, types);
     }
@@ -473,9 +498,9 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
                     }
             match (round == Round::Nearest || !loses, ftz, sat) {
                 (true, false, false) => vector::<Convert<$S, $D, Rn, false, PLAIN>, 1>(),
-                (true, false, true) => vector::<Convert<$S, $D, Rn, false, SAT>, 1>(),
+                (true, false, true) => scalar::<Convert<$S, $D, Rn, false, SAT>, 1>(),
                 (true, true, false) => vector::<Convert<$S, $D, Rn, true, PLAIN>, 1>(),
-                (true, true, true) => vector::<Convert<$S, $D, Rn, true, SAT>, 1>(),
+                (true, true, true) => scalar::<Convert<$S, $D, Rn, true, SAT>, 1>(),
                 (false, false, false) => directed!(false, PLAIN),
                 (false, false, true) => directed!(false, SAT),
                 (false, true, false) => directed!(true, PLAIN),

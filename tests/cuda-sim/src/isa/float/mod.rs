@@ -152,13 +152,13 @@ plain32! {
     DivApprox[f32; 2](a, b) = canonical(approx::div(a, b));
     DivFull[f32; 2](a, b) = canonical(a / b);
     RcpApprox[f32; 1](a) = canonical(approx::rcp(a));
-    RsqrtApprox[f32; 1](a) = approx::rsqrt(a);
+    RsqrtApprox[f32; 1](a) = canonical(approx::rsqrt(a));
     SqrtApprox[f32; 1](a) = canonical(a.sqrt());
-    SinApprox[f32; 1](a) = approx::sin(a);
-    CosApprox[f32; 1](a) = approx::cos(a);
-    Lg2Approx[f32; 1](a) = approx::lg2(a);
-    Ex2Approx[f32; 1](a) = approx::ex2(a);
-    TanhApprox[f32; 1](a) = approx::tanh(a);
+    SinApprox[f32; 1](a) = canonical(approx::sin(a));
+    CosApprox[f32; 1](a) = canonical(approx::cos(a));
+    Lg2Approx[f32; 1](a) = canonical(approx::lg2(a));
+    Ex2Approx[f32; 1](a) = canonical(approx::ex2(a));
+    TanhApprox[f32; 1](a) = canonical(approx::tanh(a));
 }
 
 macro_rules! run_ftz {

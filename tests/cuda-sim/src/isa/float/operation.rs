@@ -9,21 +9,41 @@ use crate::ptx::ast::{Instruction, Type};
 /// What one lane computes: `N` operands of one type to a result. Implementations are `#[inline(always)]`.
 pub trait Operation<const N: usize>: 'static {
     /// The type as which the operands are read.
-    type In: Lane;
+    type In: Lane + Default;
     /// The type as which the result is written.
     type Out: Lane + Default;
     /// From operands to result.
     fn apply(operands: [Self::In; N]) -> Self::Out;
 }
 
+/// All lanes of all operands. A loop, because closures are not inlined into the wide variant reliably.
+#[inline(always)]
+unsafe fn read<T: Lane + Default, const N: usize>(file: *const Unit, operands: &[u16]) -> [[T; 32]; N] {
+    let mut all = [[T::default(); 32]; N];
+    for n in 0..N {
+        all[n] = unsafe { T::read(file, operands[n + 1]) };
+    }
+    all
+}
+
+/// The operands of one lane.
+#[inline(always)]
+fn lane<T: Lane + Default, const N: usize>(all: &[[T; 32]; N], l: usize) -> [T; N] {
+    let mut one = [T::default(); N];
+    for n in 0..N {
+        one[n] = all[n][l];
+    }
+    one
+}
+
 #[inline(always)]
 unsafe fn body<O: Operation<N>, const N: usize>(file: *mut Unit, operands: &[u16], mask: u32) {
-    let input: [[O::In; 32]; N] = std::array::from_fn(|n| unsafe { <O::In as Lane>::read(file, operands[n + 1]) });
+    let input = unsafe { read::<O::In, N>(file, operands) };
     let mut out = [O::Out::default(); 32];
     for l in 0..32 {
-        out[l] = O::apply(std::array::from_fn(|n| input[n][l]));
+        out[l] = O::apply(lane(&input, l));
     }
-    unsafe { <O::Out as Lane>::write(file, operands[0], &out, mask) };
+    unsafe { O::Out::write(file, operands[0], &out, mask) };
 }
 
 /// The vectorised loop over all lanes, for branch-free operations.
@@ -41,18 +61,27 @@ pub fn vector<O: Operation<N>, const N: usize>() -> Run {
     pick(wide::<O, N>, plain::<O, N>)
 }
 
-/// The loop over the lanes of the mask one by one, for operations that call integer arithmetic.
+/// The loop over the lanes of the mask one by one, for operations that call integer arithmetic and for rare ones: there are
+/// many variants, and each is small.
 pub fn scalar<O: Operation<N>, const N: usize>() -> Run {
+    #[inline(never)]
+    unsafe fn gather<T: Lane + Default, const N: usize>(file: *const Unit, operands: &[u16]) -> [[T; 32]; N] {
+        unsafe { read(file, operands) }
+    }
+    #[inline(never)]
+    unsafe fn write<T: Lane>(file: *mut Unit, slot: u16, value: &[T; 32], mask: u32) {
+        unsafe { T::write(file, slot, value, mask) }
+    }
     unsafe fn run<O: Operation<N>, const N: usize>(file: *mut Unit, operands: &[u16], mask: u32) {
-        let input: [[O::In; 32]; N] = std::array::from_fn(|n| unsafe { <O::In as Lane>::read(file, operands[n + 1]) });
+        let input = unsafe { gather::<O::In, N>(file, operands) };
         let mut out = [O::Out::default(); 32];
         let mut left = mask;
         while left != 0 {
             let l = left.trailing_zeros() as usize;
-            out[l] = O::apply(std::array::from_fn(|n| input[n][l]));
+            out[l] = O::apply(lane(&input, l));
             left &= left - 1;
         }
-        unsafe { <O::Out as Lane>::write(file, operands[0], &out, mask) };
+        unsafe { write(file, operands[0], &out, mask) };
     }
     run::<O, N>
 }
