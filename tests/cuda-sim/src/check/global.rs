@@ -205,12 +205,12 @@ impl Page {
     }
 
     fn cells_of(&self, address: u64, bytes: u32) -> Range<usize> {
-        let first = (address % PAGE >> self.shift) as usize;
+        let first = ((address % PAGE) >> self.shift) as usize;
         first..(first + (bytes >> self.shift) as usize).min(self.cells())
     }
 
     fn row(&self, address: u64, lanes: &[u32]) -> Range<usize> {
-        let first = (address % PAGE >> self.shift) as usize;
+        let first = ((address % PAGE) >> self.shift) as usize;
         first..(first + lanes.len()).min(self.cells())
     }
 

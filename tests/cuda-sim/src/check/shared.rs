@@ -254,7 +254,7 @@ impl Shared {
             _ => range.into_iter().any(|c| !written(WEAK_WRITE, c) && !written(STRONG_WRITE, c)),
         };
         let first = addresses[0];
-        let row = (0..32u64).fold(0, |d, i| d | (addresses[i as usize].wrapping_sub(first) ^ i * bytes as u64)) == 0;
+        let row = (0..32u64).fold(0, |d, i| d | (addresses[i as usize].wrapping_sub(first) ^ (i * bytes as u64))) == 0;
         if mask == u32::MAX && row && bytes <= 16 && !bad(self.range(first, 32 * bytes)) {
             return None;
         }

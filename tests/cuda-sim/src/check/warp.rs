@@ -30,7 +30,7 @@ impl<'a> Shape<'a> {
             for (i, address) in a.addresses.iter().enumerate() {
                 let distance = address.wrapping_sub(first);
                 apart |= distance;
-                bent |= distance ^ i as u64 * a.bytes as u64;
+                bent |= distance ^ (i as u64 * a.bytes as u64);
             }
             bits |= first | apart;
             let last = first.wrapping_add(32 * a.bytes as u64 - 1);

@@ -7,6 +7,7 @@ use crate::memory::Memory;
 use crate::program::Program;
 
 pub mod counters;
+pub mod occupancy;
 
 /// Everything that a launch depends on. The caller has checked the limits that are errors of the driver API (threads a
 /// block, shared memory, parameter count).
