@@ -372,15 +372,15 @@ impl Threads {
             return;
         }
         let mut joined = arrived.unwrap_or_default();
-        for warp in 0..self.warps.len() {
-            let mask = lanes[warp] | self.warps[warp].exited;
+        for (warp, lanes) in (0..self.warps.len() as u32).zip(lanes) {
+            let mask = lanes | self.warps[warp as usize].exited;
             if mask != 0 {
-                self.gather(&mut joined, warp as u32, mask);
+                self.gather(&mut joined, warp, mask);
             }
         }
-        for warp in 0..self.warps.len() {
-            if lanes[warp] != 0 {
-                self.give(&joined, warp as u32, lanes[warp] | self.warps[warp].exited);
+        for (warp, lanes) in (0..self.warps.len() as u32).zip(lanes) {
+            if lanes != 0 {
+                self.give(&joined, warp, lanes | self.warps[warp as usize].exited);
             }
         }
     }

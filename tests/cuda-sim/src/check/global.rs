@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::{Past, Threads, Variables, ones};
-use super::warp::{contiguous, granule, pattern, runs};
+use super::warp::Shape;
 use super::{Access, Conflict, Footprint, Kind, Scope, Thread};
 
 const PAGE_BITS: u32 = 10;
@@ -123,6 +123,9 @@ impl Class {
             // Of several warps it is not kept which lanes are whose.
             let one = warps.is_power_of_two();
             for warp in ones(warps) {
+                if local && past.own.knows_warp(warp, epoch) {
+                    continue;
+                }
                 let mut lanes = lanes;
                 if local && warp == me.warp {
                     if !one {
@@ -202,62 +205,96 @@ impl Page {
     }
 
     fn cells_of(&self, address: u64, bytes: u32) -> Range<usize> {
-        let first = (address % PAGE >> self.shift) as usize;
+        let first = ((address % PAGE) >> self.shift) as usize;
         first..(first + (bytes >> self.shift) as usize).min(self.cells())
     }
 
-    /// Notes lanes that touch the cells, one after the other.
-    fn note(&mut self, w: &Writer, cells: Range<usize>, lanes: u32) {
-        let size = self.cells();
-        let c = self.classes[w.class].get_or_insert_with(|| Box::new(Class::new(size)));
-        let past = w.threads.past(w.warp, lanes.trailing_zeros() % 32);
-        for cell in cells {
-            let warp = 1 << w.warp;
-            if c.block[cell] == w.block {
-                let again = c.warps[cell] == warp && c.lanes[cell] & !lanes == 0;
-                if c.epoch[cell] > w.base && !again {
-                    c.warps[cell] |= warp;
-                    c.lanes[cell] |= lanes;
-                    c.op[cell] = w.op;
-                    continue;
-                }
-            } else if c.block[cell] != NOBODY && !c.known(cell, w.block, w.base, past) {
-                c.displace(cell);
-            }
-            (c.block[cell], c.epoch[cell], c.warps[cell]) = (w.block, w.now, warp);
-            (c.lanes[cell], c.op[cell]) = (lanes, w.op);
-        }
+    fn row(&self, address: u64, lanes: &[u32]) -> Range<usize> {
+        let first = ((address % PAGE) >> self.shift) as usize;
+        first..(first + lanes.len()).min(self.cells())
     }
 
-    /// Notes a row of cells, touched by the lanes that `pattern` says; not where other blocks came last and may be known.
-    fn note_row(&mut self, w: &Writer, cells: Range<usize>, pattern: &[u32]) -> bool {
+    /// Whether it takes no closer look to see that the cells of a row have nothing against an access: everything that could
+    /// be in its way is by this block, and before its last barrier or by the same lane.
+    #[inline]
+    fn quiet(&self, w: &Writer, address: u64, lanes: &[u32]) -> bool {
+        let cells = self.row(address, lanes);
+        self.classes.iter().enumerate().all(|(theirs, class)| {
+            let Some(class) = class else { return true };
+            if races(w.class, theirs) == (false, false) {
+                return true;
+            }
+            let mut loud = false;
+            for (&block, &epoch) in class.block[cells.clone()].iter().zip(&class.epoch[cells.clone()]) {
+                loud |= (block != NOBODY) & ((block != w.block) | (epoch > w.base));
+            }
+            if loud {
+                loud = false;
+                let who = class.warps[cells.clone()].iter().zip(&class.lanes[cells.clone()]);
+                let what = class.block[cells.clone()].iter().zip(&class.epoch[cells.clone()]);
+                for (((&block, &epoch), (&warps, &theirs)), &lanes) in what.zip(who).zip(lanes) {
+                    let own = (warps == 1 << w.warp) & (theirs & !lanes == 0) & (lanes & lanes.wrapping_sub(1) == 0);
+                    loud |= (block != NOBODY) & ((block != w.block) | (epoch > w.base) & !own);
+                }
+            }
+            if let Some(o) = &class.others {
+                loud |= o.block[cells.clone()].iter().fold(false, |l, &block| l | (block != NOBODY));
+            }
+            !loud
+        })
+    }
+
+    /// Notes an access if it takes no closer look to see that nothing is wrong with it. All lanes are checked before one is
+    /// noted, for lanes of one instruction do not race; and the page is locked over both, so that of two host threads one
+    /// sees the other.
+    #[inline]
+    fn access(&mut self, w: &Writer, shape: &Shape, part: &[(u64, u32)]) -> bool {
+        if shape.granule < self.shift {
+            self.refine(shape.granule);
+        }
+        let fine = shape.rows(part, self.shift, |address, lanes| self.quiet(w, address, lanes));
+        if fine {
+            self.note(w, shape, part);
+        }
+        fine
+    }
+
+    fn note(&mut self, w: &Writer, shape: &Shape, part: &[(u64, u32)]) {
+        shape.rows(part, self.shift, |address, lanes| {
+            self.note_row(w, address, lanes);
+            true
+        });
+    }
+
+    /// Notes a row of cells and the lanes that touch them.
+    fn note_row(&mut self, w: &Writer, address: u64, lanes: &[u32]) {
+        let cells = self.row(address, lanes);
         let size = self.cells();
         let c = self.classes[w.class].get_or_insert_with(|| Box::new(Class::new(size)));
         let (block, warp) = (w.block, 1 << w.warp);
-        let foreign = c.block[cells.clone()].iter().fold(0, |d, &b| d | ((b != block) & (b != NOBODY)) as u32);
-        if foreign != 0 {
-            if w.threads.past(w.warp, 0).knows_others() {
-                return false;
-            }
+        let foreign = c.block[cells.clone()].iter().fold(false, |d, &b| d | ((b != block) & (b != NOBODY)));
+        if foreign {
             for cell in cells.clone() {
                 if c.block[cell] != block && c.block[cell] != NOBODY {
-                    c.displace(cell);
+                    let past = w.threads.past(w.warp, lanes[cell - cells.start].trailing_zeros() % 32);
+                    if !c.known(cell, block, w.base, past) {
+                        c.displace(cell);
+                    }
                     c.epoch[cell] = 0;
                 }
             }
         }
         // The epoch of a cell that the block touches first is 0, which is before any barrier.
         let row = c.epoch[cells.clone()].iter_mut().zip(&mut c.warps[cells.clone()]).zip(&mut c.lanes[cells.clone()]);
-        for (((epoch, warps), lanes), &lane) in row.zip(pattern) {
-            let again = *warps == warp && *lanes & !lane == 0;
-            let old = *epoch > w.base && !again;
+        for (((epoch, warps), by), &lanes) in row.zip(lanes) {
+            let again = (*warps == warp) & (*by & !lanes == 0);
+            let old = (*epoch > w.base) & !again;
             *epoch = if old { *epoch } else { w.now };
             *warps = warp | if old { *warps } else { 0 };
-            *lanes = lane | if old { *lanes } else { 0 };
+            *by = lanes | if old { *by } else { 0 };
         }
         c.block[cells.clone()].fill(block);
         c.op[cells].fill(w.op);
-        true
     }
 }
 
@@ -320,50 +357,31 @@ impl LaunchCheck {
         if a.mask == 0 || a.bytes == 0 {
             return None;
         }
-        let shift = granule(a);
+        let mut shape = Shape::of(a, PAGE_BITS);
+        shape.by_page(PAGE_BITS);
         let class = class(a);
         let base = threads.base(a.warp).max(threads.start());
         let w = Writer { class, block, warp: a.warp, op: a.op, now: threads.now(a.warp), base, threads };
-        let first = a.addresses[0];
-        let bytes = 32 * a.bytes as u64;
-        if contiguous(a) && first % PAGE + bytes <= PAGE {
-            let mut page = lock(self.page(first >> PAGE_BITS, cache));
-            if shift < page.shift {
-                page.refine(shift);
-            }
-            if let Some(pattern) = pattern((a.bytes >> page.shift) as usize) {
-                let start = (first % PAGE >> page.shift) as usize;
-                let cells = start..start + pattern.len();
-                if quiet(&page, &w, cells.clone()) && page.note_row(&w, cells, pattern) {
-                    return None;
-                }
+        if shape.is_row() {
+            let mut page = lock(self.page(a.addresses[0] >> PAGE_BITS, cache));
+            if page.access(&w, &shape, shape.part()) {
+                return None;
             }
         }
-        let (mut runs, count) = runs(a);
-        let runs = &mut runs[..count];
+        let shape = shape.collected();
         let page_of = |run: &(u64, u32)| run.0 >> PAGE_BITS;
-        if !runs.is_sorted_by_key(page_of) {
-            runs.sort_by_key(page_of);
-        }
-        for of_page in runs.chunk_by(|x, y| page_of(x) == page_of(y)) {
-            // All lanes are checked before one is noted, for lanes of one instruction do not race. The page is locked over
-            // both, so that of two host threads one sees the other.
+        for of_page in shape.part().chunk_by(|x, y| page_of(x) == page_of(y)) {
             let mut page = lock(self.page(page_of(&of_page[0]), cache));
-            if shift < page.shift {
-                page.refine(shift);
+            if page.access(&w, &shape, of_page) {
+                continue;
             }
             for &(address, lanes) in of_page {
                 let cells = page.cells_of(address, a.bytes);
-                if !quiet(&page, &w, cells.clone())
-                    && let Some(conflict) = clash(&page, &w, a, cells, address, lanes, same)
-                {
+                if let Some(conflict) = clash(&page, &w, a, cells, address, lanes, same) {
                     return Some(conflict);
                 }
             }
-            for &(address, lanes) in of_page {
-                let cells = page.cells_of(address, a.bytes);
-                page.note(&w, cells, lanes);
-            }
+            page.note(&w, &shape, of_page);
         }
         None
     }
@@ -404,25 +422,6 @@ fn extend(ranges: &mut Vec<(u64, u64)>, start: u64, bytes: u64) {
         Some(last) if last.1 == start => last.1 = end,
         _ => ranges.push((start, end)),
     }
-}
-
-/// Whether it takes no closer look to see that the cells have nothing against an access: everything that could be in its
-/// way is by this block, before its last barrier.
-fn quiet(page: &Page, w: &Writer, cells: Range<usize>) -> bool {
-    page.classes.iter().enumerate().all(|(theirs, class)| {
-        let (inside, outside) = races(w.class, theirs);
-        let Some(class) = class.as_ref().filter(|_| inside || outside) else { return true };
-        let mut loud = 0;
-        for (&block, &epoch) in class.block[cells.clone()].iter().zip(&class.epoch[cells.clone()]) {
-            loud |= ((block != NOBODY) & ((block != w.block) | (epoch > w.base))) as u32;
-        }
-        if let Some(o) = &class.others {
-            for &block in &o.block[cells.clone()] {
-                loud |= (block != NOBODY) as u32;
-            }
-        }
-        loud == 0
-    })
 }
 
 /// The first conflict of some lanes with earlier accesses to the cells.

@@ -24,7 +24,7 @@
 //!
 //! Epochs: a block has a clock. Each thread's accesses carry the number that its warp had then, and the warp takes a new
 //! number at each of its synchronisations, so "t knows what u did up to epoch e" is one number. What is known is kept for
-//! whole warps, and for single threads only where they differ ([`clock`]). Block barriers close all epochs before them:
+//! whole warps, and for single threads only where they differ. Block barriers close all epochs before them:
 //! most accesses are decided by one comparison with the last barrier.
 
 mod clock;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use super::clock::{Past, Threads, ones};
-use super::warp::{contiguous, distinct, granule, pattern, runs};
+use super::warp::Shape;
 use super::{Access, Conflict, Kind, Thread};
 
 const WEAK_READ: usize = 0;
@@ -37,6 +37,13 @@ struct Plane {
     op: Vec<u32>,
 }
 
+impl Plane {
+    fn of(planes: &mut [Option<Box<Plane>>], warp: u32, cells: usize) -> &mut Plane {
+        planes[warp as usize]
+            .get_or_insert_with(|| Box::new(Plane { epoch: vec![0; cells], lanes: vec![0; cells], op: vec![0; cells] }))
+    }
+}
+
 /// An earlier access by a lane whose warp has gone on to another epoch that does not include it.
 #[derive(Clone, Copy)]
 struct Older {
@@ -44,6 +51,32 @@ struct Older {
     epoch: u32,
     lanes: u32,
     op: u32,
+}
+
+/// What becomes of the lanes that touched a cell in the same epoch of their warp.
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    /// They are as good as one another.
+    Merge,
+    /// Weak writes: lanes that wrote together share the cell, so those that did not are kept apart.
+    Single,
+    /// Weak writes of the value that was there.
+    SameValue,
+}
+
+impl Older {
+    /// Keeps an access that the warp's next one, by `lanes`, does not stand for, and drops those that it does.
+    #[cold]
+    fn keep(self, list: &mut Vec<Older>, lanes: u32, threads: &Threads, rule: Rule) {
+        list.retain_mut(|r| {
+            if r.warp == self.warp && (rule == Rule::Merge || r.lanes & !lanes == 0) {
+                r.lanes &= !lanes;
+            }
+            let knows = |lane| ones(r.lanes).all(|l| threads.past(self.warp, lane).own.knows(r.warp, l, r.epoch));
+            r.lanes != 0 && !ones(lanes).all(knows)
+        });
+        list.push(self);
+    }
 }
 
 /// All accesses of one kind.
@@ -73,18 +106,46 @@ impl Class {
         }
     }
 
-    /// Keeps an access that the warp's next one, by the lanes `bits`, does not stand for, and drops what that one does.
-    #[cold]
-    fn keep(&mut self, cell: usize, older: Older, kind: usize, bits: u32, threads: &Threads) {
-        let list = self.older.entry(cell).or_default();
-        list.retain_mut(|r| {
-            if r.warp == older.warp && (kind != WEAK_WRITE || r.lanes & !bits == 0) {
-                r.lanes &= !bits;
+    /// Notes a row of cells and the lanes that touch them, nothing of whose warp's earlier accesses can be lost.
+    #[inline]
+    fn note_row(&mut self, a: &Access, first: usize, lanes: &[u32], now: u32, base: u32) {
+        let cells = first..first + lanes.len();
+        let bit = 1 << a.warp;
+        let plane = Plane::of(&mut self.planes, a.warp, self.latest.len());
+        for (latest, warps) in self.latest[cells.clone()].iter_mut().zip(&mut self.warps[cells.clone()]) {
+            *warps = bit | if *latest <= base { 0 } else { *warps };
+            *latest = (*latest).max(now);
+        }
+        let epochs = plane.epoch[cells.clone()].iter_mut();
+        for ((epoch, by), lanes) in epochs.zip(&mut plane.lanes[cells.clone()]).zip(lanes) {
+            *by = lanes | if *epoch == now { *by } else { 0 };
+            *epoch = now;
+        }
+        plane.op[cells].fill(a.op);
+    }
+
+    /// Notes cells that some lanes touch as one.
+    fn note(&mut self, a: &Access, cells: Range<usize>, lanes: u32, threads: &Threads, base: u32, rule: Rule) {
+        let now = threads.now(a.warp);
+        let apart = !threads.together(a.warp);
+        let plane = Plane::of(&mut self.planes, a.warp, self.latest.len());
+        for cell in cells {
+            let open = self.latest[cell] > base;
+            self.warps[cell] = 1 << a.warp | if open { self.warps[cell] } else { 0 };
+            self.latest[cell] = self.latest[cell].max(now);
+            let (epoch, by) = (plane.epoch[cell], plane.lanes[cell]);
+            let merge = epoch == now && rule != Rule::Single;
+            if !merge && (apart || epoch == now) && epoch > base && by & !lanes != 0 {
+                let by = if rule == Rule::Merge { by & !lanes } else { by };
+                let older = Older { warp: a.warp, epoch, lanes: by, op: plane.op[cell] };
+                older.keep(self.older.entry(cell).or_default(), lanes, threads, rule);
+            } else if !open && !self.older.is_empty() {
+                self.older.remove(&cell);
             }
-            let knows = |lane| ones(r.lanes).all(|l| threads.past(older.warp, lane).own.knows(r.warp, l, r.epoch));
-            r.lanes != 0 && !ones(bits).all(knows)
-        });
-        list.push(older);
+            plane.lanes[cell] = lanes | if merge { by } else { 0 };
+            plane.epoch[cell] = now;
+            plane.op[cell] = a.op;
+        }
     }
 
     /// An access to the cell that nothing orders before the lane's.
@@ -193,7 +254,7 @@ impl Shared {
             _ => range.into_iter().any(|c| !written(WEAK_WRITE, c) && !written(STRONG_WRITE, c)),
         };
         let first = addresses[0];
-        let row = (0..32u64).fold(0, |d, i| d | (addresses[i as usize].wrapping_sub(first) ^ i * bytes as u64)) == 0;
+        let row = (0..32u64).fold(0, |d, i| d | (addresses[i as usize].wrapping_sub(first) ^ (i * bytes as u64))) == 0;
         if mask == u32::MAX && row && bytes <= 16 && !bad(self.range(first, 32 * bytes)) {
             return None;
         }
@@ -219,9 +280,9 @@ impl Shared {
         if a.mask == 0 || a.bytes == 0 {
             return None;
         }
-        let shift = granule(a);
-        if shift < self.shift {
-            self.refine(shift);
+        let mut shape = Shape::of(a, u64::BITS - 1);
+        if shape.granule < self.shift {
+            self.refine(shape.granule);
         }
         if self.flying > 0
             && let Some(conflict) = self.touched(a, block)
@@ -230,25 +291,24 @@ impl Shared {
         }
         let mine = class(a);
         let base = threads.base(a.warp).max(self.start);
-        let lane_cells = (a.bytes >> self.shift) as usize;
-        if contiguous(a)
-            && threads.together(a.warp)
-            && a.addresses[0].saturating_add(32 * a.bytes as u64) <= self.bytes as u64
-            && let Some(lanes) = pattern(lane_cells)
-        {
-            let first = (a.addresses[0] >> self.shift) as usize;
-            let range = first..first + lanes.len();
-            let classes = AGAINST[mine].iter().filter_map(|&c| self.classes[c].as_ref());
-            if classes.fold(0, |m, c| m.max(top(&c.latest[range.clone()]))) <= base {
-                self.note_row(mine, a, range, lanes, threads, base);
-                return None;
-            }
-        }
-        let (mut runs, mut count) = runs(a);
         if mine == WEAK_WRITE {
-            count = distinct(&mut runs, count);
+            shape.distinct();
         }
-        let runs = &runs[..count];
+        let shift = self.shift;
+        let part = shape.part();
+        if threads.together(a.warp)
+            && shape.rows(part, shift, |address, lanes| self.quiet(mine, a, address, lanes, base))
+        {
+            let now = threads.now(a.warp);
+            let class = self.class(mine);
+            shape.rows(part, shift, |address, lanes| {
+                class.note_row(a, (address >> shift) as usize, lanes, now, base);
+                true
+            });
+            return None;
+        }
+        let shape = shape.collected();
+        let runs = shape.part();
         let mut merged = false;
         for &theirs in AGAINST[mine] {
             let Some(class) = &self.classes[theirs] else { continue };
@@ -284,70 +344,49 @@ impl Shared {
         None
     }
 
-    fn plane(&mut self, class: usize, warp: u32) -> (&mut Class, Box<Plane>) {
-        let cells = self.cells();
-        let class = self.classes[class].get_or_insert_with(|| Box::new(Class::new(cells)));
-        let plane = class.planes[warp as usize]
-            .take()
-            .unwrap_or_else(|| Box::new(Plane { epoch: vec![0; cells], lanes: vec![0; cells], op: vec![0; cells] }));
-        (class, plane)
-    }
-
-    /// Notes the cells of a whole warp in a row; nothing of the warp's earlier accesses can be lost.
-    fn note_row(
-        &mut self,
-        class: usize,
-        a: &Access,
-        cells: Range<usize>,
-        pattern: &[u32],
-        threads: &Threads,
-        base: u32,
-    ) {
-        let (now, bit, op) = (threads.now(a.warp), 1 << a.warp, a.op);
-        let (class, mut plane) = self.plane(class, a.warp);
-        let latest = &mut class.latest[cells.clone()];
-        let warps = &mut class.warps[cells.clone()];
-        for (latest, warps) in latest.iter_mut().zip(warps) {
-            *warps = bit | if *latest <= base { 0 } else { *warps };
-            *latest = (*latest).max(now);
+    /// Whether it takes no closer look to see that the cells of a row have nothing against an access: all that could be in
+    /// its way was before the last barrier, or by the same lane.
+    #[inline]
+    fn quiet(&self, mine: usize, a: &Access, address: u64, lanes: &[u32], base: u32) -> bool {
+        let bytes = (lanes.len() as u64) << self.shift;
+        if address.checked_add(bytes).is_none_or(|end| end > self.bytes as u64) {
+            return false;
         }
-        let epochs = &mut plane.epoch[cells.clone()];
-        for ((epoch, lanes), lane) in epochs.iter_mut().zip(&mut plane.lanes[cells.clone()]).zip(pattern) {
-            *lanes = lane | if *epoch == now { *lanes } else { 0 };
-            *epoch = now;
-        }
-        plane.op[cells].fill(op);
-        class.planes[a.warp as usize] = Some(plane);
-    }
-
-    /// Notes the cells of each run of lanes. Weak writes have each address in one run; `merged` if they wrote what was there.
-    fn note(&mut self, kind: usize, a: &Access, runs: &[(u64, u32)], threads: &Threads, base: u32, merged: bool) {
-        let now = threads.now(a.warp);
-        let apart = !threads.together(a.warp);
-        let ranges: [Range<usize>; 32] =
-            std::array::from_fn(|i| runs.get(i).map_or(0..0, |r| self.range(r.0, a.bytes)));
-        let (class, mut plane) = self.plane(kind, a.warp);
-        for (range, &(_, bits)) in ranges.iter().zip(runs) {
-            for cell in range.clone() {
-                let latest = &mut class.latest[cell];
-                let open = *latest > base;
-                class.warps[cell] = 1 << a.warp | if open { class.warps[cell] } else { 0 };
-                *latest = (*latest).max(now);
-                let (epoch, lanes) = (plane.epoch[cell], plane.lanes[cell]);
-                let merge = epoch == now && (kind != WEAK_WRITE || merged);
-                if !merge && (apart || epoch == now) && epoch > base && lanes & !bits != 0 {
-                    let lanes = if kind == WEAK_WRITE { lanes } else { lanes & !bits };
-                    class.keep(cell, Older { warp: a.warp, epoch, lanes, op: plane.op[cell] }, kind, bits, threads);
-                }
-                plane.lanes[cell] = bits | if merge { lanes } else { 0 };
-                plane.epoch[cell] = now;
-                plane.op[cell] = a.op;
-                if !open && !class.older.is_empty() {
-                    class.older.remove(&cell);
-                }
+        let first = (address >> self.shift) as usize;
+        let cells = first..first + lanes.len();
+        AGAINST[mine].iter().filter_map(|&theirs| self.classes[theirs].as_ref()).all(|class| {
+            let latest = &class.latest[cells.clone()];
+            if latest.iter().fold(0, |m, &e| m.max(e)) <= base {
+                return true;
             }
+            let Some(plane) = class.planes[a.warp as usize].as_ref().filter(|_| class.older.is_empty()) else {
+                return false;
+            };
+            let mut loud = false;
+            let who = class.warps[cells.clone()].iter().zip(&plane.lanes[cells.clone()]);
+            for ((&latest, (&warps, &theirs)), &lanes) in latest.iter().zip(who).zip(lanes) {
+                let own = (warps == 1 << a.warp) & (theirs & !lanes == 0) & (lanes & lanes.wrapping_sub(1) == 0);
+                loud |= (latest > base) & !own;
+            }
+            !loud
+        })
+    }
+
+    fn class(&mut self, kind: usize) -> &mut Class {
+        let cells = self.cells();
+        self.classes[kind].get_or_insert_with(|| Box::new(Class::new(cells)))
+    }
+
+    fn note(&mut self, kind: usize, a: &Access, runs: &[(u64, u32)], threads: &Threads, base: u32, same: bool) {
+        let rule = match (kind, same) {
+            (WEAK_WRITE, false) => Rule::Single,
+            (WEAK_WRITE, true) => Rule::SameValue,
+            _ => Rule::Merge,
+        };
+        for &(address, lanes) in runs {
+            let cells = self.range(address, a.bytes);
+            self.class(kind).note(a, cells, lanes, threads, base, rule);
         }
-        class.planes[a.warp as usize] = Some(plane);
     }
 
     /// The first byte in flight that an access touches.
@@ -433,13 +472,9 @@ impl Shared {
             }
             let scope = super::Scope::Cta;
             let a = Access { warp, mask, op, addresses: &addresses, bytes, kind: Kind::Write, strong: false, scope };
-            let (mut runs, count) = runs(&a);
-            let count = distinct(&mut runs, count);
-            self.note(WEAK_WRITE, &a, &runs[..count], threads, base, false);
+            let mut shape = Shape::of(&a, u64::BITS - 1).collected();
+            shape.distinct();
+            self.note(WEAK_WRITE, &a, shape.part(), threads, base, false);
         }
     }
-}
-
-fn top(epochs: &[u32]) -> u32 {
-    epochs.iter().fold(0, |m, &e| m.max(e))
 }

@@ -3,6 +3,7 @@
 mod access;
 mod block;
 pub mod counters;
+pub mod occupancy;
 mod print;
 mod run;
 mod warp;
