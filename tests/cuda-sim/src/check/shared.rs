@@ -6,9 +6,10 @@
 //! recognised by one number a cell and not looked at again.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use super::clock::{Past, Threads, ones};
-use super::warp::{contiguous, granule, pattern, runs};
+use super::warp::{contiguous, distinct, granule, pattern, runs};
 use super::{Access, Conflict, Kind, Thread};
 
 const WEAK_READ: usize = 0;
@@ -70,6 +71,20 @@ impl Class {
         for (cell, records) in older {
             (cell * times..(cell + 1) * times).for_each(|c| drop(self.older.insert(c, records.clone())));
         }
+    }
+
+    /// Keeps an access that the warp's next one, by the lanes `bits`, does not stand for, and drops what that one does.
+    #[cold]
+    fn keep(&mut self, cell: usize, older: Older, kind: usize, bits: u32, threads: &Threads) {
+        let list = self.older.entry(cell).or_default();
+        list.retain_mut(|r| {
+            if r.warp == older.warp && (kind != WEAK_WRITE || r.lanes & !bits == 0) {
+                r.lanes &= !bits;
+            }
+            let knows = |lane| ones(r.lanes).all(|l| threads.past(older.warp, lane).own.knows(r.warp, l, r.epoch));
+            r.lanes != 0 && !ones(bits).all(knows)
+        });
+        list.push(older);
     }
 
     /// An access to the cell that nothing orders before the lane's.
@@ -160,7 +175,7 @@ impl Shared {
 
     /// The cells of one lane; none if they are not all there.
     #[inline]
-    fn range(&self, address: u64, bytes: u32) -> std::ops::Range<usize> {
+    fn range(&self, address: u64, bytes: u32) -> Range<usize> {
         match address.checked_add(bytes as u64) {
             Some(end) if end <= self.bytes as u64 => {
                 (address >> self.shift) as usize..end.div_ceil(1 << self.shift) as usize
@@ -173,7 +188,7 @@ impl Shared {
         let written = |class: usize, c: usize| {
             self.classes[class].as_ref().and_then(|k| k.latest.get(c)).is_some_and(|&e| e > self.start)
         };
-        let bad = |range: std::ops::Range<usize>| match &self.classes[WEAK_WRITE] {
+        let bad = |range: Range<usize>| match &self.classes[WEAK_WRITE] {
             Some(k) if k.latest.get(range.clone()).is_some_and(|e| e.iter().all(|&e| e > self.start)) => false,
             _ => range.into_iter().any(|c| !written(WEAK_WRITE, c) && !written(STRONG_WRITE, c)),
         };
@@ -229,8 +244,12 @@ impl Shared {
                 return None;
             }
         }
-        let (runs, count) = runs(a);
+        let (mut runs, mut count) = runs(a);
+        if mine == WEAK_WRITE {
+            count = distinct(&mut runs, count);
+        }
         let runs = &runs[..count];
+        let mut merged = false;
         for &theirs in AGAINST[mine] {
             let Some(class) = &self.classes[theirs] else { continue };
             for &(address, lanes) in runs {
@@ -244,6 +263,7 @@ impl Shared {
                         if let Some(r) = found {
                             // Two writes of one value; an atomic is none.
                             if mine == WEAK_WRITE && theirs == WEAK_WRITE && same(lane) {
+                                merged = true;
                                 continue;
                             }
                             let other_kind = if theirs & 1 == 0 { Kind::Read } else { Kind::Write };
@@ -260,7 +280,7 @@ impl Shared {
                 }
             }
         }
-        self.note(mine, a, runs, threads, base);
+        self.note(mine, a, runs, threads, base, merged);
         None
     }
 
@@ -278,7 +298,7 @@ impl Shared {
         &mut self,
         class: usize,
         a: &Access,
-        cells: std::ops::Range<usize>,
+        cells: Range<usize>,
         pattern: &[u32],
         threads: &Threads,
         base: u32,
@@ -300,28 +320,27 @@ impl Shared {
         class.planes[a.warp as usize] = Some(plane);
     }
 
-    fn note(&mut self, class: usize, a: &Access, runs: &[(u64, u32)], threads: &Threads, base: u32) {
+    /// Notes the cells of each run of lanes. Weak writes have each address in one run; `merged` if they wrote what was there.
+    fn note(&mut self, kind: usize, a: &Access, runs: &[(u64, u32)], threads: &Threads, base: u32, merged: bool) {
         let now = threads.now(a.warp);
-        let together = threads.together(a.warp);
-        let ranges: [std::ops::Range<usize>; 32] =
+        let apart = !threads.together(a.warp);
+        let ranges: [Range<usize>; 32] =
             std::array::from_fn(|i| runs.get(i).map_or(0..0, |r| self.range(r.0, a.bytes)));
-        let (class, mut plane) = self.plane(class, a.warp);
+        let (class, mut plane) = self.plane(kind, a.warp);
         for (range, &(_, bits)) in ranges.iter().zip(runs) {
             for cell in range.clone() {
                 let latest = &mut class.latest[cell];
                 let open = *latest > base;
                 class.warps[cell] = 1 << a.warp | if open { class.warps[cell] } else { 0 };
                 *latest = (*latest).max(now);
-                let (epoch, lanes) = (&mut plane.epoch[cell], &mut plane.lanes[cell]);
-                if *epoch == now {
-                    *lanes |= bits;
-                } else {
-                    if open && !together && *epoch > base && *lanes & !bits != 0 {
-                        let older = Older { warp: a.warp, epoch: *epoch, lanes: *lanes & !bits, op: plane.op[cell] };
-                        class.older.entry(cell).or_default().push(older);
-                    }
-                    (*epoch, *lanes) = (now, bits);
+                let (epoch, lanes) = (plane.epoch[cell], plane.lanes[cell]);
+                let merge = epoch == now && (kind != WEAK_WRITE || merged);
+                if !merge && (apart || epoch == now) && epoch > base && lanes & !bits != 0 {
+                    let lanes = if kind == WEAK_WRITE { lanes } else { lanes & !bits };
+                    class.keep(cell, Older { warp: a.warp, epoch, lanes, op: plane.op[cell] }, kind, bits, threads);
                 }
+                plane.lanes[cell] = bits | if merge { lanes } else { 0 };
+                plane.epoch[cell] = now;
                 plane.op[cell] = a.op;
                 if !open && !class.older.is_empty() {
                     class.older.remove(&cell);
@@ -414,8 +433,9 @@ impl Shared {
             }
             let scope = super::Scope::Cta;
             let a = Access { warp, mask, op, addresses: &addresses, bytes, kind: Kind::Write, strong: false, scope };
-            let (runs, count) = runs(&a);
-            self.note(WEAK_WRITE, &a, &runs[..count], threads, base);
+            let (mut runs, count) = runs(&a);
+            let count = distinct(&mut runs, count);
+            self.note(WEAK_WRITE, &a, &runs[..count], threads, base, false);
         }
     }
 }

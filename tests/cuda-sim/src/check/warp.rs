@@ -33,6 +33,24 @@ pub(super) fn runs(a: &Access) -> ([(u64, u32); 32], usize) {
     (runs, count)
 }
 
+/// Makes the addresses of runs different from each other; returns how many remain.
+pub(super) fn distinct(runs: &mut [(u64, u32); 32], count: usize) -> usize {
+    if runs[..count].is_sorted_by(|a, b| a.0 < b.0) {
+        return count;
+    }
+    runs[..count].sort_unstable();
+    let mut kept = 0;
+    for i in 1..count {
+        if runs[i].0 == runs[kept].0 {
+            runs[kept].1 |= runs[i].1;
+        } else {
+            kept += 1;
+            runs[kept] = runs[i];
+        }
+    }
+    kept + 1
+}
+
 /// The largest power of two, at most 16, that divides all executing lanes' addresses and the size.
 #[inline]
 pub(super) fn granule(a: &Access) -> u32 {

@@ -3,9 +3,9 @@
 use super::Launch;
 use super::run::{At, Machine, Result, Stop};
 use super::warp::{Specials, State, Warp};
-use crate::check::BlockCheck;
+use crate::check::{BlockCheck, Scope};
 use crate::finding::{Finding, Kind};
-use crate::program::code::{Kernel, Reduce, Scope};
+use crate::program::code::{Kernel, Reduce};
 
 /// Lanes that have come to a barrier.
 #[derive(Debug, Clone)]
@@ -48,7 +48,12 @@ pub(crate) enum Ended {
 }
 
 impl<'l> Block<'l> {
-    pub(crate) fn new(launch: &Launch<'_>, kernel: &Kernel, workspace: u64, check: Option<BlockCheck<'l>>) -> Block<'l> {
+    pub(crate) fn new(
+        launch: &Launch<'_>,
+        kernel: &Kernel,
+        workspace: u64,
+        check: Option<BlockCheck<'l>>,
+    ) -> Block<'l> {
         let threads: u32 = launch.block.iter().product();
         let warp_count = threads.div_ceil(32);
         let shared = shared_bytes(launch, kernel);
@@ -83,7 +88,7 @@ impl<'l> Block<'l> {
         self.shared.fill(0);
         self.arrivals.clear();
         if let Some(check) = &mut self.check {
-            check.start(index as u32);
+            check.reset(index as u32);
         }
     }
 
@@ -132,7 +137,14 @@ impl<'l> Block<'l> {
             if let Some(other) = here.clone().find(|a| a.expected != first.expected || a.reduce != first.reduce) {
                 let text = |a: &Arrival| a.expected.map_or("all".to_string(), |n| n.to_string());
                 let message = format!("barrier {number} is for {} threads here and {} there", text(other), text(first));
-                let mut finding = machine.finding(Kind::Barrier, message, self, &self.warps[other.warp as usize], other.at, other.lanes);
+                let mut finding = machine.finding(
+                    Kind::Barrier,
+                    message,
+                    self,
+                    &self.warps[other.warp as usize],
+                    other.at,
+                    other.lanes,
+                );
                 let lane = first.lanes.trailing_zeros().min(31);
                 finding.other = Some(machine.place(self.index, first.warp, lane, first.at));
                 return Err(finding);
@@ -160,7 +172,12 @@ impl<'l> Block<'l> {
                     if count > expected {
                         let message = format!("{count} threads come to barrier {number}, which is for {expected}");
                         return Err(machine.finding(
-                            Kind::Barrier, message, self, &self.warps[first.warp as usize], first.at, first.lanes,
+                            Kind::Barrier,
+                            message,
+                            self,
+                            &self.warps[first.warp as usize],
+                            first.at,
+                            first.lanes,
                         ));
                     }
                     count == expected
@@ -247,7 +264,8 @@ impl<'l> Block<'l> {
         let living: u32 = self.warps.iter().map(|w| w.alive.count_ones()).sum();
         let kind = if other.is_some() { Kind::Deadlock } else { Kind::Barrier };
         let wanted = a.expected.unwrap_or(living);
-        let message = format!("{reached} threads wait at barrier {}, which is for {wanted}; no other can come", a.number);
+        let message =
+            format!("{reached} threads wait at barrier {}, which is for {wanted}; no other can come", a.number);
         let mut finding = machine.finding(kind, message, self, warp, a.at, a.lanes);
         finding.other = other.map(|b| machine.place(self.index, b.warp, b.lanes.trailing_zeros().min(31), b.at));
         finding

@@ -60,3 +60,23 @@ pub struct Banks {
     /// Bytes that lanes asked for.
     pub bytes: u64,
 }
+impl Counters {
+    /// tmp
+    pub fn merge(&mut self, o: &Counters) {
+        for (k, v) in &o.instructions {
+            let e = self.instructions.entry(*k).or_default();
+            e.warps += v.warps;
+            e.lanes += v.lanes;
+        }
+        self.fma += o.fma;
+        self.tensor_macs += o.tensor_macs;
+    }
+}
+/// tmp
+pub fn sectors(_m: u32, _a: &[u64; 32], _b: u32) -> u32 {
+    0
+}
+/// tmp
+pub fn wavefronts(_m: u32, _a: &[u64; 32], _b: u32) -> (u32, u32) {
+    (0, 0)
+}

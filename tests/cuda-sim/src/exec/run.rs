@@ -7,7 +7,7 @@ use super::block::{Arrival, Block};
 use super::counters::{Count, Counters};
 use super::warp::{Fragment, State, Warp, mergeable};
 use crate::finding::{Finding, Kind, Place as Where};
-use crate::lanes::Unit;
+use crate::lanes::{Class, Unit};
 use crate::program::code::*;
 
 /// A fragment that jumps back so often, reading what others may write, lets the others have a turn.
@@ -37,10 +37,12 @@ pub(crate) struct Machine<'l> {
     pub(crate) counters: Counters,
     /// Warp instructions that the launch may still execute.
     pub(crate) budget: &'l AtomicU64,
+    /// Number of each function's first instruction, over all functions.
+    pub(crate) starts: Vec<u32>,
 }
 
 /// Where the interpreter is.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct At {
     pub(crate) function: u32,
     pub(crate) pc: u32,
@@ -52,7 +54,29 @@ impl<'l> Machine<'l> {
     pub(crate) fn new(launch: &'l Launch<'l>, kernel: &'l Kernel, budget: &'l AtomicU64) -> Machine<'l> {
         let counts = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
         let strict = launch.options.strict;
-        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget }
+        let starts = kernel.functions.iter().scan(0, |next, f| {
+            *next += f.code.len() as u32;
+            Some(*next - f.code.len() as u32)
+        });
+        let starts = starts.collect();
+        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts }
+    }
+
+    /// All that was counted.
+    pub(crate) fn finish(mut self) -> Counters {
+        for (function, counts) in self.kernel.functions.iter().zip(&self.counts) {
+            for (info, count) in function.info.iter().zip(counts).filter(|(i, c)| i.line != 0 && c.warps != 0) {
+                let class = self.counters.instructions.entry(info.class).or_default();
+                class.warps += count.warps;
+                class.lanes += count.lanes;
+                if info.class == Class::Tensor {
+                    self.counters.tensor_macs += count.warps * info.fma as u64;
+                } else {
+                    self.counters.fma += count.lanes * info.fma as u64;
+                }
+            }
+        }
+        self.counters
     }
 
     /// Runs a warp until none of its fragments can go on, or its turn is over.
@@ -228,6 +252,9 @@ impl<'l> Machine<'l> {
                 }
                 Action::AsyncCommit => {
                     (0..32).filter(|l| lanes >> l & 1 != 0).for_each(|l| warp.committed[l] += 1);
+                    if let Some(check) = &mut block.check {
+                        check.async_commit(warp.index, lanes);
+                    }
                     pc += 1;
                 }
                 Action::AsyncWait { left } => {
@@ -313,7 +340,11 @@ impl<'l> Machine<'l> {
                     mask = group;
                     keep!(State::WarpBarrier(first));
                     if rest & lanes != 0 {
-                        warp.fragments.push(Fragment { mask: rest & lanes, state: State::Ready, ..warp.fragments[f].clone() });
+                        warp.fragments.push(Fragment {
+                            mask: rest & lanes,
+                            state: State::Ready,
+                            ..warp.fragments[f].clone()
+                        });
                     }
                     if rest & !lanes != 0 {
                         warp.join(frame, pc + 1, rest & !lanes);
@@ -343,10 +374,18 @@ impl<'l> Machine<'l> {
                     let here = pc;
                     while left != 0 {
                         let first = index[left.trailing_zeros() as usize];
-                        let group = (0..32).filter(|&l| left >> l & 1 != 0 && index[l] == first).fold(0u32, |g, l| g | 1 << l);
+                        let group =
+                            (0..32).filter(|&l| left >> l & 1 != 0 && index[l] == first).fold(0u32, |g, l| g | 1 << l);
                         let Some(&target) = switch.targets.get(first as usize) else {
                             let message = format!("brx.idx with index {first} of {} targets", switch.targets.len());
-                            return Err(self.finding(Kind::IllegalInstruction, message, block, warp, At { function, pc }, group));
+                            return Err(self.finding(
+                                Kind::IllegalInstruction,
+                                message,
+                                block,
+                                warp,
+                                At { function, pc },
+                                group,
+                            ));
                         };
                         left &= !group;
                         ways += 1;
@@ -358,11 +397,8 @@ impl<'l> Machine<'l> {
                         }
                     }
                     if ways == 1 && pc != here {
-                        limit = beyond(&warp.fragments, pc);
+                        jumps += (pc <= here) as u32;
                         keep!(State::Ready);
-                        if pc <= here {
-                            jumps += 1;
-                        }
                         leave!(Ok(false));
                     }
                     self.counters.divergent_branches += 1;
@@ -428,6 +464,9 @@ impl<'l> Machine<'l> {
                         keep!(State::Ready);
                     }
                     warp.exit(lanes);
+                    if let Some(check) = &mut block.check {
+                        check.exit(warp.index, lanes);
+                    }
                     leave!(Ok(false));
                 }
                 Action::Trap => {
@@ -445,10 +484,8 @@ impl<'l> Machine<'l> {
             return Ok(());
         }
         self.budget.store(0, Relaxed);
-        let message = format!(
-            "the launch has executed {} warp instructions and is taken to hang",
-            self.launch.options.budget
-        );
+        let message =
+            format!("the launch has executed {} warp instructions and is taken to hang", self.launch.options.budget);
         Err(self.finding(Kind::Timeout, message, block, warp, at, mask))
     }
 
@@ -526,13 +563,15 @@ impl<'l> Machine<'l> {
     }
 
     fn outside(&self, block: &Block, warp: &Warp, at: At, lanes: u32, members: u32) -> Box<Finding> {
-        let message = format!("lanes 0x{lanes:08x} execute a .sync instruction whose member mask 0x{members:08x} lacks them");
+        let message =
+            format!("lanes 0x{lanes:08x} execute a .sync instruction whose member mask 0x{members:08x} lacks them");
         self.finding(Kind::Divergence, message, block, warp, at, lanes)
     }
 
     pub(crate) fn diverged(&self, block: &Block, warp: &Warp, at: At, lanes: u32, needed: u32) -> Box<Finding> {
         let missing = needed & !lanes;
-        let message = format!("lanes 0x{lanes:08x} wait for lanes 0x{missing:08x}, which do not come to this instruction");
+        let message =
+            format!("lanes 0x{lanes:08x} wait for lanes 0x{missing:08x}, which do not come to this instruction");
         self.finding(Kind::Divergence, message, block, warp, at, lanes)
     }
 
@@ -618,7 +657,15 @@ impl<'l> Machine<'l> {
     }
 
     /// A report about the first of `lanes`.
-    pub(crate) fn finding(&self, kind: Kind, message: String, block: &Block, warp: &Warp, at: At, lanes: u32) -> Box<Finding> {
+    pub(crate) fn finding(
+        &self,
+        kind: Kind,
+        message: String,
+        block: &Block,
+        warp: &Warp,
+        at: At,
+        lanes: u32,
+    ) -> Box<Finding> {
         let lane = lanes.trailing_zeros().min(31);
         let mut finding = Finding::new(kind, message);
         finding.place = Some(self.place(block.index, warp.index, lane, at));
@@ -768,7 +815,12 @@ fn carry(kernel: &Kernel, warp: &mut Warp, from: &Side, a: &Place, to: &Side, b:
     let word = |side: &Side, operand: u32, units: u16, lane: usize, i: usize| {
         let place = side.slot(kernel, operand);
         // 32 bits: a word a lane; 64 bits: two words a lane over two units
-        if units == 1 { (place, lane, i) } else { let w = 2 * lane + i; (place + w / 32, w % 32, 0) }
+        if units == 1 {
+            (place, lane, i)
+        } else {
+            let w = 2 * lane + i;
+            (place + w / 32, w % 32, 0)
+        }
     };
     for lane in (0..32).filter(|l| lanes >> l & 1 != 0) {
         let mut buffer = vec![0u8; bytes.next_multiple_of(4)];

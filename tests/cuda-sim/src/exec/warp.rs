@@ -204,7 +204,14 @@ impl Warp {
     }
 
     /// Makes a frame for a call from `parent`; `None` if the stack is too deep.
-    pub(crate) fn push_frame(&mut self, kernel: &Kernel, function: u32, parent: u32, call: u32, lanes: u32) -> Option<u32> {
+    pub(crate) fn push_frame(
+        &mut self,
+        kernel: &Kernel,
+        function: u32,
+        parent: u32,
+        call: u32,
+        lanes: u32,
+    ) -> Option<u32> {
         let caller = &self.frames[parent as usize];
         let (from, depth) = (caller.base, caller.depth + 1);
         let callee = &kernel.functions[function as usize];
@@ -214,7 +221,8 @@ impl Warp {
             return None;
         }
         // Frames lie one behind the other; one that is done makes room when all behind it are.
-        let base = self.frames.iter().filter(|f| f.lanes != 0).map(|f| f.base + kernel.functions[f.function as usize].units);
+        let base =
+            self.frames.iter().filter(|f| f.lanes != 0).map(|f| f.base + kernel.functions[f.function as usize].units);
         let base = base.max().unwrap_or(0);
         if self.file.len() < base + callee.units {
             self.file.resize(base + callee.units, Unit([0; 32]));
@@ -247,9 +255,7 @@ impl Warp {
                 fragment.mask |= mask;
                 fragment.state = State::Ready;
             }
-            None => {
-                self.fragments.push(Fragment { frame, pc, mask, state: State::Ready, jumps: 0, watching: false })
-            }
+            None => self.fragments.push(Fragment { frame, pc, mask, state: State::Ready, jumps: 0, watching: false }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the interpreter runs.
 
+use crate::check::Scope;
 use crate::lanes::{Class, Run, Unit};
 use crate::ptx::ast::Location;
 
@@ -34,10 +35,15 @@ pub(crate) struct Op {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Registers only.
-    Run { run: Run, operands: Operands },
+    Run {
+        run: Run,
+        operands: Operands,
+    },
     /// Registers only, once the lanes have come together.
     Together(Box<Together>),
-    Jump { target: u32 },
+    Jump {
+        target: u32,
+    },
     Switch(Box<Switch>),
     Call(Box<Call>),
     Return,
@@ -49,14 +55,24 @@ pub(crate) enum Action {
     AsyncCopy(Box<AsyncCopy>),
     AsyncCommit,
     /// Waits until at most so many groups are in flight; `None`: until nothing is, committed or not.
-    AsyncWait { left: Option<u32> },
+    AsyncWait {
+        left: Option<u32>,
+    },
     Transfer(Box<Transfer>),
     Barrier(Box<Barrier>),
     /// `bar.warp.sync`; the operand is the member mask.
-    WarpBarrier { operands: Operands },
-    Fence { scope: Scope },
+    WarpBarrier {
+        operands: Operands,
+    },
+    Fence {
+        scope: Scope,
+    },
     /// A 32- or 64-bit reading of the clock; `high`: its upper half.
-    Clock { operands: Operands, wide: bool, high: bool },
+    Clock {
+        operands: Operands,
+        wide: bool,
+        high: bool,
+    },
     Nothing,
 }
 
@@ -86,7 +102,7 @@ pub(crate) struct Together {
 /// Where a shuffle's `b` and `c` are among the operands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shuffle {
-    pub(crate) mode: crate::isa::warp::ShuffleMode,
+    pub(crate) mode: crate::isa::warp::Mode,
     pub(crate) b: u8,
     pub(crate) c: u8,
 }
@@ -113,7 +129,9 @@ pub(crate) enum Target {
     /// Index into the kernel's functions.
     Function(u32),
     /// The address is the call's first operand.
-    Indirect { wide: bool },
+    Indirect {
+        wide: bool,
+    },
     Print,
     Assert,
 }
@@ -154,14 +172,6 @@ pub(crate) enum Base {
     None,
     Narrow,
     Wide,
-}
-
-/// How far an operation is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Scope {
-    Block,
-    Device,
-    System,
 }
 
 /// How an access takes part in the memory consistency model.
@@ -237,7 +247,9 @@ pub(crate) enum Limit {
     /// So many bytes, zeros behind.
     Size,
     /// Zeros where the predicate is true.
-    Ignore { negate: bool },
+    Ignore {
+        negate: bool,
+    },
 }
 
 /// `ldmatrix`, `stmatrix`, `wmma.load`, `wmma.store`.
@@ -274,7 +286,6 @@ pub(crate) struct Barrier {
 }
 
 /// A function of a kernel.
-#[derive(Debug)]
 pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) code: Vec<Op>,
@@ -324,7 +335,6 @@ pub(crate) enum Special {
 }
 
 /// An entry with every function that it may call.
-#[derive(Debug)]
 pub(crate) struct Kernel {
     /// The entry is the first.
     pub(crate) functions: Vec<Function>,

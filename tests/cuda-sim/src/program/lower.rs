@@ -446,7 +446,15 @@ impl<'a> Lowering<'a> {
     }
 
     /// Where an argument, a result or a parameter lies.
-    pub(crate) fn place(&mut self, operand: &Operand, ty: Type, bytes: u32, role: Role, begin: u32, line: u32) -> Result<Place, LoadError> {
+    pub(crate) fn place(
+        &mut self,
+        operand: &Operand,
+        ty: Type,
+        bytes: u32,
+        role: Role,
+        begin: u32,
+        line: u32,
+    ) -> Result<Place, LoadError> {
         if let Operand::Name(name) = operand
             && let Some(Symbol::Frame(offset)) = self.symbol(name)
         {
@@ -470,8 +478,7 @@ impl<'a> DraftsOf<'a> for (Lowering<'a>, u32) {
     fn drafts(self, specials: &mut Vec<(Special, bool)>) -> Result<Drafts<'a>, LoadError> {
         let (mut lowering, frame_bytes) = self;
         let function = lowering.function;
-        let empty = Vec::new();
-        let statements = function.body.as_ref().map_or(&empty, |b| &b.statements);
+        let statements: &'a [Statement] = function.body.as_ref().map(|b| b.statements.as_slice()).unwrap_or_default();
         // labels first: branches may go forward
         let mut starts = vec![0usize];
         let mut count = 0;
@@ -595,7 +602,11 @@ impl Drafts<'_> {
                         }
                     });
                     if returns_here(draft) {
-                        own_values.iter().filter(|v| v.1 == Role::In).filter_map(|v| register(v.0)).for_each(|r| uses.insert(r));
+                        own_values
+                            .iter()
+                            .filter(|v| v.1 == Role::In)
+                            .filter_map(|v| register(v.0))
+                            .for_each(|r| uses.insert(r));
                     }
                 }
                 Effect { uses, kills, successors: block.successors.clone() }

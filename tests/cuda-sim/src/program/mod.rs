@@ -106,7 +106,8 @@ impl Program {
         }
         let functions: HashMap<&str, usize> =
             module.functions.iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect();
-        let mut program = Program { entries: Vec::new(), variables: Vec::new(), kernels: Vec::new(), files: HashMap::new() };
+        let mut program =
+            Program { entries: Vec::new(), variables: Vec::new(), kernels: Vec::new(), files: HashMap::new() };
         let loaded = program.fill(module, &functions, device, memory);
         if let Err(error) = loaded {
             program.unload(memory);

@@ -2,10 +2,15 @@
 
 use super::LoadError;
 use super::code::*;
-use super::lower::{Lowering, Symbol, Value, callee};
+use super::lower::{Draft, Lowering, Symbol, Value, callee};
+use crate::check::Scope;
 use crate::isa;
 use crate::lanes::{Class, Role, Sync};
 use crate::ptx::ast::{self, Instruction, Operand, Type};
+
+lanes! {
+    fn copy_b64(d: u64; a: u64) { d = a; }
+}
 
 /// A special register that stands in every frame; the clocks do not.
 pub(crate) fn special(name: &str) -> Option<Special> {
@@ -66,7 +71,9 @@ pub(crate) fn draft(l: &mut Lowering<'_>, i: &Instruction) -> Result<Draft, Load
 /// Every action's operands are all that were pushed for it.
 fn with_operands(mut action: Action, all: Operands) -> Action {
     match &mut action {
-        Action::Run { operands, .. } | Action::WarpBarrier { operands } | Action::Clock { operands, .. } => *operands = all,
+        Action::Run { operands, .. } | Action::WarpBarrier { operands } | Action::Clock { operands, .. } => {
+            *operands = all
+        }
         Action::Together(t) => t.operands = all,
         Action::Switch(s) => s.index = all,
         Action::Call(c) => c.operands = all,
@@ -154,8 +161,7 @@ fn action(l: &mut Lowering<'_>, i: &Instruction, begin: u32) -> Selected {
             Some(d) => {
                 l.operand(d, Role::Out, Type::B64, i.line)?;
                 l.push(Value::Constant { bits: 0, units: 2 }, Role::In);
-                let run = isa::move_b64();
-                plain(Action::Run { run, operands: none }, Class::Other)
+                plain(Action::Run { run: copy_b64(), operands: none }, Class::Other)
             }
             None => syntax(i, "a destination was expected"),
         },
@@ -223,7 +229,7 @@ fn registers(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         Sync::No => Action::Run { run, operands },
         Sync::Warp => Action::Together(Box::new(Together { run, operands, mask: None, shuffle: None })),
         Sync::Mask(mask) => {
-            let shuffle = isa::warp::shuffle_mode(i).map(|mode| {
+            let shuffle = (i.opcode == "shfl").then(|| isa::warp::Mode::of(i)).flatten().map(|mode| {
                 // d [p] a b c mask
                 Shuffle { mode, b: mask - 2, c: mask - 1 }
             });
@@ -311,18 +317,20 @@ fn order(i: &Instruction) -> Order {
     let release = i.has("release") || i.has("acq_rel");
     let strong = acquire || release || ["volatile", "relaxed", "mmio"].iter().any(|m| i.has(m));
     let scope = if i.has("sys") || i.has("volatile") || i.has("mmio") {
-        Scope::System
+        Scope::Sys
     } else if i.has("cta") {
-        Scope::Block
+        Scope::Cta
     } else {
         // a cluster is one block here, but what it means to say is wider
-        Scope::Device
+        Scope::Gpu
     };
     Order { strong, acquire, release, scope }
 }
 
-const ORDERS: [&str; 13] =
-    ["weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc", "cta", "cluster", "gpu", "sys", "noftz"];
+const ORDERS: [&str; 13] = [
+    "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc", "cta", "cluster", "gpu", "sys",
+    "noftz",
+];
 
 /// Types that an instruction names, with vector widths counted apart.
 fn vector(i: &Instruction) -> usize {
@@ -332,7 +340,15 @@ fn vector(i: &Instruction) -> usize {
 
 fn access(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
     let spaces = [
-        "global", "const", "shared", "shared::cta", "local", "param", "param::entry", "param::func", "shared::cluster",
+        "global",
+        "const",
+        "shared",
+        "shared::cta",
+        "local",
+        "param",
+        "param::entry",
+        "param::func",
+        "shared::cluster",
     ];
     let caches = ["ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "v2", "v4", "v8"];
     let known: Vec<&str> = spaces.iter().chain(&caches).chain(&ORDERS).copied().collect();
@@ -373,6 +389,9 @@ fn access(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         if ty.signed() && load {
             extend = as_type.bits();
         }
+    }
+    if ty.bytes() == 16 && !matches!(place.space, Space::Global | Space::Shared) {
+        return unsupported(i, "128 bits outside of .global and .shared");
     }
     if space == Space::Param && !load && l.function.entry && place.space == Space::Param {
         return syntax(i, "a kernel's parameters are read-only");
@@ -560,11 +579,11 @@ fn barrier(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
 fn fence(i: &Instruction) -> Selected {
     only(i, &["sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "sys", "gl"])?;
     let scope = if i.has("cta") {
-        Scope::Block
+        Scope::Cta
     } else if i.has("sys") {
-        Scope::System
+        Scope::Sys
     } else if i.has("gpu") || i.has("gl") || i.has("cluster") {
-        Scope::Device
+        Scope::Gpu
     } else {
         return unsupported(i, "");
     };

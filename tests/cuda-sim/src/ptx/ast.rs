@@ -208,7 +208,7 @@ pub enum Operand {
     Vector(Vec<Operand>),
     /// `p|q`
     Pair(Box<Operand>, Box<Operand>),
-    /// `!p`, or `-x` before a register where PTX allows it.
+    /// `!p`
     Not(Box<Operand>),
     /// `(a, b)` of a call.
     Tuple(Vec<Operand>),

@@ -1,4 +1,5 @@
-//! Constant expressions (PTX ISA 4.5): 64-bit integers, signed or unsigned, and doubles, with the operators of C.
+//! Constant expressions (PTX ISA 4.5): 64-bit integers, signed or unsigned, and doubles, with the operators of C. Where the
+//! text of the ISA leaves a choice (shifts by 64 and more, the type of a remainder), it is made as `ptxas` makes it.
 
 use super::SyntaxError;
 use super::lexer::Kind;
@@ -14,7 +15,7 @@ pub(super) enum Constant {
     Signed(i64),
     /// `.u64`
     Unsigned(u64),
-    /// A `0f` literal alone (or its negative): its bits are kept as they are.
+    /// The bits of a `0f` literal, which takes part in no operation.
     Single(u32),
     /// `.f64`
     Double(f64),
@@ -29,24 +30,6 @@ impl Constant {
             Signed(v) => Some(v as u64),
             Unsigned(v) => Some(v),
             Single(_) | Double(_) => None,
-        }
-    }
-
-    /// The value as a double: integers are rounded to nearest.
-    pub fn double(self) -> f64 {
-        match self {
-            Signed(v) => v as f64,
-            Unsigned(v) => v as f64,
-            Single(bits) => f64::from(f32::from_bits(bits)),
-            Double(v) => v,
-        }
-    }
-
-    fn truth(self) -> bool {
-        match self {
-            Signed(v) => v != 0,
-            Unsigned(v) => v != 0,
-            Single(_) | Double(_) => self.double() != 0.0,
         }
     }
 }
@@ -68,9 +51,6 @@ fn strength(operator: &str) -> Option<u32> {
     })
 }
 
-/// The strength of a product, for terms behind a symbol: `symbol+4*2`.
-pub(super) const PRODUCT: u32 = 10;
-
 impl<'t> Parser<'t> {
     /// A whole constant expression.
     pub(super) fn constant(&mut self) -> Result<Constant, SyntaxError> {
@@ -79,12 +59,12 @@ impl<'t> Parser<'t> {
 
     /// A constant expression that is an integer, as 64 bits.
     pub(super) fn integer(&mut self) -> Result<u64, SyntaxError> {
-        self.constant()?.integer().ok_or_else(|| self.error("an integer is expected"))
+        let value = self.constant()?;
+        self.bits(value)
     }
 
-    /// Operators of at least `least` strength only.
-    pub(super) fn term(&mut self, least: u32) -> Result<Constant, SyntaxError> {
-        self.binary(least, DEPTH)
+    fn bits(&self, value: Constant) -> Result<u64, SyntaxError> {
+        value.integer().ok_or_else(|| self.error("an integer is expected"))
     }
 
     fn ternary(&mut self, depth: u32) -> Result<Constant, SyntaxError> {
@@ -96,14 +76,9 @@ impl<'t> Parser<'t> {
         let yes = self.ternary(depth)?;
         self.expect(":")?;
         let no = self.ternary(depth)?;
-        let chosen = if condition.truth() { yes } else { no };
-        Ok(match (yes, no) {
-            (Signed(_), Signed(_)) => chosen,
-            _ => match chosen.integer() {
-                Some(v) if yes.integer().is_some() && no.integer().is_some() => Unsigned(v),
-                _ => Double(chosen.double()),
-            },
-        })
+        self.bits(yes)?;
+        self.bits(no)?;
+        Ok(if self.bits(condition)? != 0 { yes } else { no })
     }
 
     fn deeper(&self, depth: u32) -> Result<u32, SyntaxError> {
@@ -140,27 +115,18 @@ impl<'t> Parser<'t> {
                 self.advance();
                 Ok(Signed(32))
             }
-            Kind::Sym("+") => {
-                self.advance();
-                self.unary(depth)
-            }
-            Kind::Sym("-") => {
-                self.advance();
-                Ok(match self.unary(depth)? {
-                    Signed(v) => Signed(v.wrapping_neg()),
-                    Unsigned(v) => Unsigned(v.wrapping_neg()),
-                    Single(bits) => Single(bits ^ (1 << 31)),
-                    Double(v) => Double(-v),
-                })
-            }
-            Kind::Sym("!") => {
-                self.advance();
-                Ok(Signed(i64::from(!self.unary(depth)?.truth())))
-            }
-            Kind::Sym("~") => {
+            Kind::Sym(operator @ ("+" | "-" | "!" | "~")) => {
                 self.advance();
                 let value = self.unary(depth)?;
-                Ok(Unsigned(!value.integer().ok_or_else(|| self.error("`~` wants an integer"))?))
+                match (operator, value) {
+                    ("+" | "-", Single(_)) => Err(self.error("a `0f` constant takes no sign")),
+                    ("+", _) => Ok(value),
+                    ("-", Signed(v)) => Ok(Signed(v.wrapping_neg())),
+                    ("-", Unsigned(v)) => Ok(Unsigned(v.wrapping_neg())),
+                    ("-", Double(v)) => Ok(Double(-v)),
+                    ("!", _) => Ok(Signed(i64::from(self.bits(value)? == 0))),
+                    _ => Ok(Unsigned(!self.bits(value)?)),
+                }
             }
             Kind::Sym("(") => {
                 self.advance();
@@ -168,7 +134,7 @@ impl<'t> Parser<'t> {
                     self.advance();
                     self.expect(")")?;
                     let value = self.unary(depth)?;
-                    let bits = value.integer().ok_or_else(|| self.error("a cast wants an integer"))?;
+                    let bits = self.bits(value)?;
                     return Ok(if name == "s64" { Signed(bits as i64) } else { Unsigned(bits) });
                 }
                 let value = self.ternary(depth)?;
@@ -179,20 +145,15 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// PTX ISA 4.5.6 and the table of 4.5.7.
     fn combine(&self, operator: &str, left: Constant, right: Constant) -> Result<Constant, SyntaxError> {
         let truth = |t: bool| Ok(Signed(i64::from(t)));
-        match operator {
-            "&&" => return truth(left.truth() && right.truth()),
-            "||" => return truth(left.truth() || right.truth()),
-            _ => {}
-        }
-        let (Some(a), Some(b)) = (left.integer(), right.integer()) else {
-            let (a, b) = (left.double(), right.double());
+        let by_zero = || self.error("a division by zero");
+        if let (Double(a), Double(b)) = (left, right) {
             return match operator {
                 "+" => Ok(Double(a + b)),
                 "-" => Ok(Double(a - b)),
                 "*" => Ok(Double(a * b)),
+                "/" if b == 0.0 => Err(by_zero()),
                 "/" => Ok(Double(a / b)),
                 "<" => truth(a < b),
                 ">" => truth(a > b),
@@ -202,12 +163,16 @@ impl<'t> Parser<'t> {
                 "!=" => truth(a != b),
                 _ => Err(self.error(format!("`{operator}` wants integers"))),
             };
+        }
+        let (Some(a), Some(b)) = (left.integer(), right.integer()) else {
+            return Err(self.error(format!("the operands of `{operator}` are of different types")));
         };
         // The usual conversion: signed only if both are.
         let signed = matches!((left, right), (Signed(_), Signed(_)));
         let converted = |bits: u64| Ok(if signed { Signed(bits as i64) } else { Unsigned(bits) });
-        let by_zero = || self.error("a division by zero");
         let less = if signed { (a as i64) < (b as i64) } else { a < b };
+        // The count of a shift is unsigned and taken modulo 64.
+        let count = b as u32;
         match operator {
             "+" => converted(a.wrapping_add(b)),
             "-" => converted(a.wrapping_sub(b)),
@@ -215,13 +180,12 @@ impl<'t> Parser<'t> {
             "/" if b == 0 => Err(by_zero()),
             "/" if signed => Ok(Signed((a as i64).wrapping_div(b as i64))),
             "/" => Ok(Unsigned(a / b)),
-            "%" => Ok(Signed(a.checked_rem(b).ok_or_else(by_zero)? as i64)),
-            // Which of the two right shifts is the first operand's type; the count is unsigned.
+            "%" => Ok(Unsigned(a.checked_rem(b).ok_or_else(by_zero)?)),
             "<<" | ">>" => Ok(match left {
-                Signed(v) if operator == ">>" => Signed(v >> b.min(63)),
-                Signed(v) => Signed(if b < 64 { v << b } else { 0 }),
-                _ if operator == ">>" => Unsigned(if b < 64 { a >> b } else { 0 }),
-                _ => Unsigned(if b < 64 { a << b } else { 0 }),
+                Signed(v) if operator == ">>" => Signed(v.wrapping_shr(count)),
+                Signed(v) => Signed(v.wrapping_shl(count)),
+                _ if operator == ">>" => Unsigned(a.wrapping_shr(count)),
+                _ => Unsigned(a.wrapping_shl(count)),
             }),
             "<" => truth(less),
             ">=" => truth(!less),
@@ -229,9 +193,11 @@ impl<'t> Parser<'t> {
             "<=" => truth(less || a == b),
             "==" => truth(a == b),
             "!=" => truth(a != b),
-            "&" => Ok(Unsigned(a & b)),
-            "|" => Ok(Unsigned(a | b)),
-            "^" => Ok(Unsigned(a ^ b)),
+            "&" => converted(a & b),
+            "|" => converted(a | b),
+            "^" => converted(a ^ b),
+            "&&" => truth(a != 0 && b != 0),
+            "||" => truth(a != 0 || b != 0),
             _ => Err(self.error(format!("unknown operator `{operator}`"))),
         }
     }

@@ -36,14 +36,13 @@ const SINGLES: &[u8] = b"{}[]()<>,;:=+-*/%&|^~!?@";
 
 /// The tokens of `text`, the last one `Kind::End`.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, SyntaxError> {
-    let mut lexer = Lexer { text, at: 0, line: 1, after_value: false };
+    let mut lexer = Lexer { text, at: 0, line: 1, before: Kind::End };
     let mut tokens = Vec::new();
     loop {
         lexer.skip_blanks()?;
         let line = lexer.line;
         let kind = lexer.token()?;
-        // `5 %3` is a remainder, `add %1, %2` are registers.
-        lexer.after_value = matches!(kind, Kind::Int { .. } | Kind::F32(_) | Kind::F64(_) | Kind::Sym(")"));
+        lexer.before = kind;
         tokens.push(Token { kind, line });
         if kind == Kind::End {
             return Ok(tokens);
@@ -55,7 +54,8 @@ struct Lexer<'t> {
     text: &'t str,
     at: usize,
     line: u32,
-    after_value: bool,
+    /// The token before.
+    before: Kind<'t>,
 }
 
 /// What identifiers and dotted words go on with.
@@ -88,8 +88,8 @@ impl<'t> Lexer<'t> {
             let rest = &self.text[self.at..];
             if rest.starts_with("//") || rest.starts_with("@@DWARF") {
                 self.at += rest.find('\n').unwrap_or(rest.len());
-            } else if rest.starts_with("/*") {
-                let end = rest[2..].find("*/").ok_or_else(|| self.error("a comment does not end"))?;
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                let end = comment.find("*/").ok_or_else(|| self.error("a comment does not end"))?;
                 self.skip_to(self.at + end + 4);
             } else if rest.starts_with('\u{b}') {
                 self.at += 1;
@@ -116,11 +116,13 @@ impl<'t> Lexer<'t> {
         match first {
             b'0'..=b'9' => return self.number(),
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' => return Ok(Kind::Name(self.take(word))),
-            b'%' if word(self.byte(1)) && !self.after_value => {
+            b'%' if word(self.byte(1)) => {
                 self.at += 1;
                 self.take(word);
                 return Ok(Kind::Name(&self.text[start..self.at]));
             }
+            // `.5` where an operand is due; `.1d` of an opcode follows a name or another modifier.
+            b'.' if self.byte(1).is_ascii_digit() && matches!(self.before, Kind::Sym(_)) => return self.number(),
             b'.' => {
                 self.at += 1;
                 self.take(word);

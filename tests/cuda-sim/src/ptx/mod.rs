@@ -3,7 +3,10 @@
 pub mod ast;
 mod constant;
 pub mod container;
+mod declaration;
+mod function;
 mod lexer;
+mod operand;
 mod parser;
 mod scope;
 

@@ -3,7 +3,8 @@
 //! A label is known in all of its scope, a register or variable from its declaration on. So names are resolved when the
 //! whole body has been read.
 
-use super::ast::{Init, Operand, Statement, Variable};
+use super::SyntaxError;
+use super::ast::{Init, Instruction, Operand, Variable};
 use std::collections::{HashMap, HashSet};
 
 /// The scope of the parameters, which holds the body's.
@@ -36,6 +37,11 @@ fn unique(name: &str, ordinal: u32) -> String {
 /// The name of an element of a vector register.
 pub(super) fn element(vector: &str, index: usize) -> String {
     format!("{vector}.{}", ELEMENTS[0][index % 4])
+}
+
+/// What is said of a name that only other scopes declare.
+pub(super) fn unknown(line: u32, name: &str) -> SyntaxError {
+    SyntaxError { line, what: format!("`{name}` is not known in this scope") }
 }
 
 /// All scopes of a function.
@@ -95,13 +101,17 @@ impl<'m> Scopes<'m> {
         }
     }
 
-    /// Replaces a name, used by statement `at`, by what it is called. Names that the function does not declare stay.
-    pub fn rename(&self, scope: usize, name: &mut String, at: usize) {
+    /// Replaces a name, used by statement `at`, by what it is called. Names that the function does not declare stay; one
+    /// that it declares elsewhere only is not known here, and returned as the error.
+    pub fn rename(&self, scope: usize, name: &mut String, at: usize) -> Result<(), String> {
         let (base, selector) = match name.split_once('.') {
             Some((base, selector)) => (base, Some(selector)),
             None => (name.as_str(), None),
         };
-        let Some(symbol) = self.find(scope, base, at) else { return };
+        let Some(symbol) = self.find(scope, base, at) else {
+            let elsewhere = self.declared.contains_key(base) && !self.module.contains(base);
+            return if elsewhere { Err(base.to_owned()) } else { Ok(()) };
+        };
         let base = unique(base, symbol.ordinal);
         *name = match selector {
             None => base,
@@ -113,47 +123,53 @@ impl<'m> Scopes<'m> {
                 }
             }
         };
+        Ok(())
     }
 
-    fn rename_operand(&self, scope: usize, operand: &mut Operand, at: usize) {
+    fn rename_operand(&self, scope: usize, operand: &mut Operand, at: usize) -> Result<(), String> {
         match operand {
             Operand::Name(name) => {
                 let width = self.find(scope, name, at).map_or(0, |s| s.width);
-                self.rename(scope, name, at);
+                self.rename(scope, name, at)?;
                 if width > 0 {
                     *operand = Operand::Vector((0..width).map(|i| Operand::Name(element(name, i))).collect());
                 }
             }
-            Operand::Offset(name, _) => self.rename(scope, name, at),
+            Operand::Offset(name, _) => self.rename(scope, name, at)?,
             Operand::Int(_) | Operand::F32(_) | Operand::F64(_) => {}
-            Operand::Memory { base: inner, .. } | Operand::Not(inner) => self.rename_operand(scope, inner, at),
+            Operand::Memory { base: inner, .. } | Operand::Not(inner) => self.rename_operand(scope, inner, at)?,
             Operand::Vector(parts) | Operand::Tuple(parts) => {
-                parts.iter_mut().for_each(|part| self.rename_operand(scope, part, at));
+                parts.iter_mut().try_for_each(|part| self.rename_operand(scope, part, at))?;
             }
             Operand::Pair(first, second) => {
-                self.rename_operand(scope, first, at);
-                self.rename_operand(scope, second, at);
+                self.rename_operand(scope, first, at)?;
+                self.rename_operand(scope, second, at)?;
             }
         }
+        Ok(())
     }
 
-    /// Renames what the statement at index `at` uses.
-    pub fn rename_statement(&self, scope: usize, statement: &mut Statement, at: usize) {
-        let Statement::Instruction(instruction) = statement else { return };
-        if let Some((register, _)) = &mut instruction.guard {
-            self.rename(scope, register, at);
-        }
-        for operand in &mut instruction.operands {
-            self.rename_operand(scope, operand, at);
-        }
+    /// Renames what the instruction at index `at` uses.
+    pub fn rename_instruction(
+        &self,
+        scope: usize,
+        instruction: &mut Instruction,
+        at: usize,
+    ) -> Result<(), SyntaxError> {
+        let Instruction { guard, operands, line, .. } = instruction;
+        guard
+            .iter_mut()
+            .try_for_each(|(register, _)| self.rename(scope, register, at))
+            .and_then(|()| operands.iter_mut().try_for_each(|operand| self.rename_operand(scope, operand, at)))
+            .map_err(|name| unknown(*line, &name))
     }
 
     /// Renames what a variable's initialiser refers to.
-    pub fn rename_initialiser(&self, scope: usize, variable: &mut Variable, at: usize) {
-        for init in &mut variable.init {
-            if let Init::Address { symbol, .. } = init {
-                self.rename(scope, symbol, at);
-            }
-        }
+    pub fn rename_initialiser(&self, scope: usize, variable: &mut Variable, at: usize) -> Result<(), SyntaxError> {
+        let line = variable.line;
+        variable.init.iter_mut().try_for_each(|init| match init {
+            Init::Address { symbol, .. } => self.rename(scope, symbol, at).map_err(|name| unknown(line, &name)),
+            Init::Bits(_) => Ok(()),
+        })
     }
 }
