@@ -99,7 +99,7 @@ fn small_tiles_and_coalesced_groups() {
     let n = 150;
     let data = integers(n, 6);
     let odd = data.iter().filter(|x| *x & 1 != 0).count();
-    let (quads, list) = same(&compile("reduce.cu"), |gpu| {
+    let (quads, list) = same_results(&compile("reduce.cu"), |gpu| {
         let (input, quads, list) = (gpu.upload(&data), gpu.empty::<i32>(n.div_ceil(4)), gpu.zeros::<i32>(1 + odd));
         gpu.launch("cg_tiles", 3, 64, 0, args![&input, &quads, &list, n as i32]);
         let mut list = gpu.read(&list);

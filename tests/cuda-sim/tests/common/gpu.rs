@@ -310,7 +310,7 @@ pub fn same<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R) -> R {
     modes(ptx, work, true)
 }
 
-/// As `same`, for kernels whose number of instructions depends on how blocks interleave (spin locks, CAS loops).
+/// As `same`, for kernels whose counts depend on how blocks interleave: spin locks, CAS loops, places drawn by atomics.
 #[track_caller]
 pub fn same_results<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R) -> R {
     modes(ptx, work, false)
