@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
-use super::counters::{sectors, wavefronts};
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
 use super::warp::{LOCAL_WINDOW, Pending, Warp};
 use crate::check;
@@ -413,12 +412,7 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        let (actual, ideal) = wavefronts(lanes, &to, copy.bytes);
-        let banks = &mut self.counters.shared_store;
-        banks.requests += 1;
-        banks.wavefronts += actual as u64;
-        banks.ideal += ideal as u64;
-        banks.bytes += (copy.bytes * lanes.count_ones()) as u64;
+        self.counters.shared_store.count(lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
             let access = check::Access {
                 warp: warp.index,
@@ -630,12 +624,8 @@ impl Machine<'_> {
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
         self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
-        let (actual, ideal) = wavefronts(mask, here, bytes);
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
-        banks.requests += 1;
-        banks.wavefronts += actual as u64;
-        banks.ideal += ideal as u64;
-        banks.bytes += (bytes * mask.count_ones()) as u64;
+        banks.count(mask, here, bytes);
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
             && let Some(lane) = check.uninitialised(mask, here, bytes)
@@ -737,9 +727,7 @@ impl Machine<'_> {
     ) -> Result<()> {
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
-        traffic.requests += 1;
-        traffic.sectors += sectors(mask, all, bytes) as u64;
-        traffic.bytes += (bytes * mask.count_ones()) as u64;
+        traffic.count(mask, all, bytes);
         let mut left = mask;
         while left != 0 {
             let first = all[left.trailing_zeros() as usize];
