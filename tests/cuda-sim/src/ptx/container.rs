@@ -145,12 +145,15 @@ impl Source<'_> {
 
     /// Copies one more byte of a text, unless it is the NUL.
     fn next_is_nul(&mut self) -> Result<bool, ImageError> {
-        self.extend(self.image.len() + 1)?;
-        let nul = self.image.last() == Some(&0);
-        if nul {
-            self.image.pop();
+        let mut byte = [0];
+        if self.image.len() >= LIMIT {
+            return Err(invalid("a text without end"));
         }
-        Ok(nul)
+        self.read(self.image.len(), &mut byte)?;
+        if byte != [0] {
+            self.image.extend(byte);
+        }
+        Ok(byte == [0])
     }
 
     /// The first four bytes, without reading behind the NUL of a short text.

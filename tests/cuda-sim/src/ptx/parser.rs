@@ -9,8 +9,8 @@ use super::ast::{Function, Location, Module, Variable};
 use super::lexer::{self, Kind, Token};
 use std::collections::{HashMap, HashSet};
 
-/// Registers and padding elements that a text may declare beyond one for each of its bytes.
-const BUDGET: usize = 1 << 18;
+/// Bytes of register names and padding elements that a text may stand for beyond its own length.
+const BUDGET: usize = 1 << 20;
 
 /// Parses PTX text.
 pub fn parse(text: &str) -> Result<Module, SyntaxError> {
@@ -123,6 +123,11 @@ impl<'t> Parser<'t> {
         }
     }
 
+    /// A name to declare: not `_`.
+    pub(super) fn identifier(&mut self) -> Result<&'t str, SyntaxError> {
+        if self.peek() == Kind::Name("_") { Err(self.unexpected("a name")) } else { self.name() }
+    }
+
     pub(super) fn small(&mut self) -> Result<u32, SyntaxError> {
         match self.peek() {
             Kind::Int { bits, .. } => {
@@ -171,7 +176,8 @@ impl<'t> Parser<'t> {
                     self.loc()?;
                 }
                 "alias" => self.alias()?,
-                "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const" | "shared" => {
+                "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const" | "shared"
+                | "align" => {
                     self.declaration()?;
                 }
                 _ => return Err(self.unsupported(&format!("`.{directive}` here"))),
