@@ -97,6 +97,17 @@ fn fatbins_by_hand() {
         fatbin(&[entry(1, 80, 0x11, &ptx(80), 0), entry(1, 90, 0x11, &ptx(90), 0), entry(1, 75, 0x11, &ptx(75), 0)]);
     assert_eq!(text(&image, 89).unwrap(), ".version 8.0\n.target sm_80\n");
     assert_eq!(text(&image, 90).unwrap(), ".version 8.0\n.target sm_90\n");
+    // What is for one architecture or family goes before what is for all, and suits no other.
+    let special = |architecture, suffix: &str| {
+        let text = format!(".version 8.8\n.target sm_{architecture}{suffix}, debug\n");
+        entry(1, architecture, 0x11, text.as_bytes(), 0)
+    };
+    let special = fatbin(&[entry(1, 75, 0x11, &ptx(75), 0), special(90, "a"), special(100, "f")]);
+    for (sm, target) in
+        [(89, "sm_75\n"), (90, "sm_90a,"), (99, "sm_75\n"), (100, "sm_100f,"), (103, "sm_100f,"), (120, "sm_75\n")]
+    {
+        assert!(text(&special, sm).unwrap().contains(target), "{sm}");
+    }
     // Bytes behind the end do not belong to it.
     let longer = [&image[..], &[0xFF; 100]].concat();
     assert_eq!(text(&longer, 75).unwrap(), ".version 8.0\n.target sm_75\n");

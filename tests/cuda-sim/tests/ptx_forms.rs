@@ -86,12 +86,21 @@ fn module_directives() {
 }
 
 #[test]
+fn versions() {
+    for (text, version) in [("8.0", (8, 0)), ("9.10", (9, 10)), ("1.4", (1, 4))] {
+        assert_eq!(parse(&format!(".version {text}\n.target sm_80")).unwrap().version, version);
+    }
+}
+
+#[test]
 fn module_directives_refused() {
     for (text, line) in [
         ("", 1),
         (".target sm_80", 1),
         (".version 8", 1),
         (".version 8.0", 1),
+        (".version 8.0.1\n.target sm_80", 1),
+        (".version 8.99999999999", 1),
         (".version 8.0\n.target sm_x", 2),
         (".version 8.0\n.target sm_80aa", 2),
         (".version 8.0\n.target sm_80, map_f64_to_f32", 2),

@@ -272,7 +272,13 @@ impl Best {
             return Ok(());
         }
         let text = match entry.kind {
-            KIND_PTX => plain_text(&uncompress(entry)?)?,
+            KIND_PTX => {
+                let text = plain_text(&uncompress(entry)?)?;
+                if !runs_on(&text, self.sm) {
+                    return Ok(());
+                }
+                text
+            }
             KIND_CUBIN => match cubin_text(&uncompress(entry)?) {
                 Err(ImageError::NoBinary) => return Ok(()),
                 text => text?,
@@ -283,6 +289,15 @@ impl Best {
         self.found = Some((rank, text));
         Ok(())
     }
+}
+
+/// Whether PTX for an older architecture runs on `sm`: `sm_90a` is for 90 alone, `sm_100f` for its family (PTX ISA 11.1).
+fn runs_on(text: &str, sm: u32) -> bool {
+    let target = text.split_once(".target").and_then(|(_, rest)| rest.trim_start().strip_prefix("sm_"));
+    let target =
+        target.and_then(|target| target.split(|c: char| !c.is_ascii_alphanumeric()).next()).unwrap_or_default();
+    let number = |suffix| target.strip_suffix(suffix).and_then(|digits| digits.parse::<u32>().ok());
+    number('a').is_none_or(|own| own == sm) && number('f').is_none_or(|own| own / 10 == sm / 10)
 }
 
 fn uncompress<'i>(entry: &Entry<'i>) -> Result<std::borrow::Cow<'i, [u8]>, ImageError> {

@@ -86,6 +86,7 @@ impl<'t> Parser<'t> {
             Kind::Int { bits, .. } => format!("`{bits}`"),
             Kind::F32(bits) => format!("`0f{bits:08X}`"),
             Kind::F64(bits) => format!("`0d{bits:016X}`"),
+            Kind::Version(major, minor) => format!("`{major}.{minor}`"),
             Kind::Text(text) => format!("{text:?}"),
             Kind::Sym(sym) => format!("`{sym}`"),
             Kind::End => "the end of the text".to_owned(),
@@ -204,14 +205,8 @@ impl<'t> Parser<'t> {
 
     fn version(&mut self) -> Result<(), SyntaxError> {
         self.advance();
-        // `8.4` reads as a number; its shortest decimal form has the digits back.
-        let Kind::F64(bits) = self.peek() else { return Err(self.unexpected("a version")) };
-        let text = f64::from_bits(bits).to_string();
-        let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
-        self.module.version = match (major.parse(), minor.parse()) {
-            (Ok(major), Ok(minor)) => (major, minor),
-            _ => return Err(self.unexpected("a version")),
-        };
+        let Kind::Version(major, minor) = self.peek() else { return Err(self.unexpected("a version")) };
+        self.module.version = (major, minor);
         self.advance();
         Ok(())
     }
