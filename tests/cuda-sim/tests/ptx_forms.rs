@@ -27,17 +27,17 @@ fn body(text: &str) -> Body {
     module(&kernel(text)).functions.remove(0).body.unwrap()
 }
 
-fn instructions(body: &Body) -> Vec<&Instruction> {
-    let instruction = |statement| match statement {
-        &Statement::Instruction(ref instruction) => Some(instruction),
+fn instructions<'b>(body: &'b Body) -> Vec<&'b Instruction> {
+    let instruction = |statement: &'b Statement| match statement {
+        Statement::Instruction(instruction) => Some(instruction),
         Statement::Label(_) => None,
     };
     body.statements.iter().filter_map(instruction).collect()
 }
 
-fn labels(body: &Body) -> Vec<&str> {
-    let label = |statement| match statement {
-        &Statement::Label(ref label) => Some(label.as_str()),
+fn labels<'b>(body: &'b Body) -> Vec<&'b str> {
+    let label = |statement: &'b Statement| match statement {
+        Statement::Label(label) => Some(label.as_str()),
         Statement::Instruction(_) => None,
     };
     body.statements.iter().filter_map(label).collect()
@@ -365,6 +365,37 @@ fn instruction_forms() {
     assert_eq!(all[3].operands, [memory(Operand::Int(4), 0), Operand::Int(5)]);
     assert_eq!(all[4].operands, [Operand::Int(0), Operand::Int(32)]);
     assert_eq!(labels(&body), ["DONE"]);
+}
+
+/// Forms of sm_90 and sm_100, with their numbers of operands; the simulated device may not know what they do.
+#[test]
+fn forms_of_newer_architectures() {
+    for (text, count) in [
+        ("wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f0, %f1, %f2, %f3}, %rd1, %rd2, %p1, 1, -1, 0, 1;", 8),
+        (
+            "tcgen05.mma.cta_group::1.kind::tf32.collector::a::fill [%r1], %rd1, %rd2, %r2, {%r3, %r4, %r5, %r6}, %p1;",
+            6,
+        ),
+        ("tcgen05.ld.sync.aligned.16x64b.x1.b32 {%r1}, [%r2 + 16];", 2),
+        ("tcgen05.cp.cta_group::1.32x128b.warpx4 [%r1], %rd1;", 2),
+        (
+            "cp.async.bulk.tensor.3d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::cluster [%r1], \
+          [%rd1, {%r2, %r3, %r4}], [%r5], {%h1}, %h2;",
+            5,
+        ),
+        ("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%r1], 5;", 3),
+        ("elect.sync _|%p1, 0xffffffff;", 2),
+        ("createpolicy.fractional.L2::evict_last.L2::evict_unchanged.b64 %rd1, 1.0;", 2),
+        ("mma.sync.aligned.m16n8k32.row.col.kind::f8f6f4.f32.e4m3.e5m2.f32 {%f0}, {%r0}, {%r1}, {%f0};", 4),
+        ("multimem.ld_reduce.relaxed.sys.global.add.v4.f32 {%f0, %f1, %f2, %f3}, [%rd1];", 2),
+        ("setmaxnreg.inc.sync.aligned.u32 240;", 1),
+        ("barrier.cluster.arrive.release.aligned;", 0),
+    ] {
+        let all = body(text);
+        let instruction = instructions(&all)[0];
+        assert_eq!(instruction.operands.len(), count, "{text}");
+        assert_eq!(instruction.form(), text.split([' ', ';']).next().unwrap());
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA 4.3, 5.4 and 11).
+//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA 11).
 //!
 //! Recursive descent over the tokens, one pass; `declaration`, `function`, `operand` and `constant` hold the rest of it.
 //! Everything is bounded by the length of the text: nesting by constants; register ranges and padded initialisers, which
@@ -221,10 +221,8 @@ impl<'t> Parser<'t> {
                     Ok(sm) if sm > 0 && architecture.len() - digits.len() < 2 => self.module.target = sm,
                     _ => return Err(self.error(format!("`{name}` is not a target"))),
                 }
-            } else if !matches!(name, "debug" | "texmode_unified" | "texmode_independent" | "map_f64_to_f32") {
-                return Err(self.error(format!("`{name}` is not a target")));
-            } else if name == "map_f64_to_f32" {
-                return Err(self.unsupported("`map_f64_to_f32`"));
+            } else if !matches!(name, "debug" | "texmode_unified" | "texmode_independent") {
+                return Err(self.unsupported(&format!("the target `{name}`")));
             }
             if !self.eat(",") {
                 return Ok(());
@@ -233,7 +231,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `.file index "name", timestamp, size`
-    pub(super) fn file(&mut self) -> Result<(), SyntaxError> {
+    fn file(&mut self) -> Result<(), SyntaxError> {
         self.advance();
         let index = self.small()?;
         let Kind::Text(name) = self.peek() else { return Err(self.unexpected("a file name")) };
