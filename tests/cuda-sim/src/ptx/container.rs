@@ -291,7 +291,7 @@ impl Best {
     }
 }
 
-/// Whether PTX for an older architecture runs on `sm`: `sm_90a` is for 90 alone, `sm_100f` for its family (PTX ISA 11.1).
+/// Whether PTX for an older architecture runs on `sm`: `sm_90a` is for 90 alone, `sm_100f` for its family (PTX ISA, `.target`).
 fn runs_on(text: &str, sm: u32) -> bool {
     let target = text.split_once(".target").and_then(|(_, rest)| rest.trim_start().strip_prefix("sm_"));
     let target =

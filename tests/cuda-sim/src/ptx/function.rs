@@ -1,4 +1,4 @@
-//! Functions: the signature, the directives behind it, and the statements of the body (PTX ISA 11.2 to 11.4).
+//! Functions: the signature, the directives behind it, and the statements of the body (PTX ISA chapter 11).
 
 use super::SyntaxError;
 use super::ast::{Body, Function, Instruction, Location, Prototype, Statement, Type};
@@ -65,7 +65,7 @@ impl Parser<'_> {
         Ok(extents)
     }
 
-    /// The directives between a function's parameters and its body (PTX ISA 11.4 and 11.7).
+    /// The performance-tuning and cluster directives between a function's parameters and its body.
     fn tuning(&mut self, function: &mut Function) -> Result<(), SyntaxError> {
         let mut explicit = false;
         while let Kind::Dot(directive) = self.peek() {

@@ -1,4 +1,4 @@
-//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA 11).
+//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA chapter 11).
 //!
 //! Recursive descent over the tokens, one pass; `declaration`, `function`, `operand` and `constant` hold the rest of it.
 //! Everything is bounded by the length of the text: nesting by constants; register ranges and padded initialisers, which
