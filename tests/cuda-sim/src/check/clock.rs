@@ -103,14 +103,9 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// Whether the accesses of a thread of another block up to `epoch` are known.
-    pub fn knows_other(&self, block: u32, warp: u32, lane: u32, epoch: u32) -> bool {
-        self.others.as_ref().and_then(|o| o.get(&block)).is_some_and(|local| local.knows(warp, lane, epoch))
-    }
-
-    /// Whether anything of other blocks is known.
-    pub fn knows_others(&self) -> bool {
-        self.others.is_some()
+    /// What is known of another block.
+    pub fn other(&self, block: u32) -> Option<&Local> {
+        self.others.as_ref()?.get(&block).map(|local| &**local)
     }
 
     fn join(&mut self, other: &Past) {

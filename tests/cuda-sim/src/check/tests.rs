@@ -8,6 +8,7 @@ const ALL: u32 = u32::MAX;
 struct Block<'a>(BlockCheck<'a>);
 
 impl Block<'_> {
+    #[allow(clippy::too_many_arguments, reason = "an access is as many things")]
     fn go(
         &mut self,
         shared: bool,
@@ -221,15 +222,20 @@ fn same_value_from_all_threads_is_no_race() {
 
 #[test]
 fn one_lane_changes_what_all_have_set() {
-    // s = 0; if (lane == 1) s = x; then lane 0 reads s.
+    // All lanes set two words together, then one lane one of them, and another lane reads it.
     for with in [false, true] {
         block(1, |b| {
-            assert_eq!(b.write(0, ALL, |_| 8), None);
-            assert_eq!(b.write(0, 2, |_| 8), None);
+            for shared in [true, false] {
+                assert_eq!(b.go(shared, Kind::Write, false, 0, ALL, 4, &|i| 8 * (i % 2)), None);
+                assert_eq!(b.go(shared, Kind::Write, false, 0, 8, 4, &|_| 8), None);
+            }
             if with {
                 b.0.warp_sync(0, ALL);
             }
-            assert_eq!(b.read(0, 1, |_| 8).is_none(), with);
+            for shared in [true, false] {
+                assert_eq!(b.go(shared, Kind::Read, false, 0, 1, 4, &|_| 0), None);
+                assert_eq!(b.go(shared, Kind::Read, false, 0, 2, 4, &|_| 8).is_none(), with);
+            }
         });
     }
 }
