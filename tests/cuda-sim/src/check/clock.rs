@@ -126,21 +126,18 @@ impl Past {
     }
 
     /// Takes in what was released across blocks, `block` being the thread's own.
-    fn join_blocks(&mut self, block: u32, blocks: &Blocks) {
-        for (&b, local) in blocks {
-            if b == block {
-                self.own.join(local);
-            } else {
-                join_block(Arc::make_mut(self.others.get_or_insert_default()), b, local);
-            }
+    fn acquire(&mut self, block: u32, released: &Arc<Blocks>) {
+        if let Some(local) = released.get(&block) {
+            self.own.join(local);
         }
+        self.join_others(&Past { own: Local::default(), others: Some(released.clone()) });
     }
 
-    /// This past as other blocks see it.
-    fn blocks(self, block: u32) -> Blocks {
-        let mut blocks = self.others.map(Arc::unwrap_or_clone).unwrap_or_default();
-        blocks.insert(block, Arc::new(self.own));
-        blocks
+    /// Adds this past, as other blocks see it, to what was released.
+    fn release(self, block: u32, released: &mut Arc<Blocks>) {
+        let all = Arc::make_mut(released);
+        self.others.iter().flat_map(|o| o.iter()).for_each(|(&b, local)| join_block(all, b, local));
+        join_block(all, block, &Arc::new(self.own));
     }
 }
 
@@ -221,7 +218,7 @@ pub(super) struct Threads {
 #[derive(Default)]
 pub(super) struct Variables {
     any: AtomicBool,
-    map: Mutex<HashMap<u64, Blocks>>,
+    map: Mutex<HashMap<u64, Arc<Blocks>>>,
 }
 
 impl Threads {
@@ -461,40 +458,33 @@ impl Threads {
     ) {
         let warps = self.warps.len();
         let w = &mut self.warps[a.warp as usize];
-        let mut map = between.map(|v| (v, v.map.lock().unwrap_or_else(PoisonError::into_inner)));
+        let own = &mut self.variables[space];
+        let mut wide = between.map(|v| (v, v.map.lock().unwrap_or_else(PoisonError::into_inner)));
+        // What a lane releases it knew at its fence, so the order of the two halves of an atomic does not matter; this one
+        // has nobody else hold the map while it is written.
+        if a.kind != Kind::Read {
+            if a.kind == Kind::Write {
+                own.remove(&address);
+                wide.iter_mut().for_each(|(_, map)| drop(map.remove(&address)));
+            }
+            for lane in ones(lanes) {
+                if let Some(past) = w.released(a.warp, lane, 0) {
+                    own.entry(address).or_default().join(&past);
+                }
+                if let Some((variables, map)) = &mut wide
+                    && let Some(past) = w.released(a.warp, lane, 1)
+                {
+                    past.release(block, map.entry(address).or_default());
+                    variables.any.store(true, Ordering::Release);
+                }
+            }
+        }
         if a.kind != Kind::Write {
-            if let Some(released) = self.variables[space].get(&address) {
+            if let Some(released) = own.get(&address) {
                 w.set(lanes, warps, |past| past.join(released));
             }
-            if let Some(released) = map.as_ref().and_then(|(_, map)| map.get(&address)) {
-                w.set(lanes, warps, |past| past.join_blocks(block, released));
-            }
-        }
-        if a.kind == Kind::Read {
-            return;
-        }
-        let released = |w: &Warp, level| {
-            ones(lanes).filter_map(|lane| w.released(a.warp, lane, level)).reduce(|mut all, past| {
-                all.join(&past);
-                all
-            })
-        };
-        let own = released(w, 0);
-        let wide = map.is_some().then(|| released(w, 1)).flatten();
-        if a.kind == Kind::Write {
-            self.variables[space].remove(&address);
-        }
-        if let Some(own) = own {
-            self.variables[space].entry(address).or_default().join(&own);
-        }
-        if let Some((variables, map)) = &mut map {
-            if a.kind == Kind::Write {
-                map.remove(&address);
-            }
-            if let Some(wide) = wide {
-                let to = map.entry(address).or_default();
-                wide.blocks(block).iter().for_each(|(&b, local)| join_block(to, b, local));
-                variables.any.store(true, Ordering::Release);
+            if let Some(released) = wide.as_ref().and_then(|(_, map)| map.get(&address)) {
+                w.set(lanes, warps, |past| past.acquire(block, released));
             }
         }
     }

@@ -937,7 +937,7 @@ fn agree(seed: u64, shared: bool, device: bool, syncs: u64) -> (bool, bool) {
 fn random_programs_agree_with_the_model() {
     let mut races = 0;
     let mut missed = 0;
-    for seed in 0..1000 {
+    for seed in 0..500 {
         for syncs in [1, 2, 4, 6] {
             let (expected, found) = agree(seed, true, true, syncs);
             assert_eq!(expected, found, "shared memory, seed {seed}, {syncs}");
@@ -950,8 +950,8 @@ fn random_programs_agree_with_the_model() {
             races += expected as u32;
         }
     }
-    assert!(races > 2000 && races < 7000, "{races}");
-    println!("{races} races in 8000 programs, of which global memory missed {missed}");
+    assert!(races > 1000 && races < 3500, "{races}");
+    println!("{races} races in 4000 programs, of which global memory missed {missed}");
 }
 
 /// What one access costs; printed with `--nocapture`, judged by nobody.
@@ -1003,5 +1003,23 @@ fn speed() {
             }
         }
         println!("{name:32} read {:6.1} ns, write {:6.1} ns", cost[0], cost[1]);
+    }
+}
+
+#[test]
+fn many_blocks_count_themselves_quickly() {
+    // The counter of threadFenceReduction with a large grid: linear in the number of blocks.
+    let launch = LaunchCheck::new(256);
+    let (partial, counter) = (1 << 52, 1 << 51);
+    let mut b = Block(launch.block(0, 0));
+    for k in 0..20_000 {
+        b.0.reset(k);
+        assert_eq!(b.store(0, 1, |_| partial + 4 * k as u64), None);
+        b.fence(0, 1, Fenced::Device);
+        assert_eq!(b.atomic(0, 1, |_| counter), None);
+        b.barrier();
+    }
+    for k in 0..20_000 / 32 {
+        assert_eq!(b.load(7, ALL, |i| partial + 128 * k + 4 * i), None);
     }
 }
