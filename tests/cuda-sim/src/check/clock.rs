@@ -511,3 +511,42 @@ fn distinct(a: &Access) -> Vec<(u32, u64)> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_epochs_orders_everything() {
+        let mut t = Threads::new(64);
+        t.clock = u32::MAX - 3;
+        for _ in 0..4 {
+            t.warp_sync(0, 1);
+            t.fence(1, 3, Scope::Sys);
+            t.barrier(0, &[(0, u32::MAX), (1, u32::MAX)]);
+        }
+        assert!(t.exhausted());
+        assert!(t.now(0) <= t.base(1));
+        // The next block begins anew.
+        assert!(t.reset());
+        assert!(!t.exhausted() && t.now(0) > t.base(1) && t.now(0) < 10);
+        assert!(!t.reset());
+    }
+
+    #[test]
+    fn knowledge_of_single_threads_is_kept_until_the_whole_warp_is_known() {
+        let mut a = Local::default();
+        a.learn(1, 0b101, u32::MAX, 7);
+        let mut b = Local::default();
+        b.learn(1, 0b100, u32::MAX, 9);
+        b.learn(0, u32::MAX, u32::MAX, 4);
+        a.join(&b);
+        let knows = |a: &Local| {
+            [(1, 0, 7), (1, 0, 8), (1, 2, 9), (1, 1, 1), (0, 31, 4), (0, 31, 5)].map(|(w, l, e)| a.knows(w, l, e))
+        };
+        assert_eq!(knows(&a), [true, false, true, false, true, false]);
+        a.learn(1, u32::MAX, u32::MAX, 8);
+        assert_eq!(knows(&a), [true, true, true, true, true, false]);
+        assert_eq!(a.extra, [(34, 9)]);
+    }
+}

@@ -1023,3 +1023,18 @@ fn many_blocks_count_themselves_quickly() {
         assert_eq!(b.load(7, ALL, |i| partial + 128 * k + 4 * i), None);
     }
 }
+
+#[test]
+fn a_reduction_by_shuffles_wants_its_one_barrier() {
+    // Each warp reduces in registers, which is nothing to check; its lane 0 leaves the sum, and warp 0 reads all.
+    for with in [false, true] {
+        block(8, |b| {
+            assert_eq!((0..8).find_map(|w| b.write(w, 1, |_| 4 * w as u64)), None);
+            if with {
+                b.barrier();
+            }
+            assert_eq!(b.read(0, 0xff, |i| 4 * i).is_none(), with);
+            assert_eq!(b.store(0, 1, |_| 1 << 52), None);
+        });
+    }
+}
