@@ -100,6 +100,8 @@ fn join_block(blocks: &mut Blocks, block: u32, local: &Arc<Local>) {
 pub(super) struct Past {
     pub own: Local,
     others: Option<Arc<Blocks>>,
+    /// What of it has passed a fence, of any thread, that reaches the block or the device.
+    fenced: [Option<Arc<Past>>; 2],
 }
 
 impl Past {
@@ -111,6 +113,18 @@ impl Past {
     fn join(&mut self, other: &Past) {
         self.own.join(&other.own);
         self.join_others(other);
+        self.join_fenced(other);
+    }
+
+    fn join_fenced(&mut self, other: &Past) {
+        for (mine, theirs) in self.fenced.iter_mut().zip(&other.fenced) {
+            match (mine, theirs) {
+                (_, None) => {}
+                (mine @ None, theirs) => mine.clone_from(theirs),
+                (Some(mine), Some(theirs)) if Arc::ptr_eq(mine, theirs) => {}
+                (Some(mine), Some(theirs)) => Arc::make_mut(mine).join(theirs),
+            }
+        }
     }
 
     fn join_others(&mut self, other: &Past) {
@@ -130,7 +144,7 @@ impl Past {
         if let Some(local) = released.get(&block) {
             self.own.join(local);
         }
-        self.join_others(&Past { own: Local::default(), others: Some(released.clone()) });
+        self.join_others(&Past { others: Some(released.clone()), ..Past::default() });
     }
 
     /// Adds this past, as other blocks see it, to what was released.
@@ -195,10 +209,35 @@ impl Warp {
 
     /// What a strong write by the lane releases at a level, if a fence came before it.
     fn released(&self, warp: u32, lane: u32, level: usize) -> Option<Past> {
-        let fence = self.fences[level].iter().find(|f| f.lanes >> lane & 1 != 0)?;
-        let mut past = (*fence.past).clone();
-        past.own.learn(warp, 1 << lane, self.full, fence.epoch);
+        let fence = self.fences[level].iter().find(|f| f.lanes >> lane & 1 != 0);
+        let fenced = self.past(lane).fenced[level].as_deref();
+        let mut past = fence.map(|f| &*f.past).or(fenced)?.clone();
+        if let Some(fence) = fence {
+            past.own.learn(warp, 1 << lane, self.full, fence.epoch);
+        }
+        fenced.into_iter().for_each(|fenced| past.join(fenced));
         Some(past)
+    }
+
+    /// Adds what lanes have put behind a fence.
+    fn fenced(&self, joined: &mut Past, warp: u32, lanes: u32) {
+        for (fences, joined) in self.fences.iter().zip(&mut joined.fenced) {
+            for fence in fences.iter().filter(|f| f.lanes & lanes != 0) {
+                let joined = Arc::make_mut(joined.get_or_insert_default());
+                joined.join(&fence.past);
+                joined.own.learn(warp, fence.lanes & lanes, self.full, fence.epoch);
+            }
+        }
+    }
+
+    /// Forgets the fences of lanes.
+    fn unfence(&mut self, lanes: u32) {
+        for fences in &mut self.fences {
+            fences.retain_mut(|f| {
+                f.lanes &= !lanes;
+                f.lanes != 0
+            });
+        }
     }
 }
 
@@ -253,7 +292,7 @@ impl Threads {
             w.previous = self.start;
             w.exited = 0;
             w.past.clear();
-            w.past.push(Past { own: Local::closed(self.start), others: None });
+            w.past.push(Past { own: Local::closed(self.start), ..Past::default() });
             w.base = self.start;
             w.fences.iter_mut().for_each(Vec::clear);
         }
@@ -322,11 +361,14 @@ impl Threads {
             _ => ones(lanes & w.full).for_each(|lane| joined.join(&w.past[lane as usize])),
         }
         joined.own.learn(warp, lanes, w.full, w.now);
+        w.fenced(joined, warp, lanes);
     }
 
     fn give(&mut self, joined: &Past, warp: u32, lanes: u32) {
         let warps = self.warps.len();
         let w = &mut self.warps[warp as usize];
+        // They are in what is given.
+        w.unfence(lanes);
         if lanes & w.full == w.full {
             w.past.truncate(1);
             w.past[0].clone_from(joined);
@@ -346,8 +388,12 @@ impl Threads {
         let arrived = self.arrived.remove(&barrier);
         if all {
             let mut others = arrived.unwrap_or_default();
-            for w in &self.warps {
-                w.past.iter().for_each(|past| others.join_others(past));
+            for (warp, w) in (0..).zip(&self.warps) {
+                for past in &w.past {
+                    others.join_others(past);
+                    others.join_fenced(past);
+                }
+                w.fenced(&mut others, warp, u32::MAX);
             }
             let closed = self.clock;
             self.clock = self.clock.saturating_add(1);
@@ -360,6 +406,8 @@ impl Threads {
                 past.own.floor = [closed; 32];
                 past.own.extra.clear();
                 past.others.clone_from(&others.others);
+                past.fenced.clone_from(&others.fenced);
+                w.fences.iter_mut().for_each(Vec::clear);
             }
             return;
         }
@@ -388,7 +436,7 @@ impl Threads {
         let warps = self.warps.len();
         let w = &mut self.warps[warp as usize];
         let mask = mask | w.exited;
-        if mask & w.full == w.full && w.past.len() == 1 {
+        if mask & w.full == w.full && w.past.len() == 1 && w.fences.iter().all(Vec::is_empty) {
             let now = w.now;
             w.past[0].own.learn(warp, mask, w.full, now);
             if warps == 1 {
@@ -405,11 +453,13 @@ impl Threads {
     pub fn fence(&mut self, warp: u32, mask: u32, scope: Scope) {
         let w = &mut self.warps[warp as usize];
         let mask = mask & w.full;
+        let fence = |lanes, past: &Past| {
+            let past = Past { own: past.own.clone(), others: past.others.clone(), ..Past::default() };
+            Fence { lanes, epoch: w.now, past: Arc::new(past) }
+        };
         let made: Vec<Fence> = match w.past.len() {
-            1 => vec![Fence { lanes: mask, epoch: w.now, past: Arc::new(w.past[0].clone()) }],
-            _ => ones(mask)
-                .map(|lane| Fence { lanes: 1 << lane, epoch: w.now, past: Arc::new(w.past(lane).clone()) })
-                .collect(),
+            1 => vec![fence(mask, &w.past[0])],
+            _ => ones(mask).map(|lane| fence(1 << lane, w.past(lane))).collect(),
         };
         let levels = if scope >= Scope::Gpu { 2 } else { 1 };
         for fences in &mut w.fences[..levels] {
@@ -429,7 +479,8 @@ impl Threads {
     pub fn observe(&mut self, a: &Access, block: u32, between: Option<&Variables>) {
         let space = between.is_some() as usize;
         let w = &self.warps[a.warp as usize];
-        let fenced = w.fences.iter().any(|f| !f.is_empty());
+        let fenced =
+            w.fences.iter().any(|f| !f.is_empty()) || w.past.iter().any(|past| past.fenced.iter().any(Option::is_some));
         let between = between.filter(|_| a.scope >= Scope::Gpu);
         let any = between.is_some_and(|v| v.any.load(Ordering::Acquire));
         if !fenced && !any && self.variables[space].is_empty() {

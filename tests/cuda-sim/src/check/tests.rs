@@ -370,7 +370,6 @@ fn a_fence_speaks_for_its_own_thread_only() {
         a.fence(0, ALL, Fenced::Device);
         if with {
             a.0.warp_sync(0, ALL);
-            a.fence(0, 1, Fenced::Device);
         }
         assert_eq!(a.go(false, Kind::Write, true, 0, 1, 4, &|_| flag), None);
         let mut b = Block(launch.block(1, 0));
@@ -378,6 +377,33 @@ fn a_fence_speaks_for_its_own_thread_only() {
         // Lane 0's own word is released in either case.
         assert_eq!(b.load(0, ALL, |_| data), None);
         assert_eq!(b.load(0, ALL, |i| data + 4 * i).is_none(), with);
+    }
+}
+
+#[test]
+fn all_may_fence_before_the_barrier() {
+    // data[tid] = x; __threadfence(); __syncthreads(); if (tid == 0) flag = 1;
+    for (fenced, late) in [(Fenced::No, false), (Fenced::Block, false), (Fenced::Device, false), (Fenced::Device, true)]
+    {
+        let launch = LaunchCheck::new(64);
+        let (data, flag) = (1 << 52, 1 << 53);
+        let mut a = Block(launch.block(0, 0));
+        for w in 0..2 {
+            assert_eq!(a.store(w, ALL, |i| data + own(w)(i)), None);
+            a.fence(w, ALL, fenced);
+        }
+        if late {
+            // Written behind the fence.
+            assert_eq!(a.store(1, 1, |_| data + 256), None);
+        }
+        a.barrier();
+        assert_eq!(a.go(false, Kind::Write, true, 0, 1, 4, &|_| flag), None);
+        let mut b = Block(launch.block(1, 0));
+        assert_eq!(b.go(false, Kind::Read, true, 0, 1, 4, &|_| flag), None);
+        b.barrier();
+        let found = b.load(1, ALL, |i| data + own(1)(i)).or(b.load(0, ALL, |i| data + own(0)(i)));
+        assert_eq!(found.is_none(), fenced == Fenced::Device, "{fenced:?} {found:?}");
+        assert_eq!(b.load(0, 1, |_| data + 256).is_some(), late);
     }
 }
 
