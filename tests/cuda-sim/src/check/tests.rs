@@ -753,9 +753,13 @@ struct Model {
     fences: Vec<[Option<Vec<u32>>; 2]>,
     /// What was released to (space of a block or of all, address, reach).
     released: std::collections::HashMap<(Option<usize>, u64, usize), Vec<u32>>,
-    arrived: Vec<Option<Vec<u32>>>,
+    arrived: Vec<Option<Given>>,
     instances: usize,
 }
+
+/// What threads bring to a barrier: what they know, and what of it is behind a fence of the block's or the device's.
+#[derive(Clone)]
+struct Given(Vec<u32>, [Option<Vec<u32>>; 2]);
 
 struct Past {
     instance: usize,
@@ -792,10 +796,21 @@ impl Model {
         (0..32).filter(move |l| mask >> l & 1 != 0).map(move |l| block * 64 + warp as usize * 32 + l)
     }
 
-    fn sync(&mut self, give: &[usize], take: &[usize], start: Option<Vec<u32>>) -> Vec<u32> {
-        let mut all = start.unwrap_or(vec![0; THREADS]);
-        give.iter().for_each(|&t| join(&mut all, &self.clocks[t]));
-        take.iter().for_each(|&t| join(&mut self.clocks[t], &all));
+    fn sync(&mut self, give: &[usize], take: &[usize], start: Option<Given>) -> Given {
+        fn fence(to: &mut [Option<Vec<u32>>; 2], from: &[Option<Vec<u32>>; 2]) {
+            for (to, from) in to.iter_mut().zip(from) {
+                from.iter().for_each(|from| join(to.get_or_insert(vec![0; THREADS]), from));
+            }
+        }
+        let mut all = start.unwrap_or(Given(vec![0; THREADS], [None, None]));
+        for &t in give {
+            join(&mut all.0, &self.clocks[t]);
+            fence(&mut all.1, &self.fences[t]);
+        }
+        for &t in take {
+            join(&mut self.clocks[t], &all.0);
+            fence(&mut self.fences[t], &all.1);
+        }
         give.iter().for_each(|&t| self.clocks[t][t] += 1);
         all
     }
