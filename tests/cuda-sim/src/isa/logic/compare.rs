@@ -339,6 +339,7 @@ unsafe fn combined(file: *mut Unit, operands: &[u16], mask: u32, code: usize) {
             _ => !0,
         };
         let mut out = [0; 32];
+        #[allow(clippy::needless_range_loop, reason = "a lane's number is also its bit")]
         for l in 0..32 {
             let low = if first >> l & 1 != 0 { yes } else { 0 };
             out[l] = if packed && second >> l & 1 != 0 { low | yes << 16 } else { low };
