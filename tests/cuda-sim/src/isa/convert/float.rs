@@ -312,10 +312,22 @@ where
 macro_rules! with_float {
     ($ty:expr, $F:ident => $body:expr) => {
         match $ty {
-            Type::F16 => { type $F = F16; Some($body) }
-            Type::Bf16 => { type $F = Bf16; Some($body) }
-            Type::F32 => { type $F = F32; Some($body) }
-            Type::F64 => { type $F = F64; Some($body) }
+            Type::F16 => {
+                type $F = F16;
+                Some($body)
+            }
+            Type::Bf16 => {
+                type $F = Bf16;
+                Some($body)
+            }
+            Type::F32 => {
+                type $F = F32;
+                Some($body)
+            }
+            Type::F64 => {
+                type $F = F64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -325,9 +337,18 @@ macro_rules! with_float {
 macro_rules! with_directed {
     ($mode:expr, $R:ident => $body:expr) => {
         match $mode {
-            Round::Zero => { type $R = Rz; $body }
-            Round::Down => { type $R = Rm; $body }
-            _ => { type $R = Rp; $body }
+            Round::Zero => {
+                type $R = Rz;
+                $body
+            }
+            Round::Down => {
+                type $R = Rm;
+                $body
+            }
+            _ => {
+                type $R = Rp;
+                $body
+            }
         }
     };
 }
@@ -336,10 +357,22 @@ macro_rules! with_directed {
 macro_rules! with_whole {
     ($mode:expr, $W:ident => $body:expr) => {
         match $mode {
-            Whole::Nearest => { type $W = Rni; $body }
-            Whole::Zero => { type $W = Rzi; $body }
-            Whole::Down => { type $W = Rmi; $body }
-            Whole::Up => { type $W = Rpi; $body }
+            Whole::Nearest => {
+                type $W = Rni;
+                $body
+            }
+            Whole::Zero => {
+                type $W = Rzi;
+                $body
+            }
+            Whole::Down => {
+                type $W = Rmi;
+                $body
+            }
+            Whole::Up => {
+                type $W = Rpi;
+                $body
+            }
         }
     };
 }
@@ -459,10 +492,10 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
     macro_rules! run {
         ($S:ty, $D:ty) => {{
             macro_rules! directed {
-                ($ftz:literal, $end:ident) => {
-                    with_directed!(round, R => scalar::<Convert<$S, $D, R, $ftz, $end>, 1>())
-                };
-            }
+                        ($ftz:literal, $end:ident) => {
+                            with_directed!(round, R => scalar::<Convert<$S, $D, R, $ftz, $end>, 1>())
+                        };
+                    }
             match (round == Round::Nearest || !loses, ftz, sat) {
                 (true, false, false) => vector::<Convert<$S, $D, Rn, false, PLAIN>, 1>(),
                 (true, false, true) => scalar::<Convert<$S, $D, Rn, false, SAT>, 1>(),

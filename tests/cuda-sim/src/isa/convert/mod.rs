@@ -55,7 +55,8 @@ pub fn family(i: &Instruction, register: &dyn Fn(&str) -> Option<Type>) -> Resul
         _ => ty.bits(),
     };
     let types = Types { to, from, to_bits: bits(0, to), from_bits: bits(1, from) };
-    let whole = |t: Type| !t.float() && !matches!(t, Type::Pred | Type::B8 | Type::B16 | Type::B32 | Type::B64 | Type::B128);
+    let whole =
+        |t: Type| !t.float() && !matches!(t, Type::Pred | Type::B8 | Type::B16 | Type::B32 | Type::B64 | Type::B128);
     let scalar = |t: Type| matches!(t, Type::F16 | Type::Bf16 | Type::F32 | Type::F64);
     let form = match (to, from) {
         _ if whole(to) && whole(from) => integer::form(&mut m, types)?,

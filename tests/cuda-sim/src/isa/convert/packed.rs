@@ -93,10 +93,22 @@ impl<const MODE: u8, const END: u8> Operation<1> for ToTf32<MODE, END> {
 macro_rules! with_end {
     ($relu:expr, $satfinite:expr, $END:ident => $body:expr) => {
         match ($relu, $satfinite) {
-            (false, false) => { const $END: u8 = PLAIN; $body }
-            (true, false) => { const $END: u8 = RELU; $body }
-            (false, true) => { const $END: u8 = SATFINITE; $body }
-            (true, true) => { const $END: u8 = BOTH; $body }
+            (false, false) => {
+                const $END: u8 = PLAIN;
+                $body
+            }
+            (true, false) => {
+                const $END: u8 = RELU;
+                $body
+            }
+            (false, true) => {
+                const $END: u8 = SATFINITE;
+                $body
+            }
+            (true, true) => {
+                const $END: u8 = BOTH;
+                $body
+            }
         }
     };
 }
@@ -150,9 +162,7 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
         (F16x2, F32, Round::Nearest) => {
             (with_end!(relu, satfinite, END => vector::<Two<F16, Rn, END>, 2>()), &[F32, F32])
         }
-        (F16x2, F32, Round::Zero) => {
-            (with_end!(relu, satfinite, END => scalar::<Two<F16, Rz, END>, 2>()), &[F32, F32])
-        }
+        (F16x2, F32, Round::Zero) => (with_end!(relu, satfinite, END => scalar::<Two<F16, Rz, END>, 2>()), &[F32, F32]),
         (Bf16x2, F32, Round::Nearest) => {
             (with_end!(relu, satfinite, END => vector::<Two<Bf16, Rn, END>, 2>()), &[F32, F32])
         }
@@ -163,9 +173,13 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
         (E4m3x2, F32, Round::Nearest) if satfinite => (vector::<Two<E4m3, Rn, BOTH>, 2>(), &[F32, F32]),
         (E5m2x2, F32, Round::Nearest) if satfinite && !relu => (vector::<Two<E5m2, Rn, SATFINITE>, 2>(), &[F32, F32]),
         (E5m2x2, F32, Round::Nearest) if satfinite => (vector::<Two<E5m2, Rn, BOTH>, 2>(), &[F32, F32]),
-        (E4m3x2, F16x2, Round::Nearest) if satfinite && !relu => (vector::<Halves<F16, E4m3, SATFINITE>, 1>(), &[F16x2]),
+        (E4m3x2, F16x2, Round::Nearest) if satfinite && !relu => {
+            (vector::<Halves<F16, E4m3, SATFINITE>, 1>(), &[F16x2])
+        }
         (E4m3x2, F16x2, Round::Nearest) if satfinite => (vector::<Halves<F16, E4m3, BOTH>, 1>(), &[F16x2]),
-        (E5m2x2, F16x2, Round::Nearest) if satfinite && !relu => (vector::<Halves<F16, E5m2, SATFINITE>, 1>(), &[F16x2]),
+        (E5m2x2, F16x2, Round::Nearest) if satfinite && !relu => {
+            (vector::<Halves<F16, E5m2, SATFINITE>, 1>(), &[F16x2])
+        }
         (E5m2x2, F16x2, Round::Nearest) if satfinite => (vector::<Halves<F16, E5m2, BOTH>, 1>(), &[F16x2]),
         (F16x2, E4m3x2, Round::Nearest) if !satfinite && !relu => (vector::<Halves<E4m3, F16, PLAIN>, 1>(), &[E4m3x2]),
         (F16x2, E4m3x2, Round::Nearest) if !satfinite => (vector::<Halves<E4m3, F16, RELU>, 1>(), &[E4m3x2]),

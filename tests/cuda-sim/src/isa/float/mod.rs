@@ -2,20 +2,18 @@
 
 pub(super) mod operation;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::marker::PhantomData;
 
 use operation::{Modifiers, Operation, Rm, Rounding, Rp, Rz, scalar, vector};
 
 use crate::lanes::{Class, Form, Run, Unsupported};
+use crate::num::Round;
 use crate::num::approx;
 use crate::num::exact;
 use crate::num::format::{F32, F64};
-use crate::num::native::{
-    canonical, finish, flush, max32, max64, min32, min64, payload, xorsign,
-};
-use crate::num::Round;
+use crate::num::native::{canonical, finish, flush, max32, max64, min32, min64, payload, xorsign};
 use crate::ptx::ast::{Instruction, Type};
 
 /// Defines f32 operations: the native one to nearest, and the one in integers for the other modes.
@@ -197,8 +195,26 @@ crate::lanes! {
 pub fn family(i: &Instruction, _register: &dyn Fn(&str) -> Option<Type>) -> Result<Option<Form>, Unsupported> {
     let known = matches!(
         i.opcode.as_str(),
-        "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh"
-            | "abs" | "neg" | "min" | "max" | "testp" | "copysign"
+        "add"
+            | "sub"
+            | "mul"
+            | "fma"
+            | "mad"
+            | "div"
+            | "rcp"
+            | "sqrt"
+            | "rsqrt"
+            | "sin"
+            | "cos"
+            | "lg2"
+            | "ex2"
+            | "tanh"
+            | "abs"
+            | "neg"
+            | "min"
+            | "max"
+            | "testp"
+            | "copysign"
     );
     if !known {
         return Ok(None);

@@ -1,14 +1,17 @@
 //! Arithmetic in f16 and bf16, single and packed (PTX ISA 9.7.4).
 
+#[cfg(test)]
+mod tests;
+
 use std::marker::PhantomData;
 
 use super::float::operation::{Modifiers, Operation, scalar, vector};
 use crate::lanes::{Class, Form, Run, Unsupported};
+use crate::num::Round;
 use crate::num::approx;
 use crate::num::format::{Bf16, F16};
 use crate::num::native::{max32, min32, saturate, xorsign};
 use crate::num::small::{Half, relu};
-use crate::num::Round;
 use crate::ptx::ast::{Instruction, Type};
 
 /// What one half does with `N` bit patterns.
