@@ -8,6 +8,9 @@ use super::native::NAN32;
 
 const NAN: f32 = f32::from_bits(NAN32);
 
+/// Below 2^-12, sin x and tanh x are x: what is left, x^3 / 3 at most, is less than half a unit of the last place.
+const IDENTITY: f32 = 1.0 / 4096.0;
+
 /// `2^n` and `(2^f - 1)` with `n + f = y`, `n` whole and `|f| <= 1/2`, for `|y| < 1000`. The relative error of the second
 /// is 2^-32: a polynomial through the Chebyshev nodes for `(2^f - 1) / f`.
 #[inline(always)]
@@ -47,8 +50,7 @@ pub fn tanh(x: f32) -> f32 {
     // e^(2x) - 1, without cancellation where it is small: the scale is one there.
     let t = scale * fraction + (scale - 1.0);
     let r = ((t / (t + 2.0)) as f32).copysign(x);
-    // x^3 / 3 is below half a unit of the last place.
-    let r = if magnitude < 0.000244140625 { x } else { r };
+    let r = if x.abs() < IDENTITY { x } else { r };
     if x.is_nan() { NAN } else { r }
 }
 
@@ -114,8 +116,7 @@ pub fn sin(x: f32) -> f32 {
     let (s, c) = sine_cosine(r);
     let value = if quarter == 1.0 || quarter == 3.0 { c } else { s };
     let value = if quarter >= 2.0 { -value } else { value };
-    // Below, x^3 / 6 does not show; and a zero keeps its sign.
-    let value = if x.abs() < 0.000244140625 { x } else { value as f32 };
+    let value = if x.abs() < IDENTITY { x } else { value as f32 };
     if x.abs() < f32::INFINITY { value } else { NAN }
 }
 
@@ -146,8 +147,9 @@ pub fn rsqrt(x: f32) -> f32 {
 /// `div.approx`: with a divisor above 2^126 the reciprocal that the ISA computes with would be subnormal, and is zero.
 #[inline(always)]
 pub fn div(a: f32, b: f32) -> f32 {
+    const LARGE: f32 = f32::from_bits((127 + 126) << 23);
     let zero = f32::from_bits((a.to_bits() ^ b.to_bits()) & 0x8000_0000);
-    let large = b.abs() > 8.507059173023462e37;
+    let large = b.abs() > LARGE;
     let r = if large && a.abs() <= f32::MAX { zero } else { a / b };
     if large && a.abs() == f32::INFINITY { NAN } else { r }
 }

@@ -62,7 +62,7 @@ fn odd32(x: f32, rest: f32) -> f32 {
     let outwards = (rest.to_bits() ^ bits) >> 31 == 0;
     let step = if outwards { 1 } else { u32::MAX };
     // The rest is a NaN where `x` is infinite or a NaN.
-    let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+    let inexact = rest.abs() > 0.0 && bits & 1 == 0;
     f32::from_bits(if inexact { bits.wrapping_add(step) } else { bits })
 }
 
@@ -74,7 +74,7 @@ pub fn odd(x: f64) -> f32 {
     let bits = near.to_bits();
     let inward = near.abs() as f64 > x.abs();
     let step = if inward { u32::MAX } else { 1 };
-    let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+    let inexact = rest.abs() > 0.0 && bits & 1 == 0;
     let moved = f32::from_bits(if inexact { bits.wrapping_add(step) } else { bits });
     if x.is_nan() { f32::from_bits(NAN32) } else { moved }
 }
@@ -125,7 +125,7 @@ impl Half for Bf16 {
         let rest = (product - (sum - other)) + (c - other);
         let bits = sum.to_bits();
         let step = if (rest.to_bits() ^ bits) >> 63 == 0 { 1 } else { u64::MAX };
-        let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+        let inexact = rest.abs() > 0.0 && bits & 1 == 0;
         odd(f64::from_bits(if inexact { bits.wrapping_add(step) } else { bits }))
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn run(text: &str, registers: &[Type], inputs: &[[u64; 32]]) -> [u64;
     all
 }
 
-/// That the instruction is known to no one, and why.
+/// That the instruction is known to nobody, and that the error names it.
 pub(crate) fn refused(text: &str, operands: usize) {
     match form(text, &[Type::B32; 4][..operands]) {
         Err(Unsupported(what)) => assert_eq!(what, text),
@@ -256,7 +256,8 @@ fn properties() {
         let (a, x) = (lanes::<F32>(&mut patterns), lanes::<F64>(&mut patterns));
         let mask = |f: &dyn Fn(usize) -> bool| (0..32).fold(0, |m, l| m | (f(l) as u64) << l);
         use std::num::FpCategory::*;
-        let classes: [(&str, fn(std::num::FpCategory) -> bool); 6] = [
+        type Holds = fn(std::num::FpCategory) -> bool;
+        let classes: [(&str, Holds); 6] = [
             ("finite", |c| !matches!(c, Nan | Infinite)),
             ("infinite", |c| c == Infinite),
             ("number", |c| c != Nan),
