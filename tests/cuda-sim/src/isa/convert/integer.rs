@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::super::float::operation::{Modifiers, Operation, scalar, vector};
+use super::super::float::operation::{Modifiers, Operation, Raw, scalar, vector};
 use super::Types;
-use crate::lanes::{Class, Form, Lane, Run, Unsupported};
+use crate::lanes::{Class, Form, Run, Unsupported};
 use crate::num::integer::Integer;
 use crate::ptx::ast::Type;
 
@@ -13,10 +13,10 @@ struct Resize<In, T, W, Out>(PhantomData<(In, T, W, Out)>);
 
 impl<In, T, W, Out> Operation<1> for Resize<In, T, W, Out>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     T: Integer,
     W: Integer,
-    Out: Integer + Lane,
+    Out: Integer + Raw,
 {
     type In = In;
     type Out = Out;
@@ -31,10 +31,10 @@ struct Saturate<In, S, D, Out>(PhantomData<(In, S, D, Out)>);
 
 impl<In, S, D, Out> Operation<1> for Saturate<In, S, D, Out>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     S: Integer,
     D: Integer,
-    Out: Integer + Lane,
+    Out: Integer + Raw,
 {
     type In = In;
     type Out = Out;
@@ -48,14 +48,38 @@ where
 macro_rules! with_integer {
     ($ty:expr, $T:ident => $body:expr) => {
         match $ty {
-            Type::U8 => { type $T = u8; Some($body) }
-            Type::S8 => { type $T = i8; Some($body) }
-            Type::U16 => { type $T = u16; Some($body) }
-            Type::S16 => { type $T = i16; Some($body) }
-            Type::U32 => { type $T = u32; Some($body) }
-            Type::S32 => { type $T = i32; Some($body) }
-            Type::U64 => { type $T = u64; Some($body) }
-            Type::S64 => { type $T = i64; Some($body) }
+            Type::U8 => {
+                type $T = u8;
+                Some($body)
+            }
+            Type::S8 => {
+                type $T = i8;
+                Some($body)
+            }
+            Type::U16 => {
+                type $T = u16;
+                Some($body)
+            }
+            Type::S16 => {
+                type $T = i16;
+                Some($body)
+            }
+            Type::U32 => {
+                type $T = u32;
+                Some($body)
+            }
+            Type::S32 => {
+                type $T = i32;
+                Some($body)
+            }
+            Type::U64 => {
+                type $T = u64;
+                Some($body)
+            }
+            Type::S64 => {
+                type $T = i64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -67,23 +91,91 @@ pub(super) use with_integer;
 macro_rules! with_result {
     ($ty:expr, $register_bits:expr, $T:ident, $Out:ident => $body:expr) => {
         match ($ty, $register_bits) {
-            (Type::U8, 64) => { type $T = u8; type $Out = u64; Some($body) }
-            (Type::U8, _) => { type $T = u8; type $Out = u32; Some($body) }
-            (Type::U16, 64) => { type $T = u16; type $Out = u64; Some($body) }
-            (Type::U16, _) => { type $T = u16; type $Out = u32; Some($body) }
-            (Type::U32, 64) => { type $T = u32; type $Out = u64; Some($body) }
-            (Type::U32, _) => { type $T = u32; type $Out = u32; Some($body) }
-            (Type::U64, _) => { type $T = u64; type $Out = u64; Some($body) }
-            (Type::S8, 64) => { type $T = i8; type $Out = u64; Some($body) }
-            (Type::S8, 32) => { type $T = i8; type $Out = u32; Some($body) }
-            (Type::S8, 16) => { type $T = i8; type $Out = u16; Some($body) }
-            (Type::S8, _) => { type $T = i8; type $Out = u8; Some($body) }
-            (Type::S16, 64) => { type $T = i16; type $Out = u64; Some($body) }
-            (Type::S16, 32) => { type $T = i16; type $Out = u32; Some($body) }
-            (Type::S16, _) => { type $T = i16; type $Out = u16; Some($body) }
-            (Type::S32, 64) => { type $T = i32; type $Out = u64; Some($body) }
-            (Type::S32, _) => { type $T = i32; type $Out = u32; Some($body) }
-            (Type::S64, _) => { type $T = i64; type $Out = u64; Some($body) }
+            (Type::U8, 64) => {
+                type $T = u8;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U8, _) => {
+                type $T = u8;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U16, 64) => {
+                type $T = u16;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U16, _) => {
+                type $T = u16;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U32, 64) => {
+                type $T = u32;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U32, _) => {
+                type $T = u32;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U64, _) => {
+                type $T = u64;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S8, 64) => {
+                type $T = i8;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S8, 32) => {
+                type $T = i8;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S8, 16) => {
+                type $T = i8;
+                type $Out = u16;
+                Some($body)
+            }
+            (Type::S8, _) => {
+                type $T = i8;
+                type $Out = u8;
+                Some($body)
+            }
+            (Type::S16, 64) => {
+                type $T = i16;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S16, 32) => {
+                type $T = i16;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S16, _) => {
+                type $T = i16;
+                type $Out = u16;
+                Some($body)
+            }
+            (Type::S32, 64) => {
+                type $T = i32;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S32, _) => {
+                type $T = i32;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S64, _) => {
+                type $T = i64;
+                type $Out = u64;
+                Some($body)
+            }
             _ => None,
         }
     };
