@@ -61,6 +61,8 @@ pub struct Module {
     pub variables: Vec<Variable>,
     /// Entries and device functions, in order; a prototype without a body is kept only if no definition follows.
     pub functions: Vec<Function>,
+    /// `.alias name, function;`: another name for a function.
+    pub aliases: Vec<(String, String)>,
 }
 
 /// A variable declaration in any state space but `.reg`.
@@ -108,6 +110,8 @@ pub struct Function {
     pub required_threads: Option<[u32; 3]>,
     pub min_blocks: Option<u32>,
     pub max_registers: Option<u32>,
+    /// `.reqnctapercluster`
+    pub required_cluster: Option<[u32; 3]>,
     pub line: u32,
 }
 
@@ -135,6 +139,8 @@ pub struct Body {
     pub statements: Vec<Statement>,
     /// `label: .branchtargets a, b, c;`
     pub branch_targets: Vec<(String, Vec<String>)>,
+    /// `label: .calltargets f, g;`
+    pub call_targets: Vec<(String, Vec<String>)>,
     /// `label: .callprototype (ret) _ (params);`
     pub call_prototypes: Vec<(String, Prototype)>,
 }
@@ -202,7 +208,7 @@ pub enum Operand {
     Vector(Vec<Operand>),
     /// `p|q`
     Pair(Box<Operand>, Box<Operand>),
-    /// `!p`, or `-x` before a register where PTX allows it.
+    /// `!p`
     Not(Box<Operand>),
     /// `(a, b)` of a call.
     Tuple(Vec<Operand>),
