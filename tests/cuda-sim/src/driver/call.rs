@@ -11,9 +11,9 @@ use super::types::{CUcontext, CUresult};
 
 /// Declares exported functions. Before the name stands what a call needs: `always` nothing, `driver` an initialised driver,
 /// `current` a current context, `context` one without a sticky error, `unlocked` an initialised driver whose lock the body
-/// takes itself. Behind a slash stands the name of the variant for which stream 0 is the per-thread default stream.
+/// takes itself. Behind `as` stands the name of the variant for which stream 0 is the per-thread default stream.
 macro_rules! api {
-    ($( [$mode:ident] $name:ident $(/ $per_thread:ident)? $arguments:tt |$($bind:ident),*| $body:block )*) => {
+    ($( [$mode:ident] $name:ident $arguments:tt $(as $per_thread:ident)? |$($bind:ident),*| $body:block )*) => {
         $(
             $crate::driver::call::export!($mode $name $arguments |$($bind),*| $body);
             $( $crate::driver::call::export_per_thread!($per_thread $name $arguments); )?
@@ -33,7 +33,7 @@ macro_rules! export {
     ($mode:ident $name:ident ($($argument:ident: $type:ty),* $(,)?) |$($bind:ident),*| $body:block) => {
         #[doc = concat!("`", stringify!($name), "` of the CUDA driver API.\n\n# Safety\n")]
         #[doc = "As in C: every pointer is null or points at what the function reads or writes."]
-        #[allow(non_snake_case, clippy::too_many_arguments)]
+        #[allow(non_snake_case, unused_variables, clippy::too_many_arguments)]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> $crate::driver::types::CUresult {
             $crate::driver::call::$mode(
@@ -49,7 +49,7 @@ macro_rules! export_per_thread {
     ($per_thread:ident $name:ident ($($argument:ident: $type:ty),* $(,)?)) => {
         #[doc = concat!("As [`", stringify!($name), "`], with the per-thread default stream as stream 0.\n\n# Safety\n")]
         #[doc = "As in C: every pointer is null or points at what the function reads or writes."]
-        #[allow(non_snake_case, clippy::too_many_arguments)]
+        #[allow(non_snake_case, unused_variables, clippy::too_many_arguments)]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $per_thread($($argument: $type),*) -> $crate::driver::types::CUresult {
             $crate::driver::call::with_per_thread_default(|| unsafe { $name($($argument),*) })
@@ -171,10 +171,7 @@ pub(crate) fn locked<T>(name: &'static str, call: impl FnOnce(&mut Driver) -> An
     call(driver)
 }
 
-pub(crate) fn with_context<T>(
-    name: &'static str,
-    call: impl FnOnce(&mut Driver, CUcontext) -> Answer<T>,
-) -> Answer<T> {
+pub(crate) fn with_context<T>(name: &'static str, call: impl FnOnce(&mut Driver, CUcontext) -> Answer<T>) -> Answer<T> {
     locked(name, |driver| {
         let context = current_context(driver)?;
         driver.healthy(context)?;

@@ -33,8 +33,7 @@ pub(crate) struct Context {
 }
 
 /// The limits that may be asked for and set, with what they are at first.
-const LIMITS: [(c_uint, usize); 7] =
-    [(0, 1024), (1, 1 << 20), (2, 8 << 20), (3, 2), (4, 2048), (5, 64), (6, 0)];
+const LIMITS: [(c_uint, usize); 7] = [(0, 1024), (1, 1 << 20), (2, 8 << 20), (3, 2), (4, 2048), (5, 64), (6, 0)];
 
 /// Whether the flags are those of a context.
 pub(crate) fn check_flags(flags: c_uint) -> Answer {

@@ -158,15 +158,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub fn new(pool: CUmemoryPool) -> Device {
-        Device {
-            primary: 0,
-            primary_users: 0,
-            primary_flags: 0,
-            lost: false,
-            used: 0,
-            default_pool: pool,
-            pool,
-        }
+        Device { primary: 0, primary_users: 0, primary_flags: 0, lost: false, used: 0, default_pool: pool, pool }
     }
 }
 
@@ -193,44 +185,44 @@ impl Driver {
             2..=4 => MAX_BLOCK[attribute as usize - 2] as c_int,
             5..=7 => MAX_GRID[attribute as usize - 5] as c_int,
             8 => SHARED_DEFAULT as c_int,
-            9 => 65536,             // constant memory
-            10 => 32,               // warp
-            11 => i32::MAX,         // pitch
-            12 => REGISTERS,        // a block
+            9 => 65536,      // constant memory
+            10 => 32,        // warp
+            11 => i32::MAX,  // pitch
+            12 => REGISTERS, // a block
             13 => chip.clock_khz,
-            14 => 512,              // texture alignment
-            15 => 1,                // copies overlap
+            14 => 512, // texture alignment
+            15 => 1,   // copies overlap
             16 => chip.multiprocessors,
-            17 => 0,                // no run time limit
-            18 => 0,                // not integrated
-            19 => 1,                // maps host memory
-            20 => 0,                // compute mode: default
-            21 => 131_072,          // textures: what the hardware of this generation has, though there are none here
+            17 => 0,       // no run time limit
+            18 => 0,       // not integrated
+            19 => 1,       // maps host memory
+            20 => 0,       // compute mode: default
+            21 => 131_072, // textures: what the hardware of this generation has, though there are none here
             22 => 131_072,
             23 => 65_536,
             24..=26 => 16_384,
             27 | 28 => 32_768,
             29 => 2048,
             30 => 512,
-            31 => 1,                // concurrent kernels
+            31 => 1, // concurrent kernels
             32 => chip.ecc,
-            33 => device + 1,       // PCI bus
-            34 => 0,                // PCI device
-            35 => 0,                // not TCC
+            33 => device + 1, // PCI bus
+            34 => 0,          // PCI device
+            35 => 0,          // not TCC
             36 => chip.memory_khz,
             37 => chip.bus_bits,
             38 => chip.l2_bytes,
             39 => chip.threads_per_sm,
             40 => chip.copy_engines,
-            41 => 1,                // unified addressing
+            41 => 1, // unified addressing
             42 => 32_768,
             43 => 2048,
             44 => 1,
             45 | 46 => 32_768,
             47 | 48 => 8192,
             49 => 32_768,
-            50 => 0,                // PCI domain
-            51 => 32,               // texture pitch alignment
+            50 => 0,  // PCI domain
+            51 => 32, // texture pitch alignment
             52 | 53 => 32_768,
             54 => 2046,
             55 => 32_768,
@@ -251,28 +243,28 @@ impl Driver {
             75 => sm / 10,
             76 => sm % 10,
             77 => 32_768,
-            78 => 1,                // stream priorities
-            79 | 80 => 1,           // L1 caches global and local memory
+            78 => 1,      // stream priorities
+            79 | 80 => 1, // L1 caches global and local memory
             81 => chip.shared_per_sm,
             82 => REGISTERS,
-            83 => 1,                // managed memory
-            84 => 0,                // one board a device
+            83 => 1, // managed memory
+            84 => 0, // one board a device
             85 => device,
-            86 => 0,                // no native atomics over the bus
+            86 => 0, // no native atomics over the bus
             87 => chip.ratio,
-            88 => 0,                // no pageable memory access
-            89 => 1,                // concurrent managed access
-            90 => 1,                // preemption
-            91 => 1,                // a registered pointer is a device pointer
+            88 => 0,                  // no pageable memory access
+            89 => 1,                  // concurrent managed access
+            90 => 1,                  // preemption
+            91 => 1,                  // a registered pointer is a device pointer
             92..=94 | 122 | 123 => 0, // no stream memory operations
-            95 => 1,                // cooperative launch
-            96 => 0,                // not over several devices
+            95 => 1,                  // cooperative launch
+            96 => 0,                  // not over several devices
             97 => chip.shared_per_block,
             98 => 0,
-            99 => 1,                // host register
+            99 => 1, // host register
             100 | 101 => 0,
-            102 => 0,               // no virtual memory management
-            103..=105 => 0,         // no handles to share
+            102 => 0,       // no virtual memory management
+            103..=105 => 0, // no handles to share
             106 => chip.blocks_per_sm,
             107 => 0,
             108 => ampere * (chip.l2_bytes / 4 * 3),
@@ -280,17 +272,17 @@ impl Driver {
             110 => 0,
             111 => chip.shared_reserved,
             112 => 0,
-            113 => 1,               // read-only host register
+            113 => 1, // read-only host register
             114 => 0,
-            115 => 1,               // memory pools
+            115 => 1, // memory pools
             116..=119 => 0,
-            120 => 0,               // no cluster launch here
+            120 => 0, // no cluster launch here
             121 => 0,
-            124 => 0,               // no DMA-BUF
-            126 => 1,               // memory sync domains
-            125..=129 => 0,         // no IPC events, tensor maps, fabric handles, unified function pointers
+            124 => 0,       // no DMA-BUF
+            126 => 1,       // memory sync domains
+            125..=129 => 0, // no IPC events, tensor maps, fabric handles, unified function pointers
             130 => 0,
-            131 => -1,              // no NUMA node of its own
+            131 => -1, // no NUMA node of its own
             132..=140 => 0,
             _ => return Err(error::INVALID_VALUE),
         })

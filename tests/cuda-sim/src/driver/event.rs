@@ -116,11 +116,11 @@ api! {
 
     [driver] cuEventDestroy_v2(event: CUevent) |driver| { driver.events.remove(event).map(|_| ()) }
 
-    [context] cuEventRecord / cuEventRecord_ptsz (event: CUevent, stream: CUstream) |driver, context| {
+    [context] cuEventRecord(event: CUevent, stream: CUstream) as cuEventRecord_ptsz |driver, context| {
         record(driver, context, event, stream, 0)
     }
 
-    [context] cuEventRecordWithFlags / cuEventRecordWithFlags_ptsz (event: CUevent, stream: CUstream, flags: c_uint)
+    [context] cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint) as cuEventRecordWithFlags_ptsz
     |driver, context| {
         record(driver, context, event, stream, flags)
     }

@@ -141,7 +141,9 @@ impl Driver {
                 "Freeing {address:#x}, which is inside of the {} bytes at {:#x} and not their start",
                 info.bytes, info.base
             ),
-            Some(info) => format!("Freeing {address:#x}, which is {:?} memory and not this call's to free", info.purpose),
+            Some(info) => {
+                format!("Freeing {address:#x}, which is {:?} memory and not this call's to free", info.purpose)
+            }
             None => match self.memory.read(address, &mut [0]) {
                 Err(finding) if finding.kind == Kind::UseAfterFree => {
                     format!("Freeing {address:#x}, which has been freed already")
@@ -321,7 +323,16 @@ impl Driver {
 
 /// A side of a copy that a structure describes.
 #[allow(clippy::too_many_arguments, reason = "the members of the structure")]
-fn side(kind: c_uint, host: u64, device: u64, x: usize, y: usize, z: usize, pitch: usize, height: usize) -> Answer<Side> {
+fn side(
+    kind: c_uint,
+    host: u64,
+    device: u64,
+    x: usize,
+    y: usize,
+    z: usize,
+    pitch: usize,
+    height: usize,
+) -> Answer<Side> {
     let (space, address) = match kind {
         1 => (Space::Host, host),
         2 => (Space::Device, device),
@@ -344,7 +355,9 @@ pub(crate) unsafe fn copy_3d(description: *const CUDA_MEMCPY3D) -> Answer<CopyWo
     if c.srcLOD != 0 || c.dstLOD != 0 {
         return Err(error::INVALID_VALUE);
     }
-    let rows_fit = |pitch: usize, x: usize| c.Height.max(c.Depth) <= 1 || x.checked_add(c.WidthInBytes).is_some_and(|n| n <= pitch);
+    let rows_fit = |pitch: usize, x: usize| {
+        c.Height.max(c.Depth) <= 1 || x.checked_add(c.WidthInBytes).is_some_and(|n| n <= pitch)
+    };
     let planes_fit = |height: usize, y: usize| c.Depth <= 1 || y.checked_add(c.Height).is_some_and(|n| n <= height);
     if !rows_fit(c.srcPitch, c.srcXInBytes)
         || !rows_fit(c.dstPitch, c.dstXInBytes)
@@ -431,7 +444,14 @@ fn prefetch(
     driver.submit(stream, Work::Empty, Form::Asynchronous)
 }
 
-fn range_attribute(driver: &Driver, data: *mut c_void, size: usize, attribute: c_uint, address: u64, bytes: usize) -> Answer {
+fn range_attribute(
+    driver: &Driver,
+    data: *mut c_void,
+    size: usize,
+    attribute: c_uint,
+    address: u64,
+    bytes: usize,
+) -> Answer {
     driver.managed(address, bytes)?;
     // SAFETY: `data` is valid for `size` bytes.
     unsafe {
@@ -579,7 +599,7 @@ api! {
 
     // Stream-ordered allocation
 
-    [context] cuMemAllocAsync / cuMemAllocAsync_ptsz (address: *mut CUdeviceptr, bytes: usize, stream: CUstream)
+    [context] cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) as cuMemAllocAsync_ptsz
     |driver, context| {
         if address.is_null() {
             return Err(error::INVALID_VALUE);
@@ -588,9 +608,9 @@ api! {
         put(address, driver.allocate_async(stream, bytes, None)?)
     }
 
-    [context] cuMemAllocFromPoolAsync / cuMemAllocFromPoolAsync_ptsz (
+    [context] cuMemAllocFromPoolAsync(
         address: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemAllocFromPoolAsync_ptsz |driver, context| {
         if address.is_null() {
             return Err(error::INVALID_VALUE);
         }
@@ -598,7 +618,7 @@ api! {
         put(address, driver.allocate_async(stream, bytes, Some(pool))?)
     }
 
-    [context] cuMemFreeAsync / cuMemFreeAsync_ptsz (address: CUdeviceptr, stream: CUstream) |driver, context| {
+    [context] cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) as cuMemFreeAsync_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         driver.free_async(stream, address)
     }
@@ -737,15 +757,15 @@ api! {
         advise(driver, address, bytes, advice, location)
     }
 
-    [context] cuMemPrefetchAsync / cuMemPrefetchAsync_ptsz (
+    [context] cuMemPrefetchAsync(
         address: CUdeviceptr, bytes: usize, device: CUdevice, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemPrefetchAsync_ptsz |driver, context| {
         prefetch(driver, context, address, bytes, place_of(device), stream)
     }
 
-    [context] cuMemPrefetchAsync_v2 / cuMemPrefetchAsync_v2_ptsz (
+    [context] cuMemPrefetchAsync_v2(
         address: CUdeviceptr, bytes: usize, location: CUmemLocation, flags: c_uint, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemPrefetchAsync_v2_ptsz |driver, context| {
         if flags != 0 {
             return Err(error::INVALID_VALUE);
         }
@@ -770,160 +790,160 @@ api! {
 
     // Copies
 
-    [context] cuMemcpy / cuMemcpy_ptds (to: CUdeviceptr, from: CUdeviceptr, bytes: usize) |driver, context| {
+    [context] cuMemcpy(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) as cuMemcpy_ptds |driver, context| {
         driver.copy(context, 0, flat((Space::Unified, to), (Space::Unified, from), bytes), Form::Synchronous)
     }
 
-    [context] cuMemcpyAsync / cuMemcpyAsync_ptsz (to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream)
+    [context] cuMemcpyAsync(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream) as cuMemcpyAsync_ptsz
     |driver, context| {
         driver.copy(context, stream, flat((Space::Unified, to), (Space::Unified, from), bytes), Form::Asynchronous)
     }
 
-    [context] cuMemcpyHtoD_v2 / cuMemcpyHtoD_v2_ptds (to: CUdeviceptr, from: *const c_void, bytes: usize)
+    [context] cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize) as cuMemcpyHtoD_v2_ptds
     |driver, context| {
         driver.copy(context, 0, flat((Space::Device, to), (Space::Host, from as u64), bytes), Form::Synchronous)
     }
 
-    [context] cuMemcpyHtoDAsync_v2 / cuMemcpyHtoDAsync_v2_ptsz (
+    [context] cuMemcpyHtoDAsync_v2(
         to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemcpyHtoDAsync_v2_ptsz |driver, context| {
         driver.copy(context, stream, flat((Space::Device, to), (Space::Host, from as u64), bytes), Form::Asynchronous)
     }
 
-    [context] cuMemcpyDtoH_v2 / cuMemcpyDtoH_v2_ptds (to: *mut c_void, from: CUdeviceptr, bytes: usize)
+    [context] cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize) as cuMemcpyDtoH_v2_ptds
     |driver, context| {
         driver.copy(context, 0, flat((Space::Host, to as u64), (Space::Device, from), bytes), Form::Synchronous)
     }
 
-    [context] cuMemcpyDtoHAsync_v2 / cuMemcpyDtoHAsync_v2_ptsz (
+    [context] cuMemcpyDtoHAsync_v2(
         to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemcpyDtoHAsync_v2_ptsz |driver, context| {
         driver.copy(context, stream, flat((Space::Host, to as u64), (Space::Device, from), bytes), Form::Asynchronous)
     }
 
-    [context] cuMemcpyDtoD_v2 / cuMemcpyDtoD_v2_ptds (to: CUdeviceptr, from: CUdeviceptr, bytes: usize)
+    [context] cuMemcpyDtoD_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) as cuMemcpyDtoD_v2_ptds
     |driver, context| {
         driver.copy(context, 0, flat((Space::Device, to), (Space::Device, from), bytes), Form::Synchronous)
     }
 
-    [context] cuMemcpyDtoDAsync_v2 / cuMemcpyDtoDAsync_v2_ptsz (
+    [context] cuMemcpyDtoDAsync_v2(
         to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemcpyDtoDAsync_v2_ptsz |driver, context| {
         driver.copy(context, stream, flat((Space::Device, to), (Space::Device, from), bytes), Form::Asynchronous)
     }
 
-    [context] cuMemcpyPeer / cuMemcpyPeer_ptds (
+    [context] cuMemcpyPeer(
         to: CUdeviceptr, to_context: CUcontext, from: CUdeviceptr, from_context: CUcontext, bytes: usize
-    ) |driver, context| {
+    ) as cuMemcpyPeer_ptds |driver, context| {
         for other in [to_context, from_context] {
             driver.contexts.get(other).ok_or(error::INVALID_CONTEXT)?;
         }
         driver.copy(context, 0, flat((Space::Device, to), (Space::Device, from), bytes), Form::Synchronous)
     }
 
-    [context] cuMemcpyPeerAsync / cuMemcpyPeerAsync_ptsz (
+    [context] cuMemcpyPeerAsync(
         to: CUdeviceptr, to_context: CUcontext, from: CUdeviceptr, from_context: CUcontext, bytes: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemcpyPeerAsync_ptsz |driver, context| {
         for other in [to_context, from_context] {
             driver.contexts.get(other).ok_or(error::INVALID_CONTEXT)?;
         }
         driver.copy(context, stream, flat((Space::Device, to), (Space::Device, from), bytes), Form::Asynchronous)
     }
 
-    [context] cuMemcpy2D_v2 / cuMemcpy2D_v2_ptds (description: *const CUDA_MEMCPY2D) |driver, context| {
+    [context] cuMemcpy2D_v2(description: *const CUDA_MEMCPY2D) as cuMemcpy2D_v2_ptds |driver, context| {
         driver.copy(context, 0, copy_2d(description)?, Form::Synchronous)
     }
 
-    [context] cuMemcpy2DUnaligned_v2 / cuMemcpy2DUnaligned_v2_ptds (description: *const CUDA_MEMCPY2D)
+    [context] cuMemcpy2DUnaligned_v2(description: *const CUDA_MEMCPY2D) as cuMemcpy2DUnaligned_v2_ptds
     |driver, context| {
         driver.copy(context, 0, copy_2d(description)?, Form::Synchronous)
     }
 
-    [context] cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz (description: *const CUDA_MEMCPY2D, stream: CUstream)
+    [context] cuMemcpy2DAsync_v2(description: *const CUDA_MEMCPY2D, stream: CUstream) as cuMemcpy2DAsync_v2_ptsz
     |driver, context| {
         driver.copy(context, stream, copy_2d(description)?, Form::Asynchronous)
     }
 
-    [context] cuMemcpy3D_v2 / cuMemcpy3D_v2_ptds (description: *const CUDA_MEMCPY3D) |driver, context| {
+    [context] cuMemcpy3D_v2(description: *const CUDA_MEMCPY3D) as cuMemcpy3D_v2_ptds |driver, context| {
         driver.copy(context, 0, copy_3d(description)?, Form::Synchronous)
     }
 
-    [context] cuMemcpy3DAsync_v2 / cuMemcpy3DAsync_v2_ptsz (description: *const CUDA_MEMCPY3D, stream: CUstream)
+    [context] cuMemcpy3DAsync_v2(description: *const CUDA_MEMCPY3D, stream: CUstream) as cuMemcpy3DAsync_v2_ptsz
     |driver, context| {
         driver.copy(context, stream, copy_3d(description)?, Form::Asynchronous)
     }
 
-    [context] cuMemcpy3DPeer / cuMemcpy3DPeer_ptds (description: *const CUDA_MEMCPY3D) |driver, context| {
+    [context] cuMemcpy3DPeer(description: *const CUDA_MEMCPY3D) as cuMemcpy3DPeer_ptds |driver, context| {
         driver.copy(context, 0, copy_3d(description)?, Form::Synchronous)
     }
 
-    [context] cuMemcpy3DPeerAsync / cuMemcpy3DPeerAsync_ptsz (description: *const CUDA_MEMCPY3D, stream: CUstream)
+    [context] cuMemcpy3DPeerAsync(description: *const CUDA_MEMCPY3D, stream: CUstream) as cuMemcpy3DPeerAsync_ptsz
     |driver, context| {
         driver.copy(context, stream, copy_3d(description)?, Form::Asynchronous)
     }
 
     // Fills
 
-    [context] cuMemsetD8_v2 / cuMemsetD8_v2_ptds (to: CUdeviceptr, value: u8, count: usize) |driver, context| {
+    [context] cuMemsetD8_v2(to: CUdeviceptr, value: u8, count: usize) as cuMemsetD8_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, 0, value.into(), 1, count, 1), Form::Synchronous)
     }
 
-    [context] cuMemsetD16_v2 / cuMemsetD16_v2_ptds (to: CUdeviceptr, value: u16, count: usize) |driver, context| {
+    [context] cuMemsetD16_v2(to: CUdeviceptr, value: u16, count: usize) as cuMemsetD16_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, 0, value.into(), 2, count, 1), Form::Synchronous)
     }
 
-    [context] cuMemsetD32_v2 / cuMemsetD32_v2_ptds (to: CUdeviceptr, value: c_uint, count: usize) |driver, context| {
+    [context] cuMemsetD32_v2(to: CUdeviceptr, value: c_uint, count: usize) as cuMemsetD32_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, 0, value, 4, count, 1), Form::Synchronous)
     }
 
-    [context] cuMemsetD8Async / cuMemsetD8Async_ptsz (to: CUdeviceptr, value: u8, count: usize, stream: CUstream)
+    [context] cuMemsetD8Async(to: CUdeviceptr, value: u8, count: usize, stream: CUstream) as cuMemsetD8Async_ptsz
     |driver, context| {
         driver.fill(context, stream, fill(to, 0, value.into(), 1, count, 1), Form::Asynchronous)
     }
 
-    [context] cuMemsetD16Async / cuMemsetD16Async_ptsz (to: CUdeviceptr, value: u16, count: usize, stream: CUstream)
+    [context] cuMemsetD16Async(to: CUdeviceptr, value: u16, count: usize, stream: CUstream) as cuMemsetD16Async_ptsz
     |driver, context| {
         driver.fill(context, stream, fill(to, 0, value.into(), 2, count, 1), Form::Asynchronous)
     }
 
-    [context] cuMemsetD32Async / cuMemsetD32Async_ptsz (to: CUdeviceptr, value: c_uint, count: usize, stream: CUstream)
+    [context] cuMemsetD32Async(to: CUdeviceptr, value: c_uint, count: usize, stream: CUstream) as cuMemsetD32Async_ptsz
     |driver, context| {
         driver.fill(context, stream, fill(to, 0, value, 4, count, 1), Form::Asynchronous)
     }
 
-    [context] cuMemsetD2D8_v2 / cuMemsetD2D8_v2_ptds (
+    [context] cuMemsetD2D8_v2(
         to: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize
-    ) |driver, context| {
+    ) as cuMemsetD2D8_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, pitch, value.into(), 1, width, height), Form::Synchronous)
     }
 
-    [context] cuMemsetD2D16_v2 / cuMemsetD2D16_v2_ptds (
+    [context] cuMemsetD2D16_v2(
         to: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize
-    ) |driver, context| {
+    ) as cuMemsetD2D16_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, pitch, value.into(), 2, width, height), Form::Synchronous)
     }
 
-    [context] cuMemsetD2D32_v2 / cuMemsetD2D32_v2_ptds (
+    [context] cuMemsetD2D32_v2(
         to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize
-    ) |driver, context| {
+    ) as cuMemsetD2D32_v2_ptds |driver, context| {
         driver.fill(context, 0, fill(to, pitch, value, 4, width, height), Form::Synchronous)
     }
 
-    [context] cuMemsetD2D8Async / cuMemsetD2D8Async_ptsz (
+    [context] cuMemsetD2D8Async(
         to: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemsetD2D8Async_ptsz |driver, context| {
         driver.fill(context, stream, fill(to, pitch, value.into(), 1, width, height), Form::Asynchronous)
     }
 
-    [context] cuMemsetD2D16Async / cuMemsetD2D16Async_ptsz (
+    [context] cuMemsetD2D16Async(
         to: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemsetD2D16Async_ptsz |driver, context| {
         driver.fill(context, stream, fill(to, pitch, value.into(), 2, width, height), Form::Asynchronous)
     }
 
-    [context] cuMemsetD2D32Async / cuMemsetD2D32Async_ptsz (
+    [context] cuMemsetD2D32Async(
         to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize, stream: CUstream
-    ) |driver, context| {
+    ) as cuMemsetD2D32Async_ptsz |driver, context| {
         driver.fill(context, stream, fill(to, pitch, value, 4, width, height), Form::Asynchronous)
     }
 

@@ -13,7 +13,7 @@ use super::environment::{Environment, Sink};
 use super::error::{self, Answer};
 use super::event::Event;
 use super::function::{Function, Kernel};
-use super::graph::{Exec, Graph};
+use super::graph::{Captures, Exec, Graph};
 use super::memory::{Allocation, Pool};
 use super::module::{Library, Link, Module};
 use super::order::Order;
@@ -172,7 +172,7 @@ pub(crate) struct Driver {
     /// By first address.
     pub allocations: BTreeMap<u64, Allocation>,
     pub order: Order,
-    pub captures: u64,
+    pub captures: Captures,
     /// Allocations ever made.
     pub buffers: u64,
     /// The function that runs now.
@@ -249,7 +249,7 @@ impl Driver {
             links: Table::new(Sort::Link),
             allocations: BTreeMap::new(),
             order: Order::default(),
-            captures: 0,
+            captures: Captures::default(),
             buffers: 0,
             call: "cuInit",
             record: Record::default(),
@@ -414,7 +414,8 @@ impl Record {
             ];
             rows.push(std::array::from_fn(|i| i.checked_sub(1).map_or(name.clone(), |i| counts[i].to_string())));
         }
-        let width: [usize; 8] = std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+        let width: [usize; 8] =
+            std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
         let mut text = String::new();
         for row in &rows {
             let mut line = format!("{:<1$}", row[0], width[0]);

@@ -190,15 +190,15 @@ api! {
         Ok(())
     }
 
-    [context] cuStreamSynchronize / cuStreamSynchronize_ptsz (stream: CUstream) |driver, context| {
+    [context] cuStreamSynchronize(stream: CUstream) as cuStreamSynchronize_ptsz |driver, context| {
         driver.wait_for_stream(stream, context)
     }
 
-    [context] cuStreamQuery / cuStreamQuery_ptsz (stream: CUstream) |driver, context| {
+    [context] cuStreamQuery(stream: CUstream) as cuStreamQuery_ptsz |driver, context| {
         driver.wait_for_stream(stream, context)
     }
 
-    [context] cuStreamWaitEvent / cuStreamWaitEvent_ptsz (stream: CUstream, event: CUevent, flags: c_uint)
+    [context] cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) as cuStreamWaitEvent_ptsz
     |driver, context| {
         if flags > 1 {
             return Err(error::INVALID_VALUE);
@@ -207,14 +207,14 @@ api! {
         driver.wait_event(stream, event)
     }
 
-    [unlocked] cuLaunchHostFunc / cuLaunchHostFunc_ptsz (stream: CUstream, function: CUhostFn, data: *mut c_void) |name| {
+    [unlocked] cuLaunchHostFunc(stream: CUstream, function: CUhostFn, data: *mut c_void) as cuLaunchHostFunc_ptsz |name| {
         let function = function.ok_or(error::INVALID_VALUE)?;
         host_function(name, stream, |_| HostCall::Function(function, data as usize))
     }
 
-    [unlocked] cuLaunchHostFunc_v2 / cuLaunchHostFunc_v2_ptsz (
+    [unlocked] cuLaunchHostFunc_v2(
         stream: CUstream, function: CUhostFn, data: *mut c_void, mode: c_uint
-    ) |name| {
+    ) as cuLaunchHostFunc_v2_ptsz |name| {
         let function = function.ok_or(error::INVALID_VALUE)?;
         if mode > 1 {
             return Err(error::INVALID_VALUE);
@@ -222,56 +222,56 @@ api! {
         host_function(name, stream, |_| HostCall::Function(function, data as usize))
     }
 
-    [unlocked] cuStreamAddCallback / cuStreamAddCallback_ptsz (
+    [unlocked] cuStreamAddCallback(
         stream: CUstream, callback: CUstreamCallback, data: *mut c_void, flags: c_uint
-    ) |name| {
+    ) as cuStreamAddCallback_ptsz |name| {
         let callback = callback.filter(|_| flags == 0).ok_or(error::INVALID_VALUE)?;
         host_function(name, stream, |stream| HostCall::Callback(callback, stream, data as usize))
     }
 
-    [context] cuStreamGetCtx / cuStreamGetCtx_ptsz (stream: CUstream, out: *mut CUcontext) |driver, context| {
+    [context] cuStreamGetCtx(stream: CUstream, out: *mut CUcontext) as cuStreamGetCtx_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         put(out, driver.streams.find(stream)?.context)
     }
 
-    [context] cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz (stream: CUstream, out: *mut CUcontext, green: *mut usize)
+    [context] cuStreamGetCtx_v2(stream: CUstream, out: *mut CUcontext, green: *mut usize) as cuStreamGetCtx_v2_ptsz
     |driver, context| {
         let stream = driver.stream(stream, context)?;
         call::put_if(green, 0);
         put(out, driver.streams.find(stream)?.context)
     }
 
-    [context] cuStreamGetDevice / cuStreamGetDevice_ptsz (stream: CUstream, device: *mut CUdevice) |driver, context| {
+    [context] cuStreamGetDevice(stream: CUstream, device: *mut CUdevice) as cuStreamGetDevice_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         let owner = driver.streams.find(stream)?.context;
         put(device, driver.contexts.find(owner)?.device)
     }
 
-    [context] cuStreamGetFlags / cuStreamGetFlags_ptsz (stream: CUstream, flags: *mut c_uint) |driver, context| {
+    [context] cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) as cuStreamGetFlags_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         put(flags, c_uint::from(!driver.streams.find(stream)?.blocking))
     }
 
-    [context] cuStreamGetPriority / cuStreamGetPriority_ptsz (stream: CUstream, priority: *mut c_int) |driver, context| {
+    [context] cuStreamGetPriority(stream: CUstream, priority: *mut c_int) as cuStreamGetPriority_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         put(priority, driver.streams.find(stream)?.priority)
     }
 
-    [context] cuStreamGetId / cuStreamGetId_ptsz (stream: CUstream, id: *mut c_ulonglong) |driver, context| {
+    [context] cuStreamGetId(stream: CUstream, id: *mut c_ulonglong) as cuStreamGetId_ptsz |driver, context| {
         let stream = driver.stream(stream, context)?;
         put(id, driver.streams.find(stream)?.id)
     }
 
-    [context] cuStreamCopyAttributes / cuStreamCopyAttributes_ptsz (to: CUstream, from: CUstream) |driver, context| {
+    [context] cuStreamCopyAttributes(to: CUstream, from: CUstream) as cuStreamCopyAttributes_ptsz |driver, context| {
         let from = driver.stream(from, context)?;
         let to = driver.stream(to, context)?;
         driver.streams.find_mut(to)?.priority = driver.streams.find(from)?.priority;
         Ok(())
     }
 
-    [context] cuStreamAttachMemAsync / cuStreamAttachMemAsync_ptsz (
+    [context] cuStreamAttachMemAsync(
         stream: CUstream, address: CUdeviceptr, length: usize, flags: c_uint
-    ) |driver, context| {
+    ) as cuStreamAttachMemAsync_ptsz |driver, context| {
         if !matches!(flags, 1 | 2 | 4) {
             return Err(error::INVALID_VALUE);
         }

@@ -172,14 +172,7 @@ impl Driver {
     }
 
     /// Does an operation now. A fault of the device leaves the context failed, and is returned by a synchronous call only.
-    pub fn perform(
-        &mut self,
-        work: &Work,
-        context: CUcontext,
-        timeline: Timeline,
-        stream: &str,
-        form: Form,
-    ) -> Answer {
+    pub fn perform(&mut self, work: &Work, context: CUcontext, timeline: Timeline, stream: &str, form: Form) -> Answer {
         let done = match work {
             Work::Kernel(kernel) => self.run_kernel(kernel, context, timeline, stream),
             Work::Copy(copy) => self.run_copy(copy, timeline, form),

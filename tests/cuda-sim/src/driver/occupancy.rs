@@ -1,0 +1,270 @@
+//! Occupancy: how many blocks of a kernel a multiprocessor holds at once, by the rules of the CUDA occupancy calculator.
+//!
+//! Registers are given out by warp in units of 256, from four partitions of the register file; shared memory by block in
+//! the chip's unit, together with what the system takes of each block.
+
+use std::ffi::{c_int, c_uint};
+
+use super::call::{self, api, put};
+use super::device::{Chip, MAX_THREADS, REGISTERS, SHARED_DEFAULT};
+use super::error::{self, Answer};
+use super::types::*;
+
+const WARP: u32 = 32;
+const REGISTER_UNIT: u32 = 256;
+const PARTITIONS: u32 = 4;
+
+/// What a block of a kernel takes of a multiprocessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// 32-bit registers a thread.
+    pub registers: u32,
+    pub static_shared: usize,
+    /// Threads of a block at most.
+    pub max_threads: u32,
+    /// Percent of the L1 cache for shared memory, -1 for any.
+    pub carveout: c_int,
+    /// More than 48 KiB has been asked for with the attribute.
+    pub large_shared: bool,
+}
+
+impl Needs {
+    /// Blocks of so many threads with so much dynamic shared memory on one multiprocessor.
+    pub fn blocks(&self, chip: &Chip, threads: u32, dynamic_shared: usize) -> u32 {
+        if threads == 0 || threads > self.max_threads {
+            return 0;
+        }
+        let warps = threads.div_ceil(WARP);
+        let by_warps = (chip.threads_per_sm as u32 / WARP) / warps;
+        let by_registers = match (self.registers * WARP).next_multiple_of(REGISTER_UNIT) {
+            0 => u32::MAX,
+            of_warp => (REGISTERS as u32 / PARTITIONS / of_warp) * PARTITIONS / warps,
+        };
+        let by_shared = match self.shared_of_block(chip, dynamic_shared) {
+            None => 0,
+            Some(0) => u32::MAX,
+            Some(of_block) => u32::try_from(self.shared_of_sm(chip, of_block) / of_block).unwrap_or(u32::MAX),
+        };
+        by_warps.min(by_registers).min(by_shared).min(chip.blocks_per_sm as u32)
+    }
+
+    /// What a block takes of the shared memory; `None` if it is more than a block can have.
+    fn shared_of_block(&self, chip: &Chip, dynamic: usize) -> Option<usize> {
+        let asked = self.static_shared.checked_add(dynamic)?;
+        if asked > chip.shared_per_block as usize {
+            return None;
+        }
+        Some((asked + chip.shared_reserved as usize).next_multiple_of(chip.shared_unit as usize))
+    }
+
+    /// The shared memory of a multiprocessor, as the carveout leaves it: at least what a block needs.
+    fn shared_of_sm(&self, chip: &Chip, of_block: usize) -> usize {
+        let all = chip.shared_per_sm as usize;
+        let wished = if self.carveout < 0 { all } else { (all * self.carveout as usize).div_ceil(100) };
+        let sizes = chip.carveouts.iter().map(|&kib| (kib as usize) << 10);
+        sizes.into_iter().find(|&size| size >= wished.max(of_block)).unwrap_or(all)
+    }
+
+    /// Dynamic shared memory of a block such that so many blocks fit.
+    fn dynamic_for(&self, chip: &Chip, blocks: u32, threads: u32) -> Option<usize> {
+        if blocks == 0 || blocks > self.blocks(chip, threads, 0) {
+            return None;
+        }
+        let unit = chip.shared_unit as usize;
+        let of_block = chip.shared_per_sm as usize / blocks as usize / unit * unit;
+        let limit = if self.large_shared { chip.shared_per_block as usize } else { SHARED_DEFAULT };
+        Some(of_block.checked_sub(chip.shared_reserved as usize)?.min(limit).saturating_sub(self.static_shared))
+    }
+
+    /// The block size with the most threads on a multiprocessor, the largest of the best, and the blocks there are then.
+    fn best(&self, chip: &Chip, limit: u32, dynamic: impl Fn(u32) -> usize) -> (u32, u32) {
+        let limit = if limit == 0 { MAX_THREADS } else { limit }.min(self.max_threads);
+        let mut best = (0, 0);
+        let mut rounded = limit.next_multiple_of(WARP);
+        while rounded > 0 {
+            let threads = rounded.min(limit);
+            let blocks = self.blocks(chip, threads, dynamic(threads));
+            if blocks * threads > best.0 * best.1 {
+                best = (threads, blocks);
+            }
+            rounded -= WARP;
+        }
+        best
+    }
+}
+
+fn needs(name: &'static str, function: CUfunction) -> Answer<(Needs, &'static Chip)> {
+    call::with_context(name, |driver, context| {
+        let function = driver.function(function, context)?;
+        Ok((driver.loaded(function)?.needs()?, driver.chip))
+    })
+}
+
+fn threads(block_size: c_int) -> Answer<u32> {
+    u32::try_from(block_size).ok().filter(|&threads| threads > 0).ok_or(error::INVALID_VALUE)
+}
+
+fn max_active_blocks(
+    name: &'static str,
+    count: *mut c_int,
+    function: CUfunction,
+    block_size: c_int,
+    dynamic_shared: usize,
+    flags: c_uint,
+) -> Answer {
+    if flags > 1 {
+        return Err(error::INVALID_VALUE);
+    }
+    let threads = threads(block_size)?;
+    let (needs, chip) = needs(name, function)?;
+    unsafe { put(count, needs.blocks(chip, threads, dynamic_shared) as c_int) }
+}
+
+#[allow(clippy::too_many_arguments, reason = "those of the function of the API")]
+fn max_potential_block_size(
+    name: &'static str,
+    grid: *mut c_int,
+    block: *mut c_int,
+    function: CUfunction,
+    dynamic_of: CUoccupancyB2DSize,
+    dynamic: usize,
+    limit: c_int,
+    flags: c_uint,
+) -> Answer {
+    if flags > 1 || grid.is_null() || block.is_null() {
+        return Err(error::INVALID_VALUE);
+    }
+    let limit = u32::try_from(limit).map_err(|_| error::INVALID_VALUE)?;
+    let (needs, chip) = needs(name, function)?;
+    // The caller's function runs without the lock.
+    let dynamic = |threads: u32| dynamic_of.map_or(dynamic, |function| unsafe { function(threads as c_int) });
+    let (threads, blocks) = needs.best(chip, limit, dynamic);
+    if threads == 0 {
+        return Err(error::INVALID_VALUE);
+    }
+    unsafe {
+        put(grid, blocks as c_int * chip.multiprocessors)?;
+        put(block, threads as c_int)
+    }
+}
+
+api! {
+    [unlocked] cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        count: *mut c_int, function: CUfunction, block_size: c_int, dynamic_shared: usize
+    ) |name| {
+        max_active_blocks(name, count, function, block_size, dynamic_shared, 0)
+    }
+
+    [unlocked] cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        count: *mut c_int, function: CUfunction, block_size: c_int, dynamic_shared: usize, flags: c_uint
+    ) |name| {
+        max_active_blocks(name, count, function, block_size, dynamic_shared, flags)
+    }
+
+    [unlocked] cuOccupancyMaxPotentialBlockSize(
+        grid: *mut c_int, block: *mut c_int, function: CUfunction, dynamic_of: CUoccupancyB2DSize, dynamic: usize,
+        limit: c_int
+    ) |name| {
+        max_potential_block_size(name, grid, block, function, dynamic_of, dynamic, limit, 0)
+    }
+
+    [unlocked] cuOccupancyMaxPotentialBlockSizeWithFlags(
+        grid: *mut c_int, block: *mut c_int, function: CUfunction, dynamic_of: CUoccupancyB2DSize, dynamic: usize,
+        limit: c_int, flags: c_uint
+    ) |name| {
+        max_potential_block_size(name, grid, block, function, dynamic_of, dynamic, limit, flags)
+    }
+
+    [unlocked] cuOccupancyAvailableDynamicSMemPerBlock(
+        bytes: *mut usize, function: CUfunction, blocks: c_int, block_size: c_int
+    ) |name| {
+        let (needs, chip) = needs(name, function)?;
+        let found = needs.dynamic_for(chip, threads(blocks)?, threads(block_size)?);
+        put(bytes, found.ok_or(error::INVALID_VALUE)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chip(sm: u32) -> &'static Chip {
+        Chip::of(sm).unwrap()
+    }
+
+    fn kernel(registers: u32, static_shared: usize) -> Needs {
+        Needs { registers, static_shared, max_threads: 1024, carveout: -1, large_shared: true }
+    }
+
+    // Values of the CUDA occupancy calculator spreadsheet's rules, worked out by hand.
+    #[test]
+    fn registers_limit_by_warps() {
+        // 32 registers: 1024 a warp, 16 warps in each of 4 partitions: all 64 warps of an A100.
+        assert_eq!(kernel(32, 0).blocks(chip(80), 256, 0), 8);
+        assert_eq!(kernel(32, 0).blocks(chip(80), 1024, 0), 2);
+        // 33 are rounded up to 40: 1280 a warp, 12 a partition, 48 warps.
+        assert_eq!(kernel(33, 0).blocks(chip(80), 256, 0), 6);
+        assert_eq!(kernel(255, 0).blocks(chip(80), 256, 0), 1);
+        assert_eq!(kernel(255, 0).blocks(chip(80), 512, 0), 0);
+        assert_eq!(kernel(128, 0).blocks(chip(80), 128, 0), 4);
+    }
+
+    #[test]
+    fn threads_and_blocks_limit() {
+        assert_eq!(kernel(16, 0).blocks(chip(80), 32, 0), 32);
+        assert_eq!(kernel(16, 0).blocks(chip(86), 32, 0), 16);
+        assert_eq!(kernel(16, 0).blocks(chip(89), 32, 0), 24);
+        assert_eq!(kernel(16, 0).blocks(chip(86), 1024, 0), 1);
+        assert_eq!(kernel(16, 0).blocks(chip(75), 1024, 0), 1);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 33, 0), 32);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 0, 0), 0);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 1025, 0), 0);
+    }
+
+    #[test]
+    fn shared_memory_limits_with_what_the_system_takes() {
+        // 48 KiB and 1 KiB of the system: three times 49 of 164 KiB.
+        assert_eq!(kernel(16, 0).blocks(chip(80), 128, 48 << 10), 3);
+        assert_eq!(kernel(16, 48 << 10).blocks(chip(80), 128, 0), 3);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 128, 163 << 10), 1);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 128, (163 << 10) + 1), 0);
+        assert_eq!(kernel(16, 0).blocks(chip(75), 128, 32 << 10), 2, "no reserve on sm_75");
+        assert_eq!(kernel(16, 0).blocks(chip(90), 128, 227 << 10), 1);
+        assert_eq!(kernel(16, 0).blocks(chip(80), 128, usize::MAX), 0);
+    }
+
+    #[test]
+    fn a_carveout_is_rounded_up_to_a_size_that_exists() {
+        let half = Needs { carveout: 50, ..kernel(16, 0) };
+        // 82 KiB become 100.
+        assert_eq!(half.blocks(chip(80), 128, 31 << 10), 3);
+        let none = Needs { carveout: 0, ..kernel(16, 0) };
+        // What one block needs is there in any case: 33 KiB become 64.
+        assert_eq!(none.blocks(chip(80), 128, 32 << 10), 1);
+    }
+
+    #[test]
+    fn the_best_block_is_the_largest_of_the_best() {
+        assert_eq!(kernel(32, 0).best(chip(80), 0, |_| 0), (1024, 2));
+        assert_eq!(kernel(32, 0).best(chip(86), 0, |_| 0), (768, 2));
+        assert_eq!(kernel(32, 0).best(chip(80), 100, |_| 0), (96, 21));
+        // Shared memory that grows with the block.
+        assert_eq!(kernel(32, 0).best(chip(80), 0, |threads| threads as usize * 1024), (128, 1));
+    }
+
+    #[test]
+    fn what_is_available_is_just_enough() {
+        for sm in [75, 80, 86, 89, 90] {
+            let chip = chip(sm);
+            for blocks in 1..=8 {
+                let needs = kernel(16, 100);
+                let bytes = needs.dynamic_for(chip, blocks, 64).unwrap();
+                assert!(needs.blocks(chip, 64, bytes) >= blocks, "sm_{sm} {blocks}");
+                if bytes + 100 < chip.shared_per_block as usize {
+                    assert!(needs.blocks(chip, 64, bytes + chip.shared_unit as usize) < blocks, "sm_{sm} {blocks}");
+                }
+            }
+        }
+        assert_eq!(kernel(16, 0).dynamic_for(chip(80), 33, 64), None);
+    }
+}
