@@ -247,7 +247,8 @@ mod tests {
     fn the_best_block_is_the_largest_of_the_best() {
         assert_eq!(kernel(32, 0).best(chip(80), 0, |_| 0), (1024, 2));
         assert_eq!(kernel(32, 0).best(chip(86), 0, |_| 0), (768, 2));
-        assert_eq!(kernel(32, 0).best(chip(80), 100, |_| 0), (96, 21));
+        // 32 blocks of 64 are 2048 threads, 21 of 96 are 2016, 16 of 100 are 1600.
+        assert_eq!(kernel(32, 0).best(chip(80), 100, |_| 0), (64, 32));
         // Shared memory that grows with the block.
         assert_eq!(kernel(32, 0).best(chip(80), 0, |threads| threads as usize * 1024), (128, 1));
     }
