@@ -2,7 +2,8 @@
 //! over it.
 //!
 //! A warp's registers are one array of [`Unit`]s. A unit holds 32 lanes of 32 bits. A 64-bit register is two units in a
-//! row, read as `[u64; 32]`; a predicate is one unit whose first word has a bit a lane. 8- and 16-bit values lie
+//! row, read as `[u64; 32]`, a 128-bit one four, read as `[u128; 32]`; a predicate is one unit whose first word has a bit a
+//! lane. 8- and 16-bit values lie
 //! **zero-extended** in a 32-bit lane, whatever their sign; every instruction that writes one keeps that.
 //! Constants and special registers are units too, filled before the warp starts, so an instruction never asks where an
 //! operand comes from.
@@ -17,8 +18,8 @@ pub struct Unit(pub [u32; 32]);
 /// Executes an instruction for the lanes of `mask`; lanes outside keep their registers.
 ///
 /// # Safety
-/// `file` points at the warp's register file; every slot in `operands` lies in it, 64-bit ones with their second unit. The
-/// processor has what the function was compiled for ([`wide`]).
+/// `file` points at the warp's register file; `operands` has an entry for each slot of the form, and each lies in the file,
+/// 64-bit ones with their second unit. The processor has what the function was compiled for ([`wide`]).
 pub type Run = unsafe fn(file: *mut Unit, operands: &[u16], mask: u32);
 
 /// What an operand is to its instruction.
@@ -174,7 +175,11 @@ macro_rules! lane {
                 if mask == u32::MAX {
                     for l in 0..32 { to[l] = $to(value[l]); }
                 } else {
-                    for l in 0..32 { let v = $to(value[l]); to[l] = if mask >> l & 1 != 0 { v } else { to[l] }; }
+                    // Without a branch: a lane's bit becomes a mask over its value.
+                    for l in 0..32 {
+                        let written = ((mask >> l & 1) as $raw).wrapping_neg();
+                        to[l] = $to(value[l]) & written | to[l] & !written;
+                    }
                 }
             }
         }
@@ -191,12 +196,13 @@ lane! {
     u64 as u64: |x| x, |x| x;
     i64 as u64: |x: u64| x as i64, |x: i64| x as u64;
     f64 as u64: f64::from_bits, f64::to_bits;
+    u128 as u128: |x| x, |x| x;
 }
 
 impl Lane for bool {
     #[inline(always)]
     unsafe fn read(file: *const Unit, slot: u16) -> [bool; 32] {
-        let bits = unsafe { (*file.add(slot as usize)).0[0] };
+        let bits = unsafe { predicate(file, slot) };
         let mut out = [false; 32];
         for l in 0..32 {
             out[l] = bits >> l & 1 != 0;
@@ -205,12 +211,7 @@ impl Lane for bool {
     }
     #[inline(always)]
     unsafe fn write(file: *mut Unit, slot: u16, value: &[bool; 32], mask: u32) {
-        let mut bits = 0;
-        for l in 0..32 {
-            bits |= (value[l] as u32) << l;
-        }
-        let to = unsafe { &mut (*file.add(slot as usize)).0[0] };
-        *to = *to & !mask | bits & mask;
+        unsafe { set_predicate(file, slot, pack(value), mask) }
     }
 }
 
@@ -236,9 +237,9 @@ macro_rules! lanes {
             #[inline(always)]
             #[allow(unused_mut, unused_assignments, unused_variables, clippy::needless_range_loop)]
             unsafe fn body(file: *mut $crate::lanes::Unit, operands: &[u16], mask: u32) {
-                let mut at = 0usize;
-                $(let $out = { at += 1; operands[at - 1] };)*
-                $(let $in = unsafe { <$t as $crate::lanes::Lane>::read(file, operands[at]) }; at += 1;)*
+                let mut slots = operands.as_ptr();
+                $(let $out = unsafe { *slots }; slots = unsafe { slots.add(1) };)*
+                $(let $in = unsafe { <$t as $crate::lanes::Lane>::read(file, *slots) }; slots = unsafe { slots.add(1) };)*
                 #[allow(non_camel_case_types)]
                 struct Outs { $($out: [$o; 32]),* }
                 let mut outs = Outs { $($out: [<$o>::default(); 32]),* };
@@ -265,6 +266,58 @@ macro_rules! lanes {
     )*};
 }
 
+/// The `Run` of a lane function that is the same for several types: `Some` if `$ty` is one of them. In the signature and the
+/// body, `T` is the lane type.
+///
+/// ```ignore
+/// typed_lanes!(ty, [U16: u16, U32: u32, U64: u64], (d: T; a: T, b: T) { d = a.wrapping_add(b); })
+/// ```
+#[macro_export]
+#[doc(hidden)]
+macro_rules! typed_lanes {
+    ($ty:expr, [$($variant:ident: $lane:ty),* $(,)?], $signature:tt $body:tt) => {
+        match $ty {
+            $($crate::ptx::ast::Type::$variant => Some($crate::typed_lanes!(@one $lane, $signature $body)),)*
+            _ => None,
+        }
+    };
+    (@one $lane:ty, ($($out:ident: $o:ty),*; $($in:ident: $t:ty),*) $body:block) => {{
+        #[allow(dead_code)]
+        type T = $lane;
+        $crate::lanes! { fn run($($out: $o),*; $($in: $t),*) $body }
+        run()
+    }};
+}
+
+/// The lanes of a predicate, a bit each.
+///
+/// # Safety
+/// The slot lies in the file.
+#[inline(always)]
+pub unsafe fn predicate(file: *const Unit, slot: u16) -> u32 {
+    unsafe { (*file.add(slot as usize)).0[0] }
+}
+
+/// Writes a predicate in the lanes of `mask`.
+///
+/// # Safety
+/// The slot lies in the file.
+#[inline(always)]
+pub unsafe fn set_predicate(file: *mut Unit, slot: u16, bits: u32, mask: u32) {
+    let to = unsafe { &mut (*file.add(slot as usize)).0[0] };
+    *to = *to & !mask | bits & mask;
+}
+
+/// A bit a lane.
+#[inline(always)]
+pub fn pack(lanes: &[bool; 32]) -> u32 {
+    let mut bits = 0;
+    for l in 0..32 {
+        bits |= (lanes[l] as u32) << l;
+    }
+    bits
+}
+
 /// Shorthands for slots.
 pub fn output(ty: Type) -> Slot {
     Slot { role: Role::Out, ty }
@@ -282,6 +335,9 @@ impl Form {
         Form { run, slots, class, fma: 0, sync: Sync::No }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -355,6 +355,16 @@ impl Memory {
         self.busy.read().ok()
     }
 
+    /// Ends a device allocation of our own while launches are held.
+    pub(crate) fn retire(&self, address: u64) {
+        if let Some(block) = self.device_block(address) {
+            block.release();
+            if let Ok(mut living) = self.living.lock() {
+                living.remove(&(((address - BASE) >> OFFSET_BITS) as u32));
+            }
+        }
+    }
+
     /// The device allocation an address belongs to, dead or alive.
     #[inline(always)]
     pub(crate) fn device_block(&self, address: u64) -> Option<&Block> {

@@ -1,12 +1,24 @@
 //! Runs a grid.
 
-use crate::check::Footprint;
-use crate::exec::counters::Counters;
-use crate::finding::Finding;
-use crate::memory::Memory;
-use crate::program::Program;
-
+mod access;
+mod block;
 pub mod counters;
+pub mod occupancy;
+mod print;
+mod run;
+mod warp;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::check::{Footprint, LaunchCheck};
+use crate::exec::block::{Block, Ended, shared_bytes};
+use crate::exec::counters::Counters;
+use crate::exec::run::Machine;
+use crate::finding::Finding;
+use crate::memory::{Memory, Purpose};
+use crate::program::Program;
+use crate::program::code::{Kernel, Special};
 
 /// Everything that a launch depends on. The caller has checked the limits that are errors of the driver API (threads a
 /// block, shared memory, parameter count).
@@ -63,6 +75,128 @@ pub struct Outcome {
 }
 
 /// Runs a launch to its end.
-pub fn launch(_launch: &Launch<'_>) -> Outcome {
-    Outcome { counters: Counters::default(), footprint: Footprint::default(), printed: Vec::new(), finding: None }
+///
+/// Blocks are spread over host threads. Where the order of blocks could show in the result (atomics whose result is used,
+/// sums of floats, loads of what others may be writing) one thread runs all of them, in order, so that the same launch gives
+/// the same bytes whatever the number of threads.
+pub fn launch(launch: &Launch<'_>) -> Outcome {
+    let kernel = &launch.program.kernels[launch.entry];
+    let _hold = launch.memory.hold();
+    let blocks: u64 = launch.grid.iter().map(|&g| g as u64).product();
+    let threads: u32 = launch.block.iter().product();
+    let check = launch.options.strict.then(|| LaunchCheck::new(threads));
+    let budget = AtomicU64::new(launch.options.budget);
+    let workspace = Workspace::new(launch, kernel, blocks);
+    let one = launch.cooperative || kernel.sensitive;
+    let workers = if one { 1 } else { (launch.options.threads.max(1) as u64).min(blocks).max(1) };
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(u64::MAX);
+    let work = || {
+        let mut machine = Machine::new(launch, kernel, &budget);
+        let mut printed = Vec::new();
+        let fresh = || {
+            Block::new(
+                launch,
+                kernel,
+                workspace.address,
+                check.as_ref().map(|c| c.block(0, shared_bytes(launch, kernel))),
+            )
+        };
+        let mut finding = None;
+        let mut spare: Vec<Block> = Vec::new();
+        // Blocks that wait for others, the one that waits longest first.
+        let mut waiting: VecDeque<Block> = VecDeque::new();
+        loop {
+            // A new one before those that wait: what they wait for may be in it.
+            let index = next.fetch_add(1, Relaxed);
+            let mut block = if index < blocks {
+                if index > failed.load(Relaxed) {
+                    continue;
+                }
+                let mut block = spare.pop().unwrap_or_else(fresh);
+                block.start(kernel, index);
+                block
+            } else {
+                match waiting.pop_front() {
+                    Some(block) => block,
+                    None => break,
+                }
+            };
+            match block.run(&mut machine) {
+                Ok(Ended::Turn) => waiting.push_back(block),
+                Ok(Ended::Done) => {
+                    if !block.printed.is_empty() {
+                        printed.push((block.index, std::mem::take(&mut block.printed)));
+                    }
+                    spare.push(block);
+                }
+                Err(found) => {
+                    printed.push((block.index, std::mem::take(&mut block.printed)));
+                    failed.fetch_min(block.index, Relaxed);
+                    if finding.as_ref().is_none_or(|(index, _)| block.index < *index) {
+                        finding = Some((block.index, found));
+                    }
+                    // its barriers and locks will never open for the others
+                    if one {
+                        break;
+                    }
+                }
+            }
+        }
+        (machine.finish(), printed, finding)
+    };
+    let results: Vec<_> = if workers == 1 {
+        vec![work()]
+    } else {
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    };
+    let mut outcome = Outcome {
+        counters: Counters::default(),
+        footprint: check.map(LaunchCheck::finish).unwrap_or_default(),
+        printed: Vec::new(),
+        finding: None,
+    };
+    let (mut printed, mut findings) = (Vec::new(), Vec::new());
+    for (counters, lines, finding) in results {
+        outcome.counters.merge(&counters);
+        printed.extend(lines);
+        findings.extend(finding);
+    }
+    printed.sort_by_key(|(block, _)| *block);
+    outcome.printed = printed.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    outcome.finding = findings.into_iter().min_by_key(|(block, _)| *block).map(|(_, finding)| *finding);
+    workspace.free();
+    outcome
+}
+
+/// Where a cooperative launch keeps the state of its grid barrier.
+struct Workspace<'a> {
+    memory: &'a Memory,
+    address: u64,
+}
+
+impl<'a> Workspace<'a> {
+    fn new(launch: &Launch<'a>, kernel: &Kernel, _blocks: u64) -> Workspace<'a> {
+        let uses = kernel.specials.iter().any(|(s, _)| matches!(s, Special::Environment(_)));
+        let wanted = launch.cooperative && uses;
+        // cooperative_groups.h: the size in bytes, then the barrier's counter
+        let address = wanted.then(|| launch.memory.allocate(launch.device, 64, Purpose::Variable, "grid barrier"));
+        let address = address.flatten().unwrap_or(0);
+        if address != 0 {
+            let mut image = [0u8; 64];
+            image[0] = 64;
+            let written = launch.memory.write(address, &image);
+            debug_assert!(written.is_ok());
+        }
+        Workspace { memory: launch.memory, address }
+    }
+
+    fn free(self) {
+        if self.address != 0 {
+            self.memory.retire(self.address);
+        }
+    }
 }

@@ -1,7 +1,16 @@
 //! A loaded module: code that the interpreter runs, with every address resolved.
 
-use crate::memory::Memory;
-use crate::ptx::ast::Module;
+pub(crate) mod code;
+mod flow;
+pub(crate) mod lower;
+mod select;
+
+use std::collections::HashMap;
+
+use crate::memory::{Memory, Purpose};
+use crate::program::code::Kernel;
+use crate::program::lower::Context;
+use crate::ptx::ast::{Init, Module, Space};
 
 /// A module on a device.
 pub struct Program {
@@ -9,6 +18,10 @@ pub struct Program {
     pub entries: Vec<Entry>,
     /// Module-scope variables in `.global` and `.const`.
     pub variables: Vec<Symbol>,
+    /// The code of each entry.
+    pub(crate) kernels: Vec<Kernel>,
+    /// `.file`
+    pub(crate) files: HashMap<u32, String>,
 }
 
 /// A kernel, as `cuFuncGetAttribute` tells about it.
@@ -87,10 +100,118 @@ pub enum LoadError {
 
 impl Program {
     /// Lowers a module for a device of compute capability `sm` (80) and allocates its variables on `device`.
-    pub fn load(_module: &Module, _sm: u32, _device: u32, _memory: &Memory) -> Result<Program, LoadError> {
-        Ok(Program { entries: Vec::new(), variables: Vec::new() })
+    pub fn load(module: &Module, sm: u32, device: u32, memory: &Memory) -> Result<Program, LoadError> {
+        if module.target > sm {
+            return Err(LoadError::Target { target: module.target, device: sm });
+        }
+        let functions: HashMap<&str, usize> =
+            module.functions.iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect();
+        let mut program =
+            Program { entries: Vec::new(), variables: Vec::new(), kernels: Vec::new(), files: HashMap::new() };
+        let loaded = program.fill(module, &functions, device, memory);
+        if let Err(error) = loaded {
+            program.unload(memory);
+            return Err(error);
+        }
+        Ok(program)
+    }
+
+    fn fill(
+        &mut self,
+        module: &Module,
+        functions: &HashMap<&str, usize>,
+        device: u32,
+        memory: &Memory,
+    ) -> Result<(), LoadError> {
+        let outer = module.variables.iter().map(|v| (v.name.clone(), v));
+        let inner = module.functions.iter().flat_map(|f| {
+            let variables = f.body.iter().flat_map(|b| &b.variables);
+            variables.map(move |v| (format!("{}/{}", f.name, v.name), v))
+        });
+        let mut globals = HashMap::new();
+        let mut initialised = Vec::new();
+        for (name, variable) in outer.chain(inner) {
+            let purpose = match variable.space {
+                Space::Const => Purpose::Constant,
+                Space::Global => Purpose::Variable,
+                _ => continue,
+            };
+            if variable.external {
+                return Err(LoadError::Undefined { line: variable.line, name });
+            }
+            let bytes = lower::bytes(variable)? as usize;
+            let address = memory.allocate(device, bytes, purpose, &name).ok_or(LoadError::Memory)?;
+            self.variables.push(Symbol { name: name.clone(), address, bytes });
+            globals.insert(name, address);
+            initialised.push((variable, address, bytes));
+        }
+        for (variable, address, bytes) in initialised {
+            let mut image = vec![0; bytes];
+            for (element, init) in image.chunks_exact_mut(variable.ty.bytes()).zip(&variable.init) {
+                let bits = match init {
+                    Init::Bits(bits) => *bits,
+                    Init::Address { symbol, offset, .. } => {
+                        let base = globals.get(symbol).copied();
+                        let function = functions.get(symbol.as_str()).map(|&f| lower::FUNCTIONS + 16 * f as u64);
+                        let undefined = || LoadError::Undefined { line: variable.line, name: symbol.clone() };
+                        base.or(function).ok_or_else(undefined)?.wrapping_add(*offset as u64)
+                    }
+                };
+                let raw = bits.to_le_bytes();
+                let wide = element.len().min(8);
+                element[..wide].copy_from_slice(&raw[..wide]);
+            }
+            // a variable without an initialiser is zero (PTX ISA 5.4.4), so all of it counts as written
+            memory.write(address, &image).map_err(|_| LoadError::Memory)?;
+        }
+        self.files = module.files.iter().cloned().collect();
+        let context = Context { module, globals: &globals, functions };
+        for (index, function) in module.functions.iter().enumerate() {
+            if function.body.is_none() {
+                continue;
+            }
+            // A function that no entry calls is lowered all the same: what is not supported is said here and now.
+            let kernel = lower::kernel(&context, index)?;
+            if function.entry {
+                self.entries.push(entry(function, &kernel));
+                self.kernels.push(kernel);
+            }
+        }
+        Ok(())
     }
 
     /// Frees the module's variables.
-    pub fn unload(&self, _memory: &Memory) {}
+    pub fn unload(&self, memory: &Memory) {
+        for variable in &self.variables {
+            // a variable that is gone already has nothing to free
+            let _ = memory.free(variable.address);
+        }
+    }
+}
+
+fn entry(function: &crate::ptx::ast::Function, kernel: &Kernel) -> Entry {
+    let mut offset = 0usize;
+    let mut params = Vec::new();
+    for p in &function.params {
+        offset = offset.next_multiple_of(p.align.max(1));
+        let bytes = p.ty.bytes() * p.count;
+        params.push((offset, bytes));
+        offset += bytes;
+    }
+    let block = |d: [u32; 3]| d.iter().fold(1u32, |a, &b| a.saturating_mul(b)).clamp(1, 1024);
+    let pressure = kernel.functions.iter().map(|f| f.pressure).max().unwrap_or(0);
+    // What ptxas needs beside the values alive: the stack pointer, addresses in flight; given out in steps of 8.
+    let most = function.max_registers.unwrap_or(255).min(255);
+    let registers = (pressure + 4).next_multiple_of(8).clamp(16, 256).min(most.max(16));
+    Entry {
+        name: function.name.clone(),
+        params,
+        param_bytes: offset,
+        static_shared: kernel.static_shared,
+        local_bytes: kernel.functions.iter().map(|f| f.frame_bytes as usize).sum(),
+        registers,
+        max_threads: function.required_threads.or(function.max_threads).map_or(1024, block),
+        required_threads: function.required_threads,
+        dynamic_shared: kernel.has_dynamic,
+    }
 }

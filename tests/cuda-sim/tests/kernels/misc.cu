@@ -1,0 +1,380 @@
+// The rest of the language: calls, control flow, memory spaces, integers of all sizes, bits, inline PTX, traps.
+
+// ---- Calls.
+__device__ __noinline__ float polynomial(float x, int degree, const float *coefficients) {
+  float y = 0.f;
+  for (int i = degree; i >= 0; i--) y = fmaf(y, x, coefficients[i]);
+  return y;
+}
+extern "C" __global__ void device_functions(float *out, const float *x, const float *coefficients, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) out[i] = polynomial(x[i], i % 4, coefficients);
+}
+__device__ int ackermann(int m, int n) {
+  if (m == 0) return n + 1;
+  if (n == 0) return ackermann(m - 1, 1);
+  return ackermann(m - 1, ackermann(m, n - 1));
+}
+__device__ void quicksort(int *data, int left, int right) {
+  if (left >= right) return;
+  int pivot = data[(left + right) / 2], i = left, j = right;
+  while (i <= j) {
+    while (data[i] < pivot) i++;
+    while (data[j] > pivot) j--;
+    if (i <= j) {
+      int t = data[i];
+      data[i++] = data[j];
+      data[j--] = t;
+    }
+  }
+  quicksort(data, left, j);
+  quicksort(data, i, right);
+}
+extern "C" __global__ void recursion(int *out, int *data, int each) {
+  int i = threadIdx.x;
+  out[i] = ackermann(i % 3, i % 5);
+  quicksort(data, i * each, i * each + each - 1);
+}
+typedef int (*binary)(int, int);
+__device__ int op_add(int a, int b) { return a + b; }
+__device__ int op_sub(int a, int b) { return a - b; }
+__device__ int op_mul(int a, int b) { return a * b; }
+__device__ int op_max(int a, int b) { return max(a, b); }
+__device__ binary operations[4] = {op_add, op_sub, op_mul, op_max};
+extern "C" __global__ void function_pointers(int *out, const int *a, const int *b, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) out[i] = operations[(unsigned)a[i] % 4](a[i], b[i]);
+}
+struct Shape {
+  __device__ virtual float area() const = 0;
+};
+struct Square : Shape {
+  float side;
+  __device__ Square(float s) : side(s) {}
+  __device__ float area() const override { return side * side; }
+};
+struct Circle : Shape {
+  float radius;
+  __device__ Circle(float r) : radius(r) {}
+  __device__ float area() const override { return 3.f * radius * radius; }
+};
+extern "C" __global__ void virtual_functions(float *out, const float *in) {
+  int i = threadIdx.x;
+  Square square(in[i]);
+  Circle circle(in[i]);
+  const Shape *shape = i % 3 == 0 ? static_cast<const Shape *>(&square) : &circle;
+  out[i] = shape->area();
+}
+
+// ---- Control flow.
+extern "C" __global__ void switch_table(int *out, const int *op, const int *x, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int v = x[i];
+  switch (op[i]) {
+    case 0: v = v + 17; break;
+    case 1: v = v * v; break;
+    case 2: v = v ^ (v >> 3); break;
+    case 3: v = -v;  // falls through
+    case 4: v = v - 1000; break;
+    case 5: v = __popc(v); break;
+    case 6: v = v / 7; break;
+    case 7: v = v % 13; break;
+    case 8: return;
+    case 9: while (v & 1) v = v / 2 + v % 3; break;
+    case 10: v = __clz(v); break;
+    case 11: v = v << 5 | v >> 27; break;
+    default: v = 0x7fffffff;
+  }
+  out[i] = v;
+}
+extern "C" __global__ void collatz(int *steps, const unsigned long long *start, int n, int limit) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += blockDim.x * gridDim.x) {
+    unsigned long long x = start[i];
+    int count = 0;
+    for (; x != 1; count++) {
+      if (count == limit) goto give_up;
+      if (x % 2 == 0) {
+        x /= 2;
+        continue;
+      }
+      x = 3 * x + 1;
+    }
+    steps[i] = count;
+    continue;
+  give_up:
+    steps[i] = -1;
+  }
+}
+extern "C" __global__ void mandelbrot(unsigned char *image, int width, int height, int limit) {
+  int px = blockIdx.x * blockDim.x + threadIdx.x, py = blockIdx.y * blockDim.y + threadIdx.y;
+  if (px >= width || py >= height) return;
+  // Multiples of powers of two, and every product written out: the same on every machine.
+  float cx = __fadd_rn(__fmul_rn(px, 0.03125f), -2.f), cy = __fadd_rn(__fmul_rn(py, 0.0625f), -1.f), x = 0, y = 0;
+  int i = 0;
+  while (i < limit) {
+    float xx = __fmul_rn(x, x), yy = __fmul_rn(y, y);
+    if (__fadd_rn(xx, yy) > 4.f) break;
+    y = __fadd_rn(__fmul_rn(__fmul_rn(2.f, x), y), cy);
+    x = __fadd_rn(__fadd_rn(xx, -yy), cx);
+    i++;
+  }
+  image[py * width + px] = i;
+}
+// Launched with 3D grids and blocks: every thread once.
+extern "C" __global__ void coordinates(uint4 *out, int nx, int ny, int nz) {
+  unsigned x = blockIdx.x * blockDim.x + threadIdx.x;
+  unsigned y = blockIdx.y * blockDim.y + threadIdx.y;
+  unsigned z = blockIdx.z * blockDim.z + threadIdx.z;
+  if (x >= nx || y >= ny || z >= nz) return;
+  unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+  unsigned lane;
+  asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+  out[(z * ny + y) * nx + x] = make_uint4(x, y, z, thread % 32 == lane);
+}
+
+// ---- Memory.
+__device__ int device_counter = 40;
+__device__ float table[4] = {1.5f, -2.f, 3.25f};
+__constant__ int constants[8] = {2, 3, 5, 7, 11, 13, 17, 19};
+__constant__ struct { float scale; int shift; double bias; } settings = {0.5f, 3, -1.25};
+__device__ const char *const words[3] = {"zero", "one", "two"};
+__device__ int *pointer_to_counter = &device_counter;
+extern "C" __global__ void variables(int *out, float *fout, int n) {
+  int i = threadIdx.x;
+  if (i == 0) {
+    *pointer_to_counter += 2;
+    table[3] = table[0] * 2;
+  }
+  __syncthreads();
+  if (i < n) {
+    out[i] = device_counter + constants[i % 8] + words[i % 3][i % 3];
+    fout[i] = (table[i % 4] * settings.scale + (float)settings.bias) + (float)(i << settings.shift);
+  }
+}
+extern "C" __global__ void local_arrays(int *out, const int *in, const int *index, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int stack[24];
+  short small[10];
+  for (int k = 0; k < 24; k++) stack[k] = in[(i + k) % n];
+  for (int k = 0; k < 10; k++) small[k] = (short)(stack[k] >> 3);
+  int at = index[i] % 24;
+  stack[at] ^= 0x55;
+  int sum = 0;
+  for (int k = 0; k < 24; k++) sum = sum * 31 + stack[(k * 7 + index[i]) % 24];
+  out[i] = sum + small[index[i] % 10];
+}
+// Shared arrays of several types in one dynamic allocation, and a pointer that is generic.
+__device__ __noinline__ int gather(const int *p, int i) { return p[i]; }
+extern "C" __global__ void spaces(int *out, const int *in) {
+  extern __shared__ __align__(16) char raw[];
+  int *ints = (int *)raw;
+  double *doubles = (double *)(raw + 64 * sizeof(int));
+  unsigned char *bytes = (unsigned char *)(raw + 64 * sizeof(int) + 64 * sizeof(double));
+  int t = threadIdx.x;
+  int own[2] = {t, in[t]};
+  ints[t] = in[t] * 2;
+  doubles[t] = in[t] * 0.5;
+  bytes[t] = in[t];
+  __syncthreads();
+  int u = 63 - t;
+  const int *p = t % 3 == 0 ? in : t % 3 == 1 ? ints : own;
+  out[t] = gather(p, t % 3 == 2 ? t & 1 : u) + (int)doubles[u] + bytes[u];
+}
+struct __align__(16) Particle {
+  float x, y, z;
+  unsigned short kind;
+  signed char charge;
+  bool alive;
+};
+struct Matrix { float m[3][3]; };
+extern "C" __global__ void structures(Particle *out, const Particle *in, Matrix rotate, char flag, short count) {
+  int i = threadIdx.x;
+  if (i >= count) return;
+  Particle p = in[i];
+  Particle q = p;
+  q.x = rotate.m[0][0] * p.x + rotate.m[0][1] * p.y + rotate.m[0][2] * p.z;
+  q.y = rotate.m[1][0] * p.x + rotate.m[1][1] * p.y + rotate.m[1][2] * p.z;
+  q.z = rotate.m[2][0] * p.x + rotate.m[2][1] * p.y + rotate.m[2][2] * p.z;
+  q.kind += 1000;
+  q.charge = -q.charge;
+  q.alive = p.alive != (flag == 'x');
+  out[i] = q;
+}
+extern "C" __global__ void nbody(float4 *acceleration, const float4 *bodies, int n) {
+  extern __shared__ float4 tile[];
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  float4 me = i < n ? bodies[i] : make_float4(0, 0, 0, 0);
+  float3 acc = {0, 0, 0};
+  for (int start = 0; start < n; start += blockDim.x) {
+    int j = start + threadIdx.x;
+    tile[threadIdx.x] = j < n ? bodies[j] : make_float4(0, 0, 0, 0);
+    __syncthreads();
+#pragma unroll 4
+    for (int k = 0; k < blockDim.x; k++) {
+      float4 b = tile[k];
+      float3 r = {b.x - me.x, b.y - me.y, b.z - me.z};
+      float d2 = r.x * r.x + r.y * r.y + r.z * r.z + 0.01f;
+      float inv = rsqrtf(d2);
+      float s = b.w * inv * inv * inv;
+      acc.x += r.x * s;
+      acc.y += r.y * s;
+      acc.z += r.z * s;
+    }
+    __syncthreads();
+  }
+  if (i < n) acceleration[i] = make_float4(acc.x, acc.y, acc.z, 0);
+}
+
+// ---- Random numbers.
+__device__ unsigned xorshift(unsigned &state) {
+  state ^= state << 13;
+  state ^= state >> 17;
+  state ^= state << 5;
+  return state;
+}
+extern "C" __global__ void monte_carlo_pi(int *inside, int rounds) {
+  unsigned state = (blockIdx.x * blockDim.x + threadIdx.x) * 2654435761u + 1u;
+  int count = 0;
+  for (int i = 0; i < rounds; i++) {
+    unsigned x = xorshift(state) >> 17, y = xorshift(state) >> 17;
+    count += x * x + y * y < 1u << 30;
+  }
+  inside[blockIdx.x * blockDim.x + threadIdx.x] = count;
+}
+__device__ uint4 philox_round(uint4 c, uint2 k) {
+  unsigned hi0 = __umulhi(0xD2511F53u, c.x), lo0 = 0xD2511F53u * c.x;
+  unsigned long long wide = (unsigned long long)0xCD9E8D57u * c.z;
+  return make_uint4((unsigned)(wide >> 32) ^ c.y ^ k.x, (unsigned)wide, hi0 ^ c.w ^ k.y, lo0);
+}
+extern "C" __global__ void philox(uint4 *out, uint4 counter, uint2 key) {
+  counter.x += blockIdx.x * blockDim.x + threadIdx.x;
+  for (int i = 0; i < 10; i++) {
+    counter = philox_round(counter, key);
+    key.x += 0x9E3779B9u;
+    key.y += 0xBB67AE85u;
+  }
+  out[blockIdx.x * blockDim.x + threadIdx.x] = counter;
+}
+
+// ---- Integers.
+template <class T>
+__device__ void each(T *out, const T *a, const T *b, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  T x = a[i], y = b[i];
+  bool undefined = y == 0 || (T(-1) < T(0) && y == T(-1));
+  out[i] = x + y;
+  out[n + i] = x - y;
+  out[2 * n + i] = x * y;
+  out[3 * n + i] = undefined ? T(0) : T(x / y);
+  out[4 * n + i] = undefined ? T(0) : T(x % y);
+  out[5 * n + i] = x >> (y & 7);
+  out[6 * n + i] = x < y ? x : y;
+  out[7 * n + i] = (x & y) | (~x ^ y);
+}
+#define INTEGERS(NAME, T) \
+  extern "C" __global__ void NAME(T *out, const T *a, const T *b, int n) { each(out, a, b, n); }
+INTEGERS(integers_s8, signed char)
+INTEGERS(integers_u8, unsigned char)
+INTEGERS(integers_s16, short)
+INTEGERS(integers_u16, unsigned short)
+INTEGERS(integers_s32, int)
+INTEGERS(integers_u32, unsigned)
+INTEGERS(integers_s64, long long)
+INTEGERS(integers_u64, unsigned long long)
+extern "C" __global__ void constants_divide(int *out, unsigned *uout, long long *lout, const int *in, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int v = in[i];
+  out[i] = v / 3, out[n + i] = v % 10, out[2 * n + i] = v / -7, out[3 * n + i] = v / 16;
+  uout[i] = (unsigned)v / 1000u, uout[n + i] = (unsigned)v % 641u;
+  lout[i] = (long long)v * 1000003 / 99, lout[n + i] = (long long)v * v % 1000000007;
+}
+extern "C" __global__ void bits(unsigned *out, const unsigned *a, const unsigned *b, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  unsigned x = a[i], y = b[i];
+  unsigned long long w = (unsigned long long)x << 32 | y;
+  unsigned *o = out + i;
+  o[0] = __popc(x), o += n;
+  o[0] = __clz(x), o += n;
+  o[0] = __ffs(x), o += n;
+  o[0] = __brev(x), o += n;
+  o[0] = __popcll(w) | __clzll(w) << 8 | __ffsll(w) << 16, o += n;
+  o[0] = (unsigned)(__brevll(w) >> 16), o += n;
+  o[0] = __byte_perm(x, y, x ^ y), o += n;
+  o[0] = __funnelshift_l(x, y, x & 63), o += n;
+  o[0] = __funnelshift_rc(x, y, x & 63), o += n;
+  o[0] = __mulhi((int)x, (int)y), o += n;
+  o[0] = __umulhi(x, y), o += n;
+  o[0] = (unsigned)(__mul64hi((long long)w, (long long)y) >> 7), o += n;
+  o[0] = __sad((int)x, (int)y, x), o += n;
+  o[0] = __usad(x, y, y), o += n;
+  o[0] = __mul24((int)x, (int)y), o += n;
+  o[0] = __umul24(x, y), o += n;
+  o[0] = __hadd((int)x, (int)y), o += n;
+  o[0] = __urhadd(x, y), o += n;
+  o[0] = abs((int)x), o += n;
+  unsigned r;
+  asm("bfe.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(x), "r"(y & 31), "r"(y >> 8 & 31));
+  o[0] = r, o += n;
+  asm("bfi.b32 %0, %1, %2, %3, %4;" : "=r"(r) : "r"(x), "r"(y), "r"(y & 31), "r"(x & 31));
+  o[0] = r, o += n;
+  asm("lop3.b32 %0, %1, %2, %3, 0x96;" : "=r"(r) : "r"(x), "r"(y), "r"(x >> 5));
+  o[0] = r, o += n;
+  asm("prmt.b32.f4e %0, %1, %2, %3;" : "=r"(r) : "r"(x), "r"(y), "r"(y & 3));
+  o[0] = r, o += n;
+  asm("bfind.u32 %0, %1;" : "=r"(r) : "r"(x));
+  o[0] = r, o += n;
+  asm("add.sat.s32 %0, %1, %2;" : "=r"(r) : "r"(x), "r"(y));
+  o[0] = r, o += n;
+  asm("{ .reg .u32 lo, hi; add.cc.u32 lo, %1, %2; addc.u32 hi, %1, 0; xor.b32 %0, lo, hi; }" : "=r"(r) : "r"(x), "r"(y));
+  o[0] = r, o += n;
+  asm("mad.hi.u32 %0, %1, %2, %1;" : "=r"(r) : "r"(x), "r"(y));
+  o[0] = r;
+}
+// 128-bit products by carries, and the compiler's own __int128.
+extern "C" __global__ void wide(unsigned long long *out, const unsigned long long *a, const unsigned long long *b, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  unsigned __int128 p = (unsigned __int128)a[i] * b[i] + a[i];
+  out[2 * i] = (unsigned long long)p;
+  out[2 * i + 1] = (unsigned long long)(p >> 64);
+}
+extern "C" __global__ void simd_in_word(unsigned *out, const unsigned *a, const unsigned *b, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  unsigned x = a[i], y = b[i];
+  out[i] = __vadd4(x, y), out[n + i] = __vsub2(x, y), out[2 * n + i] = __vmaxs2(x, y), out[3 * n + i] = __vminu4(x, y);
+  out[4 * n + i] = __vabsdiffu4(x, y), out[5 * n + i] = __vcmpgts4(x, y), out[6 * n + i] = __vavgu4(x, y);
+  out[7 * n + i] = __vaddus4(x, y), out[8 * n + i] = __vsadu4(x, y), out[9 * n + i] = __vaddss2(x, y);
+}
+
+// ---- What goes wrong, and what is printed.
+extern "C" __global__ void prints(int x, double y) {
+  if (threadIdx.x == 1) printf("block %d of %u: %5.2f|%-6s|%c%%\n", blockIdx.x, gridDim.x, y, "text", 'a' + x);
+  if (threadIdx.x == 2) printf("%lld %llx %p %08.3e %+d\n", -5000000000ll, 0xfeedfacecafeull, (void *)0, y, x);
+}
+#include <cassert>
+extern "C" __global__ void asserts(const int *x) {
+  assert(x[threadIdx.x] != 7 && "no sevens");
+}
+extern "C" __global__ void traps(const int *x) {
+  if (x[threadIdx.x] == 7) __trap();
+}
+extern "C" __global__ void clocks(long long *out, unsigned *ids) {
+  long long start = clock64();
+  int a = clock();
+  __nanosleep(100);
+  unsigned long long t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  long long end = clock64();
+  out[threadIdx.x] = end - start;
+  unsigned sm, nsm, warp;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+  asm volatile("mov.u32 %0, %%nsmid;" : "=r"(nsm));
+  asm volatile("mov.u32 %0, %%warpid;" : "=r"(warp));
+  ids[threadIdx.x] = sm < nsm && warp < 64 && t != 0 && a == a;
+}
