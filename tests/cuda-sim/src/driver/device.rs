@@ -6,29 +6,28 @@ use super::call::{api, get_many, put, put_if, string};
 use super::error::{self, Answer};
 use super::state::{self, Driver};
 use super::types::*;
+use crate::exec::occupancy::Limits;
 
 /// The version of the driver API: 1000 * major + 10 * minor.
 pub const DRIVER_VERSION: c_int = 13_050;
 /// The newest PTX ISA version that a driver of [`DRIVER_VERSION`] reads.
 pub const PTX_VERSION: (u32, u32) = (9, 5);
 
-/// The chip that stands for a compute capability. Per-multiprocessor limits are those of the CUDA C++ Programming Guide,
-/// "Technical specifications per compute capability"; the rest is the named product's.
+/// The chip that stands for a compute capability: its limits, and the product that it is.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Chip {
-    pub sm: u32,
+    pub limits: Limits,
+    pub product: &'static Product,
+}
+
+/// What a product has beyond its compute capability.
+#[derive(Debug)]
+pub(crate) struct Product {
+    sm: u32,
     pub name: &'static str,
     pub multiprocessors: c_int,
-    pub threads_per_sm: c_int,
-    pub blocks_per_sm: c_int,
-    pub shared_per_sm: c_int,
-    /// With the attribute that a kernel must set to go beyond 48 KiB.
-    pub shared_per_block: c_int,
-    /// What the system takes of each block's shared memory.
-    pub shared_reserved: c_int,
-    /// Shared memory is given out in units of this.
-    pub shared_unit: c_int,
     /// The sizes that the shared part of the L1 cache can have, in KiB.
-    pub carveouts: &'static [c_int],
+    pub carveouts: &'static [usize],
     pub clock_khz: c_int,
     pub memory_khz: c_int,
     pub bus_bits: c_int,
@@ -39,17 +38,11 @@ pub(crate) struct Chip {
     pub ratio: c_int,
 }
 
-const CHIPS: [Chip; 5] = [
-    Chip {
+const PRODUCTS: [Product; 5] = [
+    Product {
         sm: 75,
         name: "Simulated Tesla T4 (sm_75)",
         multiprocessors: 40,
-        threads_per_sm: 1024,
-        blocks_per_sm: 16,
-        shared_per_sm: 64 << 10,
-        shared_per_block: 64 << 10,
-        shared_reserved: 0,
-        shared_unit: 256,
         carveouts: &[32, 64],
         clock_khz: 1_590_000,
         memory_khz: 5_001_000,
@@ -59,16 +52,10 @@ const CHIPS: [Chip; 5] = [
         ecc: 1,
         ratio: 32,
     },
-    Chip {
+    Product {
         sm: 80,
         name: "Simulated A100 (sm_80)",
         multiprocessors: 108,
-        threads_per_sm: 2048,
-        blocks_per_sm: 32,
-        shared_per_sm: 164 << 10,
-        shared_per_block: 163 << 10,
-        shared_reserved: 1 << 10,
-        shared_unit: 128,
         carveouts: &[0, 8, 16, 32, 64, 100, 132, 164],
         clock_khz: 1_410_000,
         memory_khz: 1_215_000,
@@ -78,16 +65,10 @@ const CHIPS: [Chip; 5] = [
         ecc: 1,
         ratio: 2,
     },
-    Chip {
+    Product {
         sm: 86,
         name: "Simulated RTX A6000 (sm_86)",
         multiprocessors: 84,
-        threads_per_sm: 1536,
-        blocks_per_sm: 16,
-        shared_per_sm: 100 << 10,
-        shared_per_block: 99 << 10,
-        shared_reserved: 1 << 10,
-        shared_unit: 128,
         carveouts: &[0, 8, 16, 32, 64, 100],
         clock_khz: 1_800_000,
         memory_khz: 8_001_000,
@@ -97,16 +78,10 @@ const CHIPS: [Chip; 5] = [
         ecc: 0,
         ratio: 32,
     },
-    Chip {
+    Product {
         sm: 89,
         name: "Simulated L40 (sm_89)",
         multiprocessors: 142,
-        threads_per_sm: 1536,
-        blocks_per_sm: 24,
-        shared_per_sm: 100 << 10,
-        shared_per_block: 99 << 10,
-        shared_reserved: 1 << 10,
-        shared_unit: 128,
         carveouts: &[0, 8, 16, 32, 64, 100],
         clock_khz: 2_490_000,
         memory_khz: 9_001_000,
@@ -116,16 +91,10 @@ const CHIPS: [Chip; 5] = [
         ecc: 1,
         ratio: 64,
     },
-    Chip {
+    Product {
         sm: 90,
         name: "Simulated H100 (sm_90)",
         multiprocessors: 132,
-        threads_per_sm: 2048,
-        blocks_per_sm: 32,
-        shared_per_sm: 228 << 10,
-        shared_per_block: 227 << 10,
-        shared_reserved: 1 << 10,
-        shared_unit: 128,
         carveouts: &[0, 8, 16, 32, 64, 100, 132, 164, 196, 228],
         clock_khz: 1_980_000,
         memory_khz: 2_619_000,
@@ -138,8 +107,14 @@ const CHIPS: [Chip; 5] = [
 ];
 
 impl Chip {
-    pub fn of(sm: u32) -> Option<&'static Chip> {
-        CHIPS.iter().find(|chip| chip.sm == sm)
+    pub fn of(sm: u32) -> Option<Chip> {
+        let product = PRODUCTS.iter().find(|product| product.sm == sm)?;
+        Some(Chip { limits: Limits::of(sm)?, product })
+    }
+
+    /// Multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.product.multiprocessors as u32
     }
 }
 
@@ -166,29 +141,25 @@ impl Device {
 pub(crate) const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
 /// The largest block in each direction.
 pub(crate) const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
-/// Threads of a block.
-pub(crate) const MAX_THREADS: u32 = 1024;
-/// Shared memory of a block without the attribute.
-pub(crate) const SHARED_DEFAULT: usize = 48 << 10;
-/// Registers of a multiprocessor and of a block.
-pub(crate) const REGISTERS: c_int = 65536;
+/// Threads of a warp.
+pub(crate) const WARP: u32 = 32;
 
 impl Driver {
     /// The value of a `CUdevice_attribute`.
     fn attribute(&self, attribute: c_uint, device: c_int) -> Answer<c_int> {
         self.device(device)?;
-        let chip = self.chip;
+        let (chip, limits) = (self.chip.product, &self.chip.limits);
         let sm = chip.sm as c_int;
         let ampere = c_int::from(sm >= 80);
         Ok(match attribute {
-            1 => MAX_THREADS as c_int,
+            1 => Limits::BLOCK_THREADS as c_int,
             2..=4 => MAX_BLOCK[attribute as usize - 2] as c_int,
             5..=7 => MAX_GRID[attribute as usize - 5] as c_int,
-            8 => SHARED_DEFAULT as c_int,
-            9 => 65536,      // constant memory
-            10 => 32,        // warp
-            11 => i32::MAX,  // pitch
-            12 => REGISTERS, // a block
+            8 => Limits::SHARED_DEFAULT as c_int,
+            9 => 65536,                       // constant memory
+            10 => 32,                         // warp
+            11 => i32::MAX,                   // pitch
+            12 => Limits::REGISTERS as c_int, // a block
             13 => chip.clock_khz,
             14 => 512, // texture alignment
             15 => 1,   // copies overlap
@@ -212,7 +183,7 @@ impl Driver {
             36 => chip.memory_khz,
             37 => chip.bus_bits,
             38 => chip.l2_bytes,
-            39 => chip.threads_per_sm,
+            39 => (limits.warps * WARP) as c_int,
             40 => chip.copy_engines,
             41 => 1, // unified addressing
             42 => 32_768,
@@ -245,8 +216,8 @@ impl Driver {
             77 => 32_768,
             78 => 1,      // stream priorities
             79 | 80 => 1, // L1 caches global and local memory
-            81 => chip.shared_per_sm,
-            82 => REGISTERS,
+            81 => limits.shared as c_int,
+            82 => Limits::REGISTERS as c_int,
             83 => 1, // managed memory
             84 => 0, // one board a device
             85 => device,
@@ -259,18 +230,18 @@ impl Driver {
             92..=94 | 122 | 123 => 0, // no stream memory operations
             95 => 1,                  // cooperative launch
             96 => 0,                  // not over several devices
-            97 => chip.shared_per_block,
+            97 => limits.shared_optin as c_int,
             98 => 0,
             99 => 1, // host register
             100 | 101 => 0,
             102 => 0,       // no virtual memory management
             103..=105 => 0, // no handles to share
-            106 => chip.blocks_per_sm,
+            106 => limits.blocks as c_int,
             107 => 0,
             108 => ampere * (chip.l2_bytes / 4 * 3),
             109 => ampere * (128 << 20),
             110 => 0,
-            111 => chip.shared_reserved,
+            111 => limits.shared_reserved as c_int,
             112 => 0,
             113 => 1, // read-only host register
             114 => 0,
@@ -331,7 +302,7 @@ api! {
 
     [driver] cuDeviceGetName(name: *mut c_char, length: c_int, device: CUdevice) |driver| {
         driver.device(device)?;
-        put_text(driver.chip.name, name, length)
+        put_text(driver.chip.product.name, name, length)
     }
 
     [driver] cuDeviceGetUuid(uuid: *mut CUuuid, device: CUdevice) |driver| { put(uuid, driver.uuid(device)?) }
@@ -498,11 +469,11 @@ mod tests {
 
     #[test]
     fn chips_are_coherent() {
-        for chip in &CHIPS {
-            assert!(chip.shared_per_block + chip.shared_reserved <= chip.shared_per_sm, "{}", chip.name);
-            assert_eq!(chip.carveouts.last(), Some(&(chip.shared_per_sm >> 10)), "{}", chip.name);
-            assert_eq!(chip.threads_per_sm % 32, 0);
-            assert!(chip.name.contains(&format!("sm_{}", chip.sm)));
+        for product in &PRODUCTS {
+            let chip = Chip::of(product.sm).unwrap();
+            assert_eq!(product.carveouts.last(), Some(&(chip.limits.shared >> 10)), "{}", product.name);
+            assert!(product.carveouts.is_sorted());
+            assert!(product.name.contains(&format!("sm_{}", product.sm)));
         }
     }
 }

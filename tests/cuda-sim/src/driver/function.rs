@@ -4,11 +4,11 @@ use std::ffi::{CString, c_char, c_int, c_uint};
 use std::sync::Arc;
 
 use super::call::{api, put, put_if};
-use super::device::{MAX_THREADS, SHARED_DEFAULT};
 use super::error::{self, Answer};
 use super::occupancy::Needs;
 use super::state::Driver;
 use super::types::*;
+use crate::exec::occupancy::Limits;
 use crate::program::{Entry, Program};
 
 /// A function of a module.
@@ -67,7 +67,7 @@ impl Loaded {
     /// Dynamic shared memory that a launch may ask for.
     pub fn dynamic_limit(&self) -> Answer<usize> {
         let entry = self.entry()?;
-        Ok(self.settings.dynamic_limit.unwrap_or(SHARED_DEFAULT.saturating_sub(entry.static_shared)))
+        Ok(self.settings.dynamic_limit.unwrap_or(Limits::SHARED_DEFAULT.saturating_sub(entry.static_shared)))
     }
 
     /// What a block takes of a multiprocessor.
@@ -76,9 +76,9 @@ impl Loaded {
         Ok(Needs {
             registers: entry.registers,
             static_shared: entry.static_shared,
-            max_threads: entry.max_threads.min(MAX_THREADS),
+            max_threads: entry.max_threads.min(Limits::BLOCK_THREADS),
             carveout: self.settings.carveout,
-            large_shared: self.settings.dynamic_limit.is_some_and(|limit| limit > SHARED_DEFAULT),
+            large_shared: self.settings.dynamic_limit.is_some_and(|limit| limit > Limits::SHARED_DEFAULT),
         })
     }
 }
@@ -100,7 +100,7 @@ impl Driver {
         let loaded = self.loaded(function)?;
         let entry = loaded.entry()?;
         let value = match attribute {
-            0 => entry.max_threads.min(MAX_THREADS) as usize,
+            0 => entry.max_threads.min(Limits::BLOCK_THREADS) as usize,
             1 => entry.static_shared,
             2 => 0, // constant variables belong to the module, not to a kernel
             3 => entry.local_bytes,
@@ -120,7 +120,7 @@ impl Driver {
     }
 
     fn set_function_attribute(&mut self, function: CUfunction, attribute: c_uint, value: c_int) -> Answer {
-        let limit = self.chip.shared_per_block as usize;
+        let limit = self.chip.limits.shared_optin;
         let loaded = self.loaded(function)?;
         let room = limit.saturating_sub(loaded.entry()?.static_shared);
         let settings = &mut self.functions.find_mut(function)?.settings;

@@ -7,13 +7,14 @@ use std::ffi::{c_uint, c_void};
 use std::io::Write;
 
 use super::call::{api, get, get_many};
-use super::device::{MAX_BLOCK, MAX_GRID, MAX_THREADS};
+use super::device::{MAX_BLOCK, MAX_GRID};
 use super::error::{self, Answer};
 use super::state::{Driver, Launched};
 use super::types::*;
 use super::work::{Form, KernelWork, Work};
 use crate::check::Footprint;
 use crate::exec::counters::Counters;
+use crate::exec::occupancy::Limits;
 use crate::exec::{self, Launch, Outcome};
 use crate::finding::{Finding, Kind};
 
@@ -52,7 +53,7 @@ impl Driver {
             return Err(error::INVALID_VALUE);
         }
         let threads: u32 = asked.block.iter().product();
-        if threads > MAX_THREADS {
+        if threads > Limits::BLOCK_THREADS {
             return Err(error::INVALID_VALUE);
         }
         if threads > entry.max_threads {
@@ -63,14 +64,14 @@ impl Driver {
         }
         let dynamic_shared = asked.dynamic_shared as usize;
         if dynamic_shared > loaded.dynamic_limit()?
-            || dynamic_shared + entry.static_shared > self.chip.shared_per_block as usize
+            || dynamic_shared + entry.static_shared > self.chip.limits.shared_optin
         {
             return Err(error::INVALID_VALUE);
         }
         if asked.cooperative {
-            let resident = u64::from(loaded.needs()?.blocks(self.chip, threads, dynamic_shared));
+            let resident = u64::from(loaded.needs()?.blocks(&self.chip, threads, dynamic_shared));
             let blocks: u64 = asked.grid.iter().map(|&n| u64::from(n)).product();
-            if blocks > resident * self.chip.multiprocessors as u64 {
+            if blocks > resident * u64::from(self.chip.multiprocessors()) {
                 return Err(error::COOPERATIVE_LAUNCH_TOO_LARGE);
             }
         }

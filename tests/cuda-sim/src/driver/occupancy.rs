@@ -1,18 +1,12 @@
-//! Occupancy: how many blocks of a kernel a multiprocessor holds at once, by the rules of the CUDA occupancy calculator.
-//!
-//! Registers are given out by warp in units of 256, from four partitions of the register file; shared memory by block in
-//! the chip's unit, together with what the system takes of each block.
+//! The occupancy functions: [`Occupancy`] for a kernel, with the part of the L1 cache that it prefers as shared memory.
 
 use std::ffi::{c_int, c_uint};
 
 use super::call::{self, api, put};
-use super::device::{Chip, MAX_THREADS, REGISTERS, SHARED_DEFAULT};
+use super::device::{Chip, WARP};
 use super::error::{self, Answer};
 use super::types::*;
-
-const WARP: u32 = 32;
-const REGISTER_UNIT: u32 = 256;
-const PARTITIONS: u32 = 4;
+use crate::exec::occupancy::{Limits, Occupancy};
 
 /// What a block of a kernel takes of a multiprocessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,35 +28,26 @@ impl Needs {
         if threads == 0 || threads > self.max_threads {
             return 0;
         }
-        let warps = threads.div_ceil(WARP);
-        let by_warps = (chip.threads_per_sm as u32 / WARP) / warps;
-        let by_registers = match (self.registers * WARP).next_multiple_of(REGISTER_UNIT) {
-            0 => u32::MAX,
-            of_warp => (REGISTERS as u32 / PARTITIONS / of_warp) * PARTITIONS / warps,
-        };
-        let by_shared = match self.shared_of_block(chip, dynamic_shared) {
-            None => 0,
-            Some(0) => u32::MAX,
-            Some(of_block) => u32::try_from(self.shared_of_sm(chip, of_block) / of_block).unwrap_or(u32::MAX),
-        };
-        by_warps.min(by_registers).min(by_shared).min(chip.blocks_per_sm as u32)
-    }
-
-    /// What a block takes of the shared memory; `None` if it is more than a block can have.
-    fn shared_of_block(&self, chip: &Chip, dynamic: usize) -> Option<usize> {
-        let asked = self.static_shared.checked_add(dynamic)?;
-        if asked > chip.shared_per_block as usize {
-            return None;
+        // A kernel that wants more registers than a thread can have spills them.
+        let registers = self.registers.min(Limits::THREAD_REGISTERS);
+        let shared = self.static_shared.saturating_add(dynamic_shared);
+        let blocks = Occupancy::of(chip.limits.sm, threads, registers, shared).map_or(0, |found| found.active_blocks);
+        if blocks == 0 {
+            return 0;
         }
-        Some((asked + chip.shared_reserved as usize).next_multiple_of(chip.shared_unit as usize))
+        let of_block = (shared + chip.limits.shared_reserved).next_multiple_of(chip.limits.shared_unit);
+        match self.shared_of_sm(chip, of_block).checked_div(of_block) {
+            Some(by_carveout) => blocks.min(u32::try_from(by_carveout).unwrap_or(u32::MAX)),
+            None => blocks,
+        }
     }
 
     /// The shared memory of a multiprocessor, as the carveout leaves it: at least what a block needs.
     fn shared_of_sm(&self, chip: &Chip, of_block: usize) -> usize {
-        let all = chip.shared_per_sm as usize;
+        let all = chip.limits.shared;
         let wished = if self.carveout < 0 { all } else { (all * self.carveout as usize).div_ceil(100) };
-        let sizes = chip.carveouts.iter().map(|&kib| (kib as usize) << 10);
-        sizes.into_iter().find(|&size| size >= wished.max(of_block)).unwrap_or(all)
+        let mut sizes = chip.product.carveouts.iter().map(|&kib| kib << 10);
+        sizes.find(|&size| size >= wished.max(of_block)).unwrap_or(all)
     }
 
     /// Dynamic shared memory of a block such that so many blocks fit.
@@ -70,15 +55,15 @@ impl Needs {
         if blocks == 0 || blocks > self.blocks(chip, threads, 0) {
             return None;
         }
-        let unit = chip.shared_unit as usize;
-        let of_block = chip.shared_per_sm as usize / blocks as usize / unit * unit;
-        let limit = if self.large_shared { chip.shared_per_block as usize } else { SHARED_DEFAULT };
-        Some(of_block.checked_sub(chip.shared_reserved as usize)?.min(limit).saturating_sub(self.static_shared))
+        let unit = chip.limits.shared_unit;
+        let of_block = chip.limits.shared / blocks as usize / unit * unit;
+        let limit = if self.large_shared { chip.limits.shared_optin } else { Limits::SHARED_DEFAULT };
+        Some(of_block.checked_sub(chip.limits.shared_reserved)?.min(limit).saturating_sub(self.static_shared))
     }
 
     /// The block size with the most threads on a multiprocessor, the largest of the best, and the blocks there are then.
     fn best(&self, chip: &Chip, limit: u32, dynamic: impl Fn(u32) -> usize) -> (u32, u32) {
-        let limit = if limit == 0 { MAX_THREADS } else { limit }.min(self.max_threads);
+        let limit = if limit == 0 { Limits::BLOCK_THREADS } else { limit }.min(self.max_threads);
         let mut best = (0, 0);
         let mut rounded = limit.next_multiple_of(WARP);
         while rounded > 0 {
@@ -93,7 +78,7 @@ impl Needs {
     }
 }
 
-fn needs(name: &'static str, function: CUfunction) -> Answer<(Needs, &'static Chip)> {
+fn needs(name: &'static str, function: CUfunction) -> Answer<(Needs, Chip)> {
     call::with_context(name, |driver, context| {
         let function = driver.function(function, context)?;
         Ok((driver.loaded(function)?.needs()?, driver.chip))
@@ -117,7 +102,7 @@ fn max_active_blocks(
     }
     let threads = threads(block_size)?;
     let (needs, chip) = needs(name, function)?;
-    unsafe { put(count, needs.blocks(chip, threads, dynamic_shared) as c_int) }
+    unsafe { put(count, needs.blocks(&chip, threads, dynamic_shared) as c_int) }
 }
 
 #[allow(clippy::too_many_arguments, reason = "those of the function of the API")]
@@ -138,12 +123,12 @@ fn max_potential_block_size(
     let (needs, chip) = needs(name, function)?;
     // The caller's function runs without the lock.
     let dynamic = |threads: u32| dynamic_of.map_or(dynamic, |function| unsafe { function(threads as c_int) });
-    let (threads, blocks) = needs.best(chip, limit, dynamic);
+    let (threads, blocks) = needs.best(&chip, limit, dynamic);
     if threads == 0 {
         return Err(error::INVALID_VALUE);
     }
     unsafe {
-        put(grid, blocks as c_int * chip.multiprocessors)?;
+        put(grid, (blocks * chip.multiprocessors()) as c_int)?;
         put(block, threads as c_int)
     }
 }
@@ -179,7 +164,7 @@ api! {
         bytes: *mut usize, function: CUfunction, blocks: c_int, block_size: c_int
     ) |name| {
         let (needs, chip) = needs(name, function)?;
-        let found = needs.dynamic_for(chip, threads(blocks)?, threads(block_size)?);
+        let found = needs.dynamic_for(&chip, threads(blocks)?, threads(block_size)?);
         put(bytes, found.ok_or(error::INVALID_VALUE)?)
     }
 }
@@ -189,7 +174,7 @@ mod tests {
     use super::*;
 
     fn chip(sm: u32) -> &'static Chip {
-        Chip::of(sm).unwrap()
+        Box::leak(Box::new(Chip::of(sm).unwrap()))
     }
 
     fn kernel(registers: u32, static_shared: usize) -> Needs {
@@ -261,8 +246,8 @@ mod tests {
                 let needs = kernel(16, 100);
                 let bytes = needs.dynamic_for(chip, blocks, 64).unwrap();
                 assert!(needs.blocks(chip, 64, bytes) >= blocks, "sm_{sm} {blocks}");
-                if bytes + 100 < chip.shared_per_block as usize {
-                    assert!(needs.blocks(chip, 64, bytes + chip.shared_unit as usize) < blocks, "sm_{sm} {blocks}");
+                if bytes + 100 < chip.limits.shared_optin {
+                    assert!(needs.blocks(chip, 64, bytes + chip.limits.shared_unit) < blocks, "sm_{sm} {blocks}");
                 }
             }
         }

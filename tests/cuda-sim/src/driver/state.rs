@@ -154,7 +154,7 @@ pub(crate) struct Record {
 /// The driver.
 pub(crate) struct Driver {
     pub environment: Environment,
-    pub chip: &'static Chip,
+    pub chip: Chip,
     pub memory: Memory,
     pub devices: Vec<Device>,
     pub contexts: Table<Context>,
@@ -280,7 +280,7 @@ impl Driver {
             strict: self.environment.strict,
             threads: self.environment.threads,
             budget: self.environment.budget,
-            multiprocessors: self.chip.multiprocessors as u32,
+            multiprocessors: self.chip.multiprocessors(),
             sm: self.environment.sm,
         }
     }
