@@ -1,0 +1,547 @@
+//! `mma` (PTX ISA 9.7.14.5.14) and `wmma.mma` (9.7.14.4.5).
+//!
+//! The ISA leaves the order of accumulation, its rounding and subnormal inputs unspecified for f16, bf16, tf32 and the
+//! 8-bit formats, and asks for single precision at least. Here: every product is exact, they are added to C in f32 one
+//! after the other in ascending k (a fused multiply-add each), subnormal numbers are kept, f16 results are rounded once at
+//! the end, NaN results are canonical. tf32 operands lose their lower 13 bits, f64 is a chain of fused multiply-adds in
+//! ascending k, integers are summed exactly and then wrap or saturate.
+
+use std::mem::MaybeUninit;
+
+use super::element::{Element, e4m3_to_f32, e5m2_to_f32, f16_to_f32, f32_to_f16};
+use super::layout::{Fragment, Matrix, Shape, multiplicand, only_wmma};
+use super::{quad, refused, registers, shape};
+use crate::lanes::{Class, Form, Lane, Run, Sync, Unit, Unsupported, input, output, pick};
+use crate::ptx::ast::{Instruction, Type};
+
+/// Elements of A or B. What is in a register is unpacked to a tile of values: eight rows of A, or eight columns of B, one
+/// after the other.
+trait Multiplicand {
+    type Value: Factor;
+    /// Elements in a register.
+    const PACKED: usize;
+    const F16: bool = false;
+    /// `[Value; 32 * PACKED]`
+    type Tile: Copy + AsRef<[Self::Value]> + AsMut<[Self::Value]>;
+
+    /// The tile in a register. `variant` tells formats apart that only differ in how they are decoded.
+    /// # Safety
+    /// As for [`Lane::read`].
+    unsafe fn unpack(file: *const Unit, slot: u16, variant: bool) -> Self::Tile;
+    /// The tile with rows and columns exchanged.
+    fn transposed(tile: &Self::Tile) -> Self::Tile;
+}
+
+macro_rules! multiplicands {
+    ($($name:ident($raw:ty, $packed:literal) -> $value:ty:
+        |$word:ident, $j:ident, $variant:ident| $decode:expr $(, f16 $f16:literal)?;)*) => {$(
+        struct $name;
+        impl Multiplicand for $name {
+            type Value = $value;
+            const PACKED: usize = $packed;
+            $(const F16: bool = $f16;)?
+            type Tile = [$value; 32 * $packed];
+            #[inline(always)]
+            unsafe fn unpack(file: *const Unit, slot: u16, $variant: bool) -> Self::Tile {
+                let words = unsafe { <$raw as Lane>::read(file, slot) };
+                let mut tile = [<$value>::default(); 32 * $packed];
+                for l in 0..32 {
+                    let $word = words[l];
+                    for $j in 0..$packed {
+                        tile[l * $packed + $j] = $decode;
+                    }
+                }
+                tile
+            }
+            #[inline(always)]
+            fn transposed(tile: &Self::Tile) -> Self::Tile {
+                zip(&zip(&zip(tile)))
+            }
+        }
+    )*};
+}
+multiplicands! {
+    Tf32(u32, 1) -> f32: |word, _j, _v| f32::from_bits(word & !0x1fff);
+    F16(u32, 2) -> f32: |word, j, _v| f16_to_f32((word >> (16 * j)) as u16), f16 true;
+    Bf16(u32, 2) -> f32: |word, j, _v| f32::from_bits(word >> (16 * j) << 16);
+    Fp8(u32, 4) -> f32: |word, j, e5m2| {
+        let byte = (word >> (8 * j)) as u8;
+        if e5m2 { e5m2_to_f32(byte) } else { e4m3_to_f32(byte) }
+    };
+    F64(f64, 1) -> f64: |word, _j, _v| word;
+    Int8(u32, 4) -> i32: |word, j, signed| {
+        let byte = (word >> (8 * j)) as u8;
+        if signed { byte as i8 as i32 } else { byte as i32 }
+    };
+    Int4(u32, 8) -> i32: |word, j, signed| {
+        let nibble = word >> (4 * j) & 15;
+        if signed { (nibble << 28) as i32 >> 28 } else { nibble as i32 }
+    };
+    // 32 elements of k at a time.
+    Bits(u32, 1) -> u32: |word, _j, _v| word;
+}
+
+/// Interleaves the halves of an array. That rotates the bits of an element's index to the left; three times moves the
+/// three bits of a tile's row below those of its column, which transposes it.
+#[inline(always)]
+fn zip<T: Copy, const L: usize>(from: &[T; L]) -> [T; L] {
+    let mut to = *from;
+    for i in 0..L / 2 {
+        to[2 * i] = from[i];
+        to[2 * i + 1] = from[i + L / 2];
+    }
+    to
+}
+
+/// Takes what [`zip`] interleaved apart.
+#[inline(always)]
+fn unzip<T: Copy, const L: usize>(from: &[T; L]) -> [T; L] {
+    let mut to = *from;
+    for i in 0..L / 2 {
+        to[i] = from[2 * i];
+        to[i + L / 2] = from[2 * i + 1];
+    }
+    to
+}
+
+/// Elements of C or D, in tiles of eight rows and columns.
+trait Accumulator {
+    type Value: Copy + Default;
+    /// Registers of a tile.
+    const REGISTERS: usize;
+
+    /// # Safety
+    /// As for [`Lane::read`].
+    unsafe fn read(file: *const Unit, slots: &[u16]) -> [Self::Value; 64];
+    /// Writes the lanes of the mask.
+    /// # Safety
+    /// As for [`Lane::write`].
+    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[Self::Value; 64], mask: u32);
+}
+
+macro_rules! accumulators {
+    ($($name:ident: $value:ty;)*) => {$(
+        impl Accumulator for $name {
+            type Value = $value;
+            const REGISTERS: usize = 2;
+            #[inline(always)]
+            unsafe fn read(file: *const Unit, slots: &[u16]) -> [$value; 64] {
+                let mut halves = [<$value>::default(); 64];
+                unsafe {
+                    halves[..32].copy_from_slice(&<$value>::read(file, slots[0]));
+                    halves[32..].copy_from_slice(&<$value>::read(file, slots[1]));
+                }
+                zip(&halves)
+            }
+            #[inline(always)]
+            unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[$value; 64], mask: u32) {
+                let halves = unzip(tile);
+                let (even, odd) = (halves.first_chunk().unwrap(), halves.last_chunk().unwrap());
+                unsafe {
+                    <$value>::write(file, slots[0], even, mask);
+                    <$value>::write(file, slots[1], odd, mask);
+                }
+            }
+        }
+    )*};
+}
+struct F32;
+struct S32;
+accumulators! { F32: f32; S32: i32; F64: f64; }
+
+impl Accumulator for F16 {
+    type Value = f32;
+    const REGISTERS: usize = 1;
+    #[inline(always)]
+    unsafe fn read(file: *const Unit, slots: &[u16]) -> [f32; 64] {
+        unsafe { F16::unpack(file, slots[0], false) }
+    }
+    #[inline(always)]
+    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[f32; 64], mask: u32) {
+        let mut words = [0u32; 32];
+        for l in 0..32 {
+            words[l] = f32_to_f16(tile[2 * l]) as u32 | (f32_to_f16(tile[2 * l + 1]) as u32) << 16;
+        }
+        unsafe { u32::write(file, slots[0], &words, mask) };
+    }
+}
+
+/// What is multiplied, and how the products are summed. `variant` is `.satfinite` of integers and `.and` of bits.
+trait Factor: Copy + Default {
+    type Sum: Copy + Default;
+    /// What the products are added to.
+    fn begin(c: Self::Sum) -> Self::Sum;
+    fn add(sum: Self::Sum, a: Self, b: Self, variant: bool) -> Self::Sum;
+    /// The element of D.
+    fn end(sum: Self::Sum, c: Self::Sum, variant: bool) -> Self::Sum;
+}
+
+macro_rules! floats {
+    ($($t:ty: $nan:expr;)*) => {$(
+        impl Factor for $t {
+            type Sum = $t;
+            #[inline(always)]
+            fn begin(c: $t) -> $t {
+                c
+            }
+            #[inline(always)]
+            fn add(sum: $t, a: $t, b: $t, _: bool) -> $t {
+                a.mul_add(b, sum)
+            }
+            #[inline(always)]
+            fn end(sum: $t, _: $t, _: bool) -> $t {
+                if sum.is_nan() { <$t>::from_bits($nan) } else { sum }
+            }
+        }
+    )*};
+}
+floats! {
+    f32: 0x7fff_ffff;
+    // `CUDART_NAN`
+    f64: 0xfff8_0000_0000_0000;
+}
+
+impl Factor for i32 {
+    type Sum = i32;
+    #[inline(always)]
+    fn begin(_: i32) -> i32 {
+        0
+    }
+    #[inline(always)]
+    fn add(sum: i32, a: i32, b: i32, _: bool) -> i32 {
+        sum.wrapping_add(a.wrapping_mul(b))
+    }
+    /// The products of one instruction cannot overflow a sum of their own, so C is added to it last.
+    #[inline(always)]
+    fn end(sum: i32, c: i32, saturate: bool) -> i32 {
+        if saturate { c.saturating_add(sum) } else { c.wrapping_add(sum) }
+    }
+}
+
+/// 32 elements of one bit.
+impl Factor for u32 {
+    type Sum = i32;
+    #[inline(always)]
+    fn begin(c: i32) -> i32 {
+        c
+    }
+    #[inline(always)]
+    fn add(sum: i32, a: u32, b: u32, and: bool) -> i32 {
+        sum.wrapping_add((if and { a & b } else { a ^ b }).count_ones() as i32)
+    }
+    #[inline(always)]
+    fn end(sum: i32, _: i32, _: bool) -> i32 {
+        sum
+    }
+}
+
+/// Most registers that a multiplicand has, and most tiles that an accumulator has.
+const MOST: (usize, usize) = (8, 4);
+
+type Sum<X> = <<X as Multiplicand>::Value as Factor>::Sum;
+
+/// `variants` are those of A, of B and of the sum.
+#[inline(always)]
+unsafe fn multiply<X, C, D>(file: *mut Unit, operands: &[u16], mask: u32, shape: Shape, variants: [bool; 3])
+where
+    X: Multiplicand,
+    C: Accumulator<Value = Sum<X>>,
+    D: Accumulator<Value = Sum<X>>,
+{
+    let [m, n, k] = shape;
+    let [a_variant, b_variant, sum_variant] = variants;
+    let (rows, columns, depth) = (m / 8, n / 8, k / (4 * X::PACKED));
+    let tiles = rows * columns;
+    let (a_registers, _) = multiplicand(shape, m * k, X::PACKED, X::F16);
+    let (b_registers, b_distinct) = multiplicand(shape, k * n, X::PACKED, X::F16);
+    let (d_slots, rest) = operands.split_at(tiles * D::REGISTERS);
+    let (a_slots, rest) = rest.split_at(a_registers);
+    let (b_slots, c_slots) = rest.split_at(b_registers);
+
+    let mut b_tiles = [const { MaybeUninit::<X::Tile>::uninit() }; MOST.0];
+    for (tile, &slot) in b_tiles.iter_mut().zip(&b_slots[..b_distinct]) {
+        tile.write(X::transposed(&unsafe { X::unpack(file, slot, b_variant) }));
+    }
+    // D may be in the registers of the others: it is written when everything is read.
+    let mut d_tiles = [const { MaybeUninit::<[Sum<X>; 64]>::uninit() }; MOST.1];
+    for (at, d) in d_tiles[..tiles].iter_mut().enumerate() {
+        let (row, column) = (at % rows, at / rows);
+        let c = unsafe { C::read(file, &c_slots[at * C::REGISTERS..][..C::REGISTERS]) };
+        let mut sums = c.map(X::Value::begin);
+        for block in 0..depth {
+            let a = unsafe { X::unpack(file, a_slots[block * rows + row], a_variant) };
+            // All tiles below `b_distinct = columns * depth` are written.
+            let b = unsafe { b_tiles[column * depth + block].assume_init_ref() };
+            accumulate::<X>(&mut sums, a.as_ref(), b.as_ref(), sum_variant);
+        }
+        let mut result = c;
+        for i in 0..64 {
+            result[i] = X::Value::end(sums[i], c[i], sum_variant);
+        }
+        d.write(result);
+    }
+    for (at, d) in d_tiles[..tiles].iter().enumerate() {
+        unsafe { D::write(file, &d_slots[at * D::REGISTERS..][..D::REGISTERS], d.assume_init_ref(), mask) };
+    }
+}
+
+/// Adds the product of a row-major tile of A and a row-major tile of B.
+#[inline(always)]
+fn accumulate<X: Multiplicand>(sums: &mut [Sum<X>; 64], a: &[X::Value], b: &[X::Value], variant: bool) {
+    let width = 4 * X::PACKED;
+    // Row by row, so that a row of sums is one vector in a register.
+    for (sums, a) in sums.as_chunks_mut::<8>().0.iter_mut().zip(a.chunks_exact(width)) {
+        let mut row = *sums;
+        for (&a, b) in a.iter().zip(b.as_chunks::<8>().0) {
+            for n in 0..8 {
+                row[n] = X::Value::add(row[n], a, b[n], variant);
+            }
+        }
+        *sums = row;
+    }
+}
+
+/// The function for a shape and variants.
+fn run<X, C, D, const M: usize, const N: usize, const K: usize, const A: bool, const B: bool, const S: bool>() -> Run
+where
+    X: Multiplicand,
+    C: Accumulator<Value = Sum<X>>,
+    D: Accumulator<Value = Sum<X>>,
+{
+    // One copy of the body for all shapes and variants.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"))]
+    #[inline(never)]
+    unsafe fn wide<X, C, D>(file: *mut Unit, operands: &[u16], mask: u32, shape: Shape, variants: [bool; 3])
+    where
+        X: Multiplicand,
+        C: Accumulator<Value = Sum<X>>,
+        D: Accumulator<Value = Sum<X>>,
+    {
+        unsafe { multiply::<X, C, D>(file, operands, mask, shape, variants) }
+    }
+    #[inline(never)]
+    unsafe fn plain<X, C, D>(file: *mut Unit, operands: &[u16], mask: u32, shape: Shape, variants: [bool; 3])
+    where
+        X: Multiplicand,
+        C: Accumulator<Value = Sum<X>>,
+        D: Accumulator<Value = Sum<X>>,
+    {
+        unsafe { multiply::<X, C, D>(file, operands, mask, shape, variants) }
+    }
+    pick(
+        |file, operands, mask| unsafe { wide::<X, C, D>(file, operands, mask, [M, N, K], [A, B, S]) },
+        |file, operands, mask| unsafe { plain::<X, C, D>(file, operands, mask, [M, N, K], [A, B, S]) },
+    )
+}
+
+/// What an instruction multiplies: types in the order D, A, B, C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Multiplication {
+    shape: Shape,
+    types: [Element; 4],
+    saturate: bool,
+    and: bool,
+}
+
+impl Multiplication {
+    /// The function of a multiplication that the ISA has.
+    fn run(&self) -> Option<Run> {
+        let [m, n, k] = self.shape;
+        let of_sum = self.saturate || self.and;
+        macro_rules! find {
+            ($($d:ident $a:ident $b:ident $c:ident, $x:ident $va:literal $vb:literal $vs:literal:
+                $($m:literal $n:literal $k:literal),+;)*) => {$(
+                if self.types == [Element::$d, Element::$a, Element::$b, Element::$c] && of_sum == $vs {
+                    return match [m, n, if Element::$a == Element::B1 { k / 32 } else { k }] {
+                        $([$m, $n, $k] => Some(run::<$x, $c, $d, $m, $n, $k, $va, $vb, $vs>()),)+
+                        _ => None,
+                    };
+                }
+            )*};
+        }
+        macro_rules! integers {
+            ($($a:ident $b:ident, $x:ident $va:literal $vb:literal: $($m:literal $n:literal $k:literal),+;)*) => {$(
+                find! {
+                    S32 $a $b S32, $x $va $vb false: $($m $n $k),+;
+                    S32 $a $b S32, $x $va $vb true: $($m $n $k),+;
+                }
+            )*};
+        }
+        macro_rules! bytes {
+            ($($a:ident $b:ident, $va:literal $vb:literal;)*) => {$(
+                find! {
+                    F32 $a $b F32, Fp8 $va $vb false: 16 8 16, 16 8 32;
+                    F16 $a $b F16, Fp8 $va $vb false: 16 8 16, 16 8 32;
+                }
+            )*};
+        }
+        find! {
+            F32 Tf32 Tf32 F32, Tf32 false false false: 16 8 4, 16 8 8, 16 16 8;
+            F32 Bf16 Bf16 F32, Bf16 false false false: 16 8 8, 16 8 16, 16 16 16, 8 32 16, 32 8 16;
+            F32 F16 F16 F32, F16 false false false: 16 8 8, 16 8 16, 16 16 16, 8 32 16, 32 8 16;
+            F16 F16 F16 F16, F16 false false false: 16 8 8, 16 8 16, 16 16 16, 8 32 16, 32 8 16;
+            F16 F16 F16 F32, F16 false false false: 16 16 16, 8 32 16, 32 8 16;
+            F32 F16 F16 F16, F16 false false false: 16 16 16, 8 32 16, 32 8 16;
+            F64 F64 F64 F64, F64 false false false: 8 8 4, 16 8 4, 16 8 8, 16 8 16;
+            S32 B1 B1 S32, Bits false false false: 8 8 4, 16 8 4, 16 8 8;
+            S32 B1 B1 S32, Bits false false true: 8 8 4, 16 8 4, 16 8 8;
+        }
+        bytes! {
+            E4m3 E4m3, false false;
+            E4m3 E5m2, false true;
+            E5m2 E4m3, true false;
+            E5m2 E5m2, true true;
+        }
+        integers! {
+            S8 S8, Int8 true true: 8 8 16, 16 8 16, 16 8 32, 16 16 16, 8 32 16, 32 8 16;
+            U8 U8, Int8 false false: 8 8 16, 16 8 16, 16 8 32, 16 16 16, 8 32 16, 32 8 16;
+            S8 U8, Int8 true false: 8 8 16, 16 8 16, 16 8 32;
+            U8 S8, Int8 false true: 8 8 16, 16 8 16, 16 8 32;
+            S4 S4, Int4 true true: 8 8 32, 16 8 32, 16 8 64;
+            U4 U4, Int4 false false: 8 8 32, 16 8 32, 16 8 64;
+            S4 U4, Int4 true false: 8 8 32, 16 8 32, 16 8 64;
+            U4 S4, Int4 false true: 8 8 32, 16 8 32, 16 8 64;
+        }
+        None
+    }
+
+    /// Registers of D, A, B and C.
+    fn registers(&self) -> [usize; 4] {
+        let [d, a, b, c] = self.types;
+        let fragment = |element, matrix| Fragment::new(self.shape, element, matrix).registers;
+        [
+            fragment(d, Matrix::Accumulator),
+            fragment(a, Matrix::A),
+            fragment(b, Matrix::B),
+            fragment(c, Matrix::Accumulator),
+        ]
+    }
+}
+
+/// As which type a register of elements is read.
+pub(super) fn register_type(element: Element) -> Type {
+    match element {
+        Element::F32 => Type::F32,
+        Element::F64 => Type::F64,
+        Element::S32 => Type::S32,
+        _ => Type::B32,
+    }
+}
+
+/// The form of a multiplication, if the instruction's operands have as many registers as it wants.
+pub(super) fn form(
+    i: &Instruction,
+    run: Run,
+    types: [Element; 4],
+    counts: [usize; 4],
+    fma: u32,
+) -> Result<Form, Unsupported> {
+    if i.operands.len() != 4 {
+        return Err(Unsupported(format!("{} with {} operands", i.form(), i.operands.len())));
+    }
+    let mut slots = Vec::new();
+    for (at, (&element, count)) in types.iter().zip(counts).enumerate() {
+        let given = registers(i.operands.get(at));
+        if given != count {
+            let name = ["d", "a", "b", "c"][at];
+            return Err(Unsupported(format!("{} with {given} registers for {name} in place of {count}", i.form())));
+        }
+        let slot = if at == 0 { output(register_type(element)) } else { input(register_type(element)) };
+        slots.extend(std::iter::repeat_n(slot, count));
+    }
+    Ok(Form { run, slots, class: Class::Tensor, fma, sync: Sync::Warp })
+}
+
+/// What the modifiers say, whatever their order.
+struct Modifiers {
+    shape: Shape,
+    types: Vec<Element>,
+    /// `.row` or `.col` of A and B, as `true` for rows.
+    rows: Vec<bool>,
+    saturate: bool,
+    /// `.xor` or `.and`
+    and: Option<bool>,
+}
+
+impl Modifiers {
+    fn read(i: &Instruction, modifiers: &[String]) -> Option<Modifiers> {
+        let mut found = Modifiers { shape: [0; 3], types: Vec::new(), rows: Vec::new(), saturate: false, and: None };
+        let (mut rounding, mut popc) = (false, false);
+        for modifier in modifiers {
+            match modifier.as_str() {
+                "sync" | "aligned" => {}
+                "row" | "col" => found.rows.push(modifier == "row"),
+                "satfinite" => found.saturate = true,
+                "xor" | "and" => found.and = Some(modifier == "and"),
+                "popc" => popc = true,
+                "rn" => rounding = true,
+                other => match (Element::named(other), shape(other)) {
+                    (Some(element), _) => found.types.push(element),
+                    (_, Some(shape)) if found.shape == [0; 3] => found.shape = shape,
+                    _ => return None,
+                },
+            }
+        }
+        let bits = found.types.contains(&Element::B1);
+        let double = found.types.contains(&Element::F64);
+        (bits == popc
+            && bits == found.and.is_some()
+            && !(bits && found.saturate)
+            && (double || !rounding)
+            && i.has("sync")
+            && found.rows.len() == 2)
+            .then_some(found)
+    }
+
+    fn multiplication(&self, types: [Element; 4]) -> Multiplication {
+        Multiplication { shape: self.shape, types, saturate: self.saturate, and: self.and == Some(true) }
+    }
+}
+
+/// `mma.sync`
+pub(super) fn mma(i: &Instruction) -> Result<Form, Unsupported> {
+    let refuse = || refused(i);
+    let modifiers = Modifiers::read(i, &i.modifiers).ok_or_else(refuse)?;
+    let types: [Element; 4] = modifiers.types.as_slice().try_into().map_err(|_| refuse())?;
+    if modifiers.shape == [8, 8, 4] && types[1..3] == [Element::F16; 2] && !modifiers.saturate {
+        let rows = [modifiers.rows[0], modifiers.rows[1]];
+        return quad::form(i, types, rows);
+    }
+    let multiplication = modifiers.multiplication(types);
+    if modifiers.rows != [true, false] || only_wmma(modifiers.shape) {
+        return Err(refuse());
+    }
+    let run = multiplication.run().ok_or_else(refuse)?;
+    form(i, run, types, multiplication.registers(), modifiers.shape.iter().product::<usize>() as u32)
+}
+
+/// `wmma.mma`
+pub(super) fn wmma(i: &Instruction) -> Result<Form, Unsupported> {
+    let refuse = || refused(i);
+    let modifiers = Modifiers::read(i, i.modifiers.get(1..).unwrap_or_default()).ok_or_else(refuse)?;
+    let types = match modifiers.types.as_slice() {
+        &[d, c] => [d, Element::F16, Element::F16, c],
+        &[d, a, b, c] if a == b && a != Element::F16 => [d, a, b, c],
+        _ => return Err(refuse()),
+    };
+    let whole_words = matches!(types[1], Element::S4 | Element::U4 | Element::B1);
+    if whole_words && modifiers.rows != [true, false] || !wmma_has(modifiers.shape, types[1]) {
+        return Err(refuse());
+    }
+    let multiplication = modifiers.multiplication(types);
+    let run = multiplication.run().ok_or_else(refuse)?;
+    form(i, run, types, multiplication.registers(), modifiers.shape.iter().product::<usize>() as u32)
+}
+
+/// Whether `wmma` has the shape for multiplicands of a type.
+pub(super) fn wmma_has(shape: Shape, element: Element) -> bool {
+    use Element::*;
+    match shape {
+        [16, 16, 16] | [8, 32, 16] | [32, 8, 16] => matches!(element, F16 | Bf16 | S8 | U8),
+        [16, 16, 8] => element == Tf32,
+        [8, 8, 4] => element == F64,
+        [8, 8, 32] => matches!(element, S4 | U4),
+        [8, 8, 128] => element == B1,
+        _ => false,
+    }
+}
