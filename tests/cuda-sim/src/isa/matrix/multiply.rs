@@ -14,22 +14,115 @@ use super::{quad, refused, registers, shape};
 use crate::lanes::{Class, Form, Lane, Run, Sync, Unit, Unsupported, input, output, pick};
 use crate::ptx::ast::{Instruction, Type};
 
-/// Elements of A or B. What is in a register is unpacked to a tile of values: eight rows of A, or eight columns of B, one
-/// after the other.
+/// Elements of A or B, of which a register holds a tile.
+///
+/// Tiles are unpacked in whatever order needs no moves between lanes. With `g = lane / 4`, `t = lane % 4` and element `j`
+/// of a register: one of A lies as `[j][lane]`, one of B as `[t * PACKED + j][column(g)]`. A row of C is in the order of
+/// [`column`] as well: first the even elements, which are in one register, then the odd ones.
 trait Multiplicand {
     type Value: Factor;
     /// Elements in a register.
     const PACKED: usize;
     const F16: bool = false;
-    /// `[Value; 32 * PACKED]`
-    type Tile: Copy + AsRef<[Self::Value]> + AsMut<[Self::Value]>;
+    /// `[[Value; 32]; PACKED]`
+    type A: AsRef<[[Self::Value; 32]]>;
+    /// `[[Value; 8]; 4 * PACKED]`
+    type B: AsRef<[[Self::Value; 8]]>;
 
-    /// The tile in a register. `variant` tells formats apart that only differ in how they are decoded.
+    /// A tile of A. `variant` tells formats apart that only differ in how they are decoded.
     /// # Safety
     /// As for [`Lane::read`].
-    unsafe fn unpack(file: *const Unit, slot: u16, variant: bool) -> Self::Tile;
-    /// The tile with rows and columns exchanged.
-    fn transposed(tile: &Self::Tile) -> Self::Tile;
+    unsafe fn a(file: *const Unit, slot: u16, variant: bool) -> Self::A;
+    /// A tile of B.
+    /// # Safety
+    /// As for [`Lane::read`].
+    unsafe fn b<const WIDE: bool>(file: *const Unit, slot: u16, variant: bool) -> Self::B;
+}
+
+/// Where column `g` of a tile stands in a row of sums.
+const fn column(g: usize) -> usize {
+    g / 2 + g % 2 * 4
+}
+
+/// Lanes by `t`, then by the column of `g`.
+#[inline(always)]
+fn transposed<T: Copy + Default>(lanes: &[T; 32]) -> [[T; 8]; 4] {
+    let mut rows = [[T::default(); 8]; 4];
+    for g in 0..8 {
+        for t in 0..4 {
+            rows[t][column(g)] = lanes[g * 4 + t];
+        }
+    }
+    rows
+}
+
+/// What a register is read as.
+trait Word: Lane {
+    /// See [`transposed`].
+    fn transposed<const WIDE: bool>(lanes: &[Self; 32]) -> [[Self; 8]; 4];
+}
+impl Word for f64 {
+    #[inline(always)]
+    fn transposed<const WIDE: bool>(lanes: &[f64; 32]) -> [[f64; 8]; 4] {
+        transposed(lanes)
+    }
+}
+impl Word for u32 {
+    #[inline(always)]
+    fn transposed<const WIDE: bool>(lanes: &[u32; 32]) -> [[u32; 8]; 4] {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            return unsafe { avx2::transposed(lanes) };
+        }
+        transposed(lanes)
+    }
+}
+
+/// What the compiler does not find by itself. The results are those of the portable code to the bit.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::Tile;
+    use std::arch::x86_64::*;
+
+    /// As [`super::transposed`]: a 4 x 4 transposition in both halves of the vectors.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub unsafe fn transposed(lanes: &[u32; 32]) -> [[u32; 8]; 4] {
+        let mut rows = [[0; 8]; 4];
+        unsafe {
+            let pair = |i: usize| _mm256_loadu_si256(lanes.as_ptr().add(8 * i).cast());
+            let (x, y) = (_mm256_unpacklo_epi32(pair(0), pair(1)), _mm256_unpacklo_epi32(pair(2), pair(3)));
+            let (z, w) = (_mm256_unpackhi_epi32(pair(0), pair(1)), _mm256_unpackhi_epi32(pair(2), pair(3)));
+            _mm256_storeu_si256(rows[0].as_mut_ptr().cast(), _mm256_unpacklo_epi64(x, y));
+            _mm256_storeu_si256(rows[1].as_mut_ptr().cast(), _mm256_unpackhi_epi64(x, y));
+            _mm256_storeu_si256(rows[2].as_mut_ptr().cast(), _mm256_unpacklo_epi64(z, w));
+            _mm256_storeu_si256(rows[3].as_mut_ptr().cast(), _mm256_unpackhi_epi64(z, w));
+        }
+        rows
+    }
+
+    /// As [`super::accumulate`].
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    pub unsafe fn accumulate(sums: &mut Tile<f32>, a: &[[f32; 32]], b: &[[f32; 8]]) {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for g in 0..8 {
+                rows[g] = _mm256_loadu_ps(sums[g].as_ptr());
+            }
+            for (t, b) in b.chunks_exact(a.len()).enumerate() {
+                for (a, b) in a.iter().zip(b) {
+                    let b = _mm256_loadu_ps(b.as_ptr());
+                    for g in 0..8 {
+                        rows[g] = _mm256_fmadd_ps(_mm256_broadcast_ss(a.get_unchecked(g * 4 + t)), b, rows[g]);
+                    }
+                }
+            }
+            for g in 0..8 {
+                _mm256_storeu_ps(sums[g].as_mut_ptr(), rows[g]);
+            }
+        }
+    }
 }
 
 macro_rules! multiplicands {
@@ -40,22 +133,32 @@ macro_rules! multiplicands {
             type Value = $value;
             const PACKED: usize = $packed;
             $(const F16: bool = $f16;)?
-            type Tile = [$value; 32 * $packed];
+            type A = [[$value; 32]; $packed];
+            type B = [[$value; 8]; 4 * $packed];
             #[inline(always)]
-            unsafe fn unpack(file: *const Unit, slot: u16, $variant: bool) -> Self::Tile {
+            unsafe fn a(file: *const Unit, slot: u16, $variant: bool) -> Self::A {
                 let words = unsafe { <$raw as Lane>::read(file, slot) };
-                let mut tile = [<$value>::default(); 32 * $packed];
-                for l in 0..32 {
-                    let $word = words[l];
-                    for $j in 0..$packed {
-                        tile[l * $packed + $j] = $decode;
+                let mut tile = [[<$value>::default(); 32]; $packed];
+                for ($j, plane) in tile.iter_mut().enumerate() {
+                    for l in 0..32 {
+                        let $word = words[l];
+                        plane[l] = $decode;
                     }
                 }
                 tile
             }
             #[inline(always)]
-            fn transposed(tile: &Self::Tile) -> Self::Tile {
-                zip(&zip(&zip(tile)))
+            unsafe fn b<const WIDE: bool>(file: *const Unit, slot: u16, $variant: bool) -> Self::B {
+                let words = <$raw as Word>::transposed::<WIDE>(&unsafe { <$raw as Lane>::read(file, slot) });
+                let mut tile = [[<$value>::default(); 8]; 4 * $packed];
+                for (k, row) in tile.iter_mut().enumerate() {
+                    let $j = k % $packed;
+                    for n in 0..8 {
+                        let $word = words[k / $packed][n];
+                        row[n] = $decode;
+                    }
+                }
+                tile
             }
         }
     )*};
@@ -81,30 +184,10 @@ multiplicands! {
     Bits(u32, 1) -> u32: |word, _j, _v| word;
 }
 
-/// Interleaves the halves of an array. That rotates the bits of an element's index to the left; three times moves the
-/// three bits of a tile's row below those of its column, which transposes it.
-#[inline(always)]
-fn zip<T: Copy, const L: usize>(from: &[T; L]) -> [T; L] {
-    let mut to = *from;
-    for i in 0..L / 2 {
-        to[2 * i] = from[i];
-        to[2 * i + 1] = from[i + L / 2];
-    }
-    to
-}
+/// A tile of C or D: rows, each in the order of [`column`].
+type Tile<S> = [[S; 8]; 8];
 
-/// Takes what [`zip`] interleaved apart.
-#[inline(always)]
-fn unzip<T: Copy, const L: usize>(from: &[T; L]) -> [T; L] {
-    let mut to = *from;
-    for i in 0..L / 2 {
-        to[i] = from[2 * i];
-        to[i + L / 2] = from[2 * i + 1];
-    }
-    to
-}
-
-/// Elements of C or D, in tiles of eight rows and columns.
+/// Elements of C or D.
 trait Accumulator {
     type Value: Copy + Default;
     /// Registers of a tile.
@@ -112,11 +195,36 @@ trait Accumulator {
 
     /// # Safety
     /// As for [`Lane::read`].
-    unsafe fn read(file: *const Unit, slots: &[u16]) -> [Self::Value; 64];
+    unsafe fn read(file: *const Unit, slots: &[u16]) -> Tile<Self::Value>;
     /// Writes the lanes of the mask.
     /// # Safety
     /// As for [`Lane::write`].
-    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[Self::Value; 64], mask: u32);
+    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &Tile<Self::Value>, mask: u32);
+}
+
+/// A tile from its even and odd columns.
+#[inline(always)]
+fn join<S: Copy + Default>(even: &[S; 32], odd: &[S; 32]) -> Tile<S> {
+    let mut tile = [[S::default(); 8]; 8];
+    for g in 0..8 {
+        for t in 0..4 {
+            tile[g][t] = even[g * 4 + t];
+            tile[g][4 + t] = odd[g * 4 + t];
+        }
+    }
+    tile
+}
+
+#[inline(always)]
+fn split<S: Copy + Default>(tile: &Tile<S>) -> [[S; 32]; 2] {
+    let mut halves = [[S::default(); 32]; 2];
+    for g in 0..8 {
+        for t in 0..4 {
+            halves[0][g * 4 + t] = tile[g][t];
+            halves[1][g * 4 + t] = tile[g][4 + t];
+        }
+    }
+    halves
 }
 
 macro_rules! accumulators {
@@ -125,21 +233,15 @@ macro_rules! accumulators {
             type Value = $value;
             const REGISTERS: usize = 2;
             #[inline(always)]
-            unsafe fn read(file: *const Unit, slots: &[u16]) -> [$value; 64] {
-                let mut halves = [<$value>::default(); 64];
-                unsafe {
-                    halves[..32].copy_from_slice(&<$value>::read(file, slots[0]));
-                    halves[32..].copy_from_slice(&<$value>::read(file, slots[1]));
-                }
-                zip(&halves)
+            unsafe fn read(file: *const Unit, slots: &[u16]) -> Tile<$value> {
+                unsafe { join(&<$value>::read(file, slots[0]), &<$value>::read(file, slots[1])) }
             }
             #[inline(always)]
-            unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[$value; 64], mask: u32) {
-                let halves = unzip(tile);
-                let (even, odd) = (halves.first_chunk().unwrap(), halves.last_chunk().unwrap());
+            unsafe fn write(file: *mut Unit, slots: &[u16], tile: &Tile<$value>, mask: u32) {
+                let [even, odd] = split(tile);
                 unsafe {
-                    <$value>::write(file, slots[0], even, mask);
-                    <$value>::write(file, slots[1], odd, mask);
+                    <$value>::write(file, slots[0], &even, mask);
+                    <$value>::write(file, slots[1], &odd, mask);
                 }
             }
         }
@@ -153,14 +255,16 @@ impl Accumulator for F16 {
     type Value = f32;
     const REGISTERS: usize = 1;
     #[inline(always)]
-    unsafe fn read(file: *const Unit, slots: &[u16]) -> [f32; 64] {
-        unsafe { F16::unpack(file, slots[0], false) }
+    unsafe fn read(file: *const Unit, slots: &[u16]) -> Tile<f32> {
+        let [even, odd] = unsafe { F16::a(file, slots[0], false) };
+        join(&even, &odd)
     }
     #[inline(always)]
-    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &[f32; 64], mask: u32) {
+    unsafe fn write(file: *mut Unit, slots: &[u16], tile: &Tile<f32>, mask: u32) {
+        let [even, odd] = split(tile);
         let mut words = [0u32; 32];
         for l in 0..32 {
-            words[l] = f32_to_f16(tile[2 * l]) as u32 | (f32_to_f16(tile[2 * l + 1]) as u32) << 16;
+            words[l] = f32_to_f16(even[l]) as u32 | (f32_to_f16(odd[l]) as u32) << 16;
         }
         unsafe { u32::write(file, slots[0], &words, mask) };
     }
@@ -174,10 +278,33 @@ trait Factor: Copy + Default {
     fn add(sum: Self::Sum, a: Self, b: Self, variant: bool) -> Self::Sum;
     /// The element of D.
     fn end(sum: Self::Sum, c: Self::Sum, variant: bool) -> Self::Sum;
+
+    /// Adds the product of a tile of A and one of B.
+    #[inline(always)]
+    fn accumulate<const WIDE: bool>(sums: &mut Tile<Self::Sum>, a: &[[Self; 32]], b: &[[Self; 8]], variant: bool) {
+        accumulate(sums, a, b, variant);
+    }
+}
+
+/// Adds the product of a tile of A and one of B.
+#[inline(always)]
+fn accumulate<V: Factor>(sums: &mut Tile<V::Sum>, a: &[[V; 32]], b: &[[V; 8]], variant: bool) {
+    // Row by row, so that a row of sums is one vector in a register.
+    for (g, sums) in sums.iter_mut().enumerate() {
+        let mut row = *sums;
+        for (t, b) in b.chunks_exact(a.len()).enumerate() {
+            for (a, b) in a.iter().zip(b) {
+                for n in 0..8 {
+                    row[n] = V::add(row[n], a[g * 4 + t], b[n], variant);
+                }
+            }
+        }
+        *sums = row;
+    }
 }
 
 macro_rules! floats {
-    ($($t:ty: $nan:expr;)*) => {$(
+    ($($t:ty: $nan:expr $(, $wide:ident)?;)*) => {$(
         impl Factor for $t {
             type Sum = $t;
             #[inline(always)]
@@ -192,11 +319,21 @@ macro_rules! floats {
             fn end(sum: $t, _: $t, _: bool) -> $t {
                 if sum.is_nan() { <$t>::from_bits($nan) } else { sum }
             }
+            $(
+                #[inline(always)]
+                fn accumulate<const WIDE: bool>(sums: &mut Tile<$t>, a: &[[$t; 32]], b: &[[$t; 8]], variant: bool) {
+                    #[cfg(target_arch = "x86_64")]
+                    if WIDE {
+                        return unsafe { $wide::accumulate(sums, a, b) };
+                    }
+                    accumulate(sums, a, b, variant);
+                }
+            )?
         }
     )*};
 }
 floats! {
-    f32: 0x7fff_ffff;
+    f32: 0x7fff_ffff, avx2;
     // `CUDART_NAN`
     f64: 0xfff8_0000_0000_0000;
 }
@@ -242,8 +379,13 @@ type Sum<X> = <<X as Multiplicand>::Value as Factor>::Sum;
 
 /// `variants` are those of A, of B and of the sum.
 #[inline(always)]
-unsafe fn multiply<X, C, D>(file: *mut Unit, operands: &[u16], mask: u32, shape: Shape, variants: [bool; 3])
-where
+unsafe fn multiply<X, C, D, const WIDE: bool>(
+    file: *mut Unit,
+    operands: &[u16],
+    mask: u32,
+    shape: Shape,
+    variants: [bool; 3],
+) where
     X: Multiplicand,
     C: Accumulator<Value = Sum<X>>,
     D: Accumulator<Value = Sum<X>>,
@@ -258,46 +400,34 @@ where
     let (a_slots, rest) = rest.split_at(a_registers);
     let (b_slots, c_slots) = rest.split_at(b_registers);
 
-    let mut b_tiles = [const { MaybeUninit::<X::Tile>::uninit() }; MOST.0];
+    let mut b_tiles = [const { MaybeUninit::<X::B>::uninit() }; MOST.0];
     for (tile, &slot) in b_tiles.iter_mut().zip(&b_slots[..b_distinct]) {
-        tile.write(X::transposed(&unsafe { X::unpack(file, slot, b_variant) }));
+        tile.write(unsafe { X::b::<WIDE>(file, slot, b_variant) });
     }
     // D may be in the registers of the others: it is written when everything is read.
-    let mut d_tiles = [const { MaybeUninit::<[Sum<X>; 64]>::uninit() }; MOST.1];
-    for (at, d) in d_tiles[..tiles].iter_mut().enumerate() {
-        let (row, column) = (at % rows, at / rows);
-        let c = unsafe { C::read(file, &c_slots[at * C::REGISTERS..][..C::REGISTERS]) };
-        let mut sums = c.map(X::Value::begin);
-        for block in 0..depth {
-            let a = unsafe { X::unpack(file, a_slots[block * rows + row], a_variant) };
-            // All tiles below `b_distinct = columns * depth` are written.
-            let b = unsafe { b_tiles[column * depth + block].assume_init_ref() };
-            accumulate::<X>(&mut sums, a.as_ref(), b.as_ref(), sum_variant);
+    let mut d_tiles = [const { MaybeUninit::<Tile<Sum<X>>>::uninit() }; MOST.1];
+    for column in 0..columns {
+        for row in 0..rows {
+            let at = column * rows + row;
+            let c = unsafe { C::read(file, &c_slots[at * C::REGISTERS..][..C::REGISTERS]) };
+            let mut sums = c;
+            for i in 0..64 {
+                sums[i / 8][i % 8] = X::Value::begin(c[i / 8][i % 8]);
+            }
+            for block in 0..depth {
+                let a = unsafe { X::a(file, a_slots[block * rows + row], a_variant) };
+                // All tiles below `b_distinct = columns * depth` are written.
+                let b = unsafe { b_tiles[column * depth + block].assume_init_ref() };
+                X::Value::accumulate::<WIDE>(&mut sums, a.as_ref(), b.as_ref(), sum_variant);
+            }
+            for i in 0..64 {
+                sums[i / 8][i % 8] = X::Value::end(sums[i / 8][i % 8], c[i / 8][i % 8], sum_variant);
+            }
+            d_tiles[at].write(sums);
         }
-        let mut result = c;
-        for i in 0..64 {
-            result[i] = X::Value::end(sums[i], c[i], sum_variant);
-        }
-        d.write(result);
     }
     for (at, d) in d_tiles[..tiles].iter().enumerate() {
         unsafe { D::write(file, &d_slots[at * D::REGISTERS..][..D::REGISTERS], d.assume_init_ref(), mask) };
-    }
-}
-
-/// Adds the product of a row-major tile of A and a row-major tile of B.
-#[inline(always)]
-fn accumulate<X: Multiplicand>(sums: &mut [Sum<X>; 64], a: &[X::Value], b: &[X::Value], variant: bool) {
-    let width = 4 * X::PACKED;
-    // Row by row, so that a row of sums is one vector in a register.
-    for (sums, a) in sums.as_chunks_mut::<8>().0.iter_mut().zip(a.chunks_exact(width)) {
-        let mut row = *sums;
-        for (&a, b) in a.iter().zip(b.as_chunks::<8>().0) {
-            for n in 0..8 {
-                row[n] = X::Value::add(row[n], a, b[n], variant);
-            }
-        }
-        *sums = row;
     }
 }
 
@@ -317,7 +447,7 @@ where
         C: Accumulator<Value = Sum<X>>,
         D: Accumulator<Value = Sum<X>>,
     {
-        unsafe { multiply::<X, C, D>(file, operands, mask, shape, variants) }
+        unsafe { multiply::<X, C, D, true>(file, operands, mask, shape, variants) }
     }
     #[inline(never)]
     unsafe fn plain<X, C, D>(file: *mut Unit, operands: &[u16], mask: u32, shape: Shape, variants: [bool; 3])
@@ -326,7 +456,7 @@ where
         C: Accumulator<Value = Sum<X>>,
         D: Accumulator<Value = Sum<X>>,
     {
-        unsafe { multiply::<X, C, D>(file, operands, mask, shape, variants) }
+        unsafe { multiply::<X, C, D, false>(file, operands, mask, shape, variants) }
     }
     pick(
         |file, operands, mask| unsafe { wide::<X, C, D>(file, operands, mask, [M, N, K], [A, B, S]) },
@@ -519,9 +649,9 @@ pub(super) fn mma(i: &Instruction) -> Result<Form, Unsupported> {
 pub(super) fn wmma(i: &Instruction) -> Result<Form, Unsupported> {
     let refuse = || refused(i);
     let modifiers = Modifiers::read(i, i.modifiers.get(1..).unwrap_or_default()).ok_or_else(refuse)?;
-    let types = match modifiers.types.as_slice() {
-        &[d, c] => [d, Element::F16, Element::F16, c],
-        &[d, a, b, c] if a == b && a != Element::F16 => [d, a, b, c],
+    let types = match modifiers.types[..] {
+        [d, c] => [d, Element::F16, Element::F16, c],
+        [d, a, b, c] if a == b && a != Element::F16 => [d, a, b, c],
         _ => return Err(refuse()),
     };
     let whole_words = matches!(types[1], Element::S4 | Element::U4 | Element::B1);
