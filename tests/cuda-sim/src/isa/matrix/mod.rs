@@ -36,7 +36,8 @@ fn refused(i: &Instruction) -> Unsupported {
 fn shape(modifier: &str) -> Option<Shape> {
     let (m, rest) = modifier.strip_prefix('m')?.split_once('n')?;
     let (n, k) = rest.split_once('k')?;
-    Some([m.parse().ok()?, n.parse().ok()?, k.parse().ok()?])
+    let number = |digits: &str| digits.parse::<u16>().ok().map(usize::from);
+    Some([number(m)?, number(n)?, number(k)?])
 }
 
 /// Registers that an operand lists.

@@ -438,6 +438,18 @@ where
     C: Accumulator<Value = Sum<X>>,
     D: Accumulator<Value = Sum<X>>,
 {
+    let [wide, plain] = both::<X, C, D, M, N, K, A, B, S>();
+    pick(wide, plain)
+}
+
+/// It for processors with AVX2 and for all.
+fn both<X, C, D, const M: usize, const N: usize, const K: usize, const A: bool, const B: bool, const S: bool>()
+-> [Run; 2]
+where
+    X: Multiplicand,
+    C: Accumulator<Value = Sum<X>>,
+    D: Accumulator<Value = Sum<X>>,
+{
     // One copy of the body for all shapes and variants.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"))]
     #[inline(never)]
@@ -458,10 +470,10 @@ where
     {
         unsafe { multiply::<X, C, D, false>(file, operands, mask, shape, variants) }
     }
-    pick(
+    [
         |file, operands, mask| unsafe { wide::<X, C, D>(file, operands, mask, [M, N, K], [A, B, S]) },
         |file, operands, mask| unsafe { plain::<X, C, D>(file, operands, mask, [M, N, K], [A, B, S]) },
-    )
+    ]
 }
 
 /// What an instruction multiplies: types in the order D, A, B, C.
@@ -478,12 +490,14 @@ impl Multiplication {
     fn run(&self) -> Option<Run> {
         let [m, n, k] = self.shape;
         let of_sum = self.saturate || self.and;
+        // Single bits are counted in words.
+        let unit = if self.types[1] == Element::B1 { 32 } else { 1 };
         macro_rules! find {
             ($($d:ident $a:ident $b:ident $c:ident, $x:ident $va:literal $vb:literal $vs:literal:
                 $($m:literal $n:literal $k:literal),+;)*) => {$(
                 if self.types == [Element::$d, Element::$a, Element::$b, Element::$c] && of_sum == $vs {
-                    return match [m, n, if Element::$a == Element::B1 { k / 32 } else { k }] {
-                        $([$m, $n, $k] => Some(run::<$x, $c, $d, $m, $n, $k, $va, $vb, $vs>()),)+
+                    return match [m, n, k] {
+                        $([$m, $n, k] if k == $k * unit => Some(run::<$x, $c, $d, $m, $n, $k, $va, $vb, $vs>()),)+
                         _ => None,
                     };
                 }
@@ -673,5 +687,65 @@ pub(super) fn wmma_has(shape: Shape, element: Element) -> bool {
         [8, 8, 32] => matches!(element, S4 | U4),
         [8, 8, 128] => element == B1,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random bits, among them NaN, infinities and subnormal numbers of all formats.
+    fn file(units: usize, seed: u64) -> Vec<Unit> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 32) as u32
+        };
+        let special = [0x7f80_0000, 0xff80_7c00, 0x7fc0_0001, 0x0001_8001, 0x0000_2000, 0x8000_0000, 0x7bff_7bff];
+        let mut file = vec![Unit([0; 32]); units];
+        for word in file.iter_mut().flat_map(|unit| &mut unit.0) {
+            // Mostly numbers whose products and sums stay finite.
+            *word = match next() {
+                r if r % 64 == 0 => special[(next() % 7) as usize],
+                r => next() & 0x83ff_83ff | 0x3c00_3800 ^ (r & 0x0400_0400),
+            };
+        }
+        file
+    }
+
+    fn same<X, C, D, const M: usize, const N: usize, const K: usize>(slots: usize)
+    where
+        X: Multiplicand,
+        C: Accumulator<Value = Sum<X>>,
+        D: Accumulator<Value = Sum<X>>,
+    {
+        let [wide, plain] = both::<X, C, D, M, N, K, true, false, false>();
+        let operands: Vec<u16> = (0..slots as u16).map(|slot| slot * 2).collect();
+        for seed in 0..50 {
+            let (mut x, mut y) = (file(2 * slots, seed), file(2 * slots, seed));
+            let mask = if seed % 2 == 0 { u32::MAX } else { 0x1234_5678 };
+            unsafe {
+                wide(x.as_mut_ptr(), &operands, mask);
+                plain(y.as_mut_ptr(), &operands, mask);
+            }
+            assert!(x.iter().zip(&y).all(|(x, y)| x.0 == y.0), "{M}x{N}x{K}, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn both_variants_have_the_same_bits() {
+        if !crate::lanes::wide() {
+            return;
+        }
+        same::<Tf32, F32, F32, 16, 8, 8>(14);
+        same::<F16, F32, F32, 16, 8, 16>(14);
+        same::<F16, F16, F16, 16, 8, 16>(10);
+        same::<F16, F32, F16, 32, 8, 16>(28);
+        same::<Bf16, F32, F32, 16, 8, 16>(14);
+        same::<Fp8, F32, F32, 16, 8, 32>(14);
+        same::<F64, F64, F64, 16, 8, 16>(20);
+        same::<Int8, S32, S32, 16, 16, 16>(20);
+        same::<Int4, S32, S32, 16, 8, 64>(14);
+        same::<Bits, S32, S32, 16, 8, 8>(14);
     }
 }

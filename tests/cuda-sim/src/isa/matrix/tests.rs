@@ -1,7 +1,7 @@
 //! Against plain matrix products, with fragments packed by the ISA's own tables, written down here once more.
 
 use super::*;
-use crate::lanes::{Class, Sync, Unit};
+use crate::lanes::{Class, Role, Sync, Unit};
 use crate::ptx::ast::Location;
 
 /// An instruction with vectors of registers that are all different: `mma... {4}, {2}, {1}, {4}`.
@@ -354,6 +354,451 @@ fn the_layout_function_is_the_isa_table() {
             assert!(seen.iter().flatten().all(|&count| count == 1), "{text} {name}");
         }
     }
+}
+
+/// Reads or writes `size` bits of memory.
+fn load(memory: &[u8], bit: usize, size: usize) -> u64 {
+    (0..size).map(|i| (memory[(bit + i) / 8] as u64 >> ((bit + i) % 8) & 1) << i).sum()
+}
+
+fn store(memory: &mut [u8], bit: usize, size: usize, x: u64) {
+    for i in 0..size {
+        let (byte, at) = ((bit + i) / 8, (bit + i) % 8);
+        memory[byte] = memory[byte] & !(1 << at) | ((x >> i & 1) as u8) << at;
+    }
+}
+
+/// Carries out a transfer as its documentation says.
+fn carry_out(
+    transfer: &Transfer,
+    memory: &mut [u8],
+    addresses: &dyn Fn(usize) -> usize,
+    stride: Option<u32>,
+    file: &mut [Unit],
+    first: usize,
+) {
+    let bits = transfer.ty.bits() as usize;
+    for register in 0..transfer.distinct {
+        for lane in 0..32 {
+            let mut value = get(file, first + register, bits, lane, 0);
+            let mut filled = 0;
+            for piece in transfer.pieces(register, lane) {
+                let line = piece.line as usize * transfer.stride_bytes(stride) as usize;
+                let address = addresses(piece.lane as usize) + line + piece.offset as usize;
+                let size = piece.bytes as usize * 8;
+                assert_eq!(address % piece.bytes as usize, 0, "aligned");
+                if transfer.load {
+                    let mask = (u64::MAX >> (64 - size)) << piece.shift;
+                    value = value & !mask | load(memory, address * 8, size) << piece.shift;
+                } else {
+                    store(memory, address * 8, size, value >> piece.shift);
+                }
+                filled += size;
+            }
+            assert_eq!(filled, bits);
+            if transfer.load {
+                for copy in (register..transfer.registers).step_by(transfer.distinct) {
+                    put(file, first + copy, bits, lane, 0, value);
+                }
+            }
+        }
+    }
+}
+
+/// The layout of a matrix in memory.
+fn in_memory(values: &Values, ty: &str, row_major: bool, stride: usize) -> Vec<u8> {
+    let lines = if row_major { values.len() } else { values[0].len() };
+    let mut memory = vec![0; (lines * stride * bits(ty)).div_ceil(8)];
+    for (row, line) in values.iter().enumerate() {
+        for (column, &x) in line.iter().enumerate() {
+            let at = if row_major { row * stride + column } else { column * stride + row };
+            store(&mut memory, at * bits(ty), bits(ty), x);
+        }
+    }
+    memory
+}
+
+/// All shapes and types of `wmma`, as NVRTC emits them: shape, types of D, A, B and C, registers of them, suffix.
+fn every_wmma() -> Vec<(&'static str, [&'static str; 4], [usize; 4], &'static str)> {
+    let mut all = Vec::new();
+    for (shape, bf16, bytes) in
+        [("m16n16k16", [4, 4], [2, 2]), ("m32n8k16", [8, 2], [4, 1]), ("m8n32k16", [2, 8], [1, 4])]
+    {
+        for d in ["f16", "f32"] {
+            for c in ["f16", "f32"] {
+                let count = |ty| if ty == "f16" { 4 } else { 8 };
+                all.push((shape, [d, "f16", "f16", c], [count(d), 8, 8, count(c)], ""));
+            }
+        }
+        all.push((shape, ["f32", "bf16", "bf16", "f32"], [8, bf16[0], bf16[1], 8], ""));
+        for ty in ["s8", "u8"] {
+            for suffix in ["", ".satfinite"] {
+                all.push((shape, ["s32", ty, ty, "s32"], [8, bytes[0], bytes[1], 8], suffix));
+            }
+        }
+    }
+    all.push(("m16n16k8", ["f32", "tf32", "tf32", "f32"], [8, 4, 4, 8], ""));
+    all.push(("m8n8k4", ["f64"; 4], [2, 1, 1, 2], ".rn"));
+    all.push(("m8n8k32", ["s32", "s4", "s4", "s32"], [2, 1, 1, 2], ""));
+    all.push(("m8n8k32", ["s32", "u4", "u4", "s32"], [2, 1, 1, 2], ".satfinite"));
+    all.push(("m8n8k128", ["s32", "b1", "b1", "s32"], [2, 1, 1, 2], ".xor.popc"));
+    all.push(("m8n8k128", ["s32", "b1", "b1", "s32"], [2, 1, 1, 2], ".and.popc"));
+    all
+}
+
+#[test]
+fn wmma_loads_multiplies_and_stores() {
+    let mut random = Random(2);
+    let mut count = 0;
+    for (shape, ty, vectors, suffix) in every_wmma() {
+        for layouts in 0..16 {
+            let row = |bit: usize| layouts >> bit & 1 == 0;
+            let name = |bit: usize| if row(bit) { "row" } else { "col" };
+            if bits(ty[1]) < 8 && (!row(0) || row(1)) {
+                continue;
+            }
+            count += 1;
+            let types = match ty[1] {
+                "f16" => format!("{}.{}", ty[0], ty[3]),
+                _ => ty.join("."),
+            };
+            let text = match suffix {
+                ".xor.popc" | ".and.popc" => {
+                    format!("wmma.mma{suffix}.sync.aligned.{}.{}.{shape}.{types}", name(0), name(1))
+                }
+                _ => format!("wmma.mma.sync.aligned.{}.{}.{shape}.{types}{suffix}", name(0), name(1)),
+            };
+            let form = form(&text, &vectors);
+            let [m, n, k] = dimensions(&text);
+            assert_eq!(form.fma as usize, m * n * k);
+            let mut file = vec![Unit([0xdead_beef; 32]); 2 * form.slots.len() + 2];
+            let mut first = vectors[0];
+            let mut matrices = Vec::new();
+            for (at, (letter, rows, columns)) in [(1, ("a", m, k)), (2, ("b", k, n)), (3, ("c", m, n))] {
+                let values = matrix(rows, columns, || element(ty[at], &mut random));
+                let row_major = row(at - 1);
+                let lead = if row_major { columns } else { rows };
+                // With a stride or by default.
+                let stride = (layouts % 3 != 0).then_some(lead + 128 / bits(ty[at]));
+                let mut memory = in_memory(&values, ty[at], row_major, stride.unwrap_or(lead));
+                let load = format!("wmma.load.{letter}.sync.aligned.{}.{shape}.global.{}", name(at - 1), ty[at]);
+                let mut operands = vec![vectors[at], 1];
+                operands.extend(stride.map(|_| 1));
+                let transfer = transfer(&instruction(&load, &operands)).unwrap().unwrap();
+                assert!(transfer.load && transfer.vector == 0 && transfer.address == 1);
+                assert_eq!(transfer.stride, stride.map(|_| 2));
+                carry_out(&transfer, &mut memory, &|_| 0, stride.map(|s| s as u32), &mut file, first);
+                first += vectors[at];
+                matrices.push(values);
+            }
+            let slots: Vec<u16> = (0..form.slots.len() as u16).map(|slot| slot * 2).collect();
+            unsafe { (form.run)(file.as_mut_ptr(), &slots, u32::MAX) };
+            let lead = if row(3) { n } else { m };
+            let mut memory = in_memory(&matrix(m, n, || 0), ty[0], row(3), lead + 8);
+            let text_of_store = format!("wmma.store.d.sync.aligned.{}.{shape}.shared.{}", name(3), ty[0]);
+            let transfer = transfer(&instruction(&text_of_store, &[1, vectors[0], 1])).unwrap().unwrap();
+            assert!(!transfer.load && transfer.vector == 1 && transfer.address == 0 && transfer.stride == Some(2));
+            carry_out(&transfer, &mut memory, &|_| 0, Some(lead as u32 + 8), &mut file, 0);
+            let want = expected(&text, ty, &matrices[0], &matrices[1], &matrices[2]);
+            assert_eq!(memory, in_memory(&want, ty[0], row(3), lead + 8), "{text}, stored by {}", name(3));
+        }
+    }
+    assert_eq!(count, (3 * 9 + 2) * 16 + 4 * 4);
+}
+
+/// What devices do from sm_75 on, as others found out and rely upon.
+#[test]
+fn wmma_fragments_of_16x16_are_those_of_devices() {
+    for lane in 0..32 {
+        for x in 0..8 {
+            let (row, column) = (lane / 4, lane % 4 * 2);
+            let f16 = |matrix| layout::Fragment::new([16, 16, 16], element::Element::F16, matrix);
+            for copy in [x, x + 8] {
+                let a = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
+                assert_eq!(f16(layout::Matrix::A).position(lane, copy), a);
+                let b = (column + (x & 2) * 4 + (x & 1), row + (x & 4) * 2);
+                assert_eq!(f16(layout::Matrix::B).position(lane, copy), b);
+            }
+            let c = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
+            for ty in [element::Element::F16, element::Element::F32, element::Element::S32] {
+                let fragment = layout::Fragment::new([16, 16, 16], ty, layout::Matrix::Accumulator);
+                assert_eq!(fragment.position(lane, x), c);
+            }
+        }
+    }
+}
+
+#[test]
+fn ldmatrix_and_stmatrix() {
+    // Matrix j, row r, column c has the element 64j + 8r + c; rows lie 48 bytes apart, the matrices in reverse order.
+    let address = |lane: usize| (3 - lane / 8) * 512 + lane % 8 * 48;
+    let mut original = vec![0xaa; 2048];
+    for lane in 0..32 {
+        for column in 0..8 {
+            store(&mut original, (address(lane) + column * 2) * 8, 16, (lane * 8 + column) as u64);
+        }
+    }
+    for (count, name) in [(1, "x1"), (2, "x2"), (4, "x4")] {
+        for trans in ["", ".trans"] {
+            let text = format!("ldmatrix.sync.aligned.m8n8.{name}{trans}.shared.b16");
+            let transfer = transfer(&instruction(&text, &[count, 1])).unwrap().unwrap();
+            assert_eq!((transfer.load, transfer.registers, transfer.alignment), (true, count, 16));
+            let mut file = vec![Unit([0; 32]); 8];
+            let mut memory = original.clone();
+            carry_out(&transfer, &mut memory, &address, None, &mut file, 0);
+            for matrix in 0..count {
+                for lane in 0..32 {
+                    // Figure "ldmatrix fragment layout": thread l has elements 2 (l % 4) and the next of row l / 4.
+                    let (row, column) = (lane / 4, lane % 4 * 2);
+                    let element = |row: usize, column: usize| (matrix * 64 + row * 8 + column) as u32;
+                    let want = match trans {
+                        "" => element(row, column) | element(row, column + 1) << 16,
+                        _ => element(column, row) | element(column + 1, row) << 16,
+                    };
+                    assert_eq!(file[matrix * 2].0[lane], want, "{text}, lane {lane}");
+                }
+            }
+            // Storing puts everything back where it was, and nothing else.
+            let text = format!("stmatrix.sync.aligned.m8n8.{name}{trans}.shared.b16");
+            let back = super::transfer(&instruction(&text, &[1, count])).unwrap().unwrap();
+            assert_eq!((back.load, back.vector, back.address), (false, 1, 0));
+            let mut memory = vec![0xaa; 2048];
+            carry_out(&back, &mut memory, &address, None, &mut file, 0);
+            let mut want = vec![0xaa; 2048];
+            for lane in 0..8 * count {
+                want[address(lane)..][..16].copy_from_slice(&original[address(lane)..][..16]);
+            }
+            assert_eq!(memory, want, "{text}");
+        }
+    }
+}
+
+#[test]
+fn movmatrix_transposes() {
+    let form = form("movmatrix.sync.aligned.m8n8.trans.b16", &[1, 1]);
+    let mut file = vec![Unit([7; 32]); 2];
+    for lane in 0..32u32 {
+        file[1].0[lane as usize] = lane * 2 | (lane * 2 + 1) << 16;
+    }
+    unsafe { (form.run)(file.as_mut_ptr(), &[0, 1], 0xffff_fff0) };
+    for lane in 0..32 {
+        let (row, column) = (lane / 4, lane % 4 * 2);
+        let want = column * 8 + row | ((column + 1) * 8 + row) << 16;
+        assert_eq!(file[0].0[lane as usize], if lane < 4 { 7 } else { want });
+    }
+}
+
+/// `m8n8k4` with f16: four products of their own, by quad pairs.
+#[test]
+fn quad_pairs() {
+    let mut random = Random(3);
+    for (a_row, b_row) in [(true, true), (true, false), (false, true), (false, false)] {
+        for (d, c) in [("f16", "f16"), ("f32", "f16"), ("f32", "f32")] {
+            let name = |row| if row { "row" } else { "col" };
+            let text = format!("mma.sync.aligned.m8n8k4.{}.{}.{d}.f16.f16.{c}", name(a_row), name(b_row));
+            let count = |ty| if ty == "f16" { 4 } else { 8 };
+            let vectors = [count(d), 2, 2, count(c)];
+            let form = form(&text, &vectors);
+            let mut file = vec![Unit([0; 32]); 2 * form.slots.len()];
+            // PTX ISA 9.7.14.5.1
+            let accumulator = |ty: &str, lane: usize, i: usize| {
+                if ty == "f16" {
+                    (if lane < 16 { lane % 4 } else { lane % 4 + 4 }, i)
+                } else {
+                    let x = (lane & 1) + (i & 2);
+                    (if lane < 16 { x } else { x + 4 }, (i & 4) + (lane & 2) + (i & 1))
+                }
+            };
+            let a_place = |lane: usize, i: usize| match (a_row, lane < 16) {
+                (true, true) => (lane % 4, i),
+                (true, false) => (lane % 4 + 4, i),
+                (false, true) => (i % 4, lane % 4),
+                (false, false) => (i % 4 + 4, lane % 4),
+            };
+            let b_place = |lane: usize, i: usize| match (b_row, lane < 16) {
+                (true, true) => (lane % 4, i),
+                (true, false) => (lane % 4, i + 4),
+                (false, true) => (i, lane % 4),
+                (false, false) => (i, lane % 4 + 4),
+            };
+            let mut wants = Vec::new();
+            for pair in 0..4 {
+                let a = matrix(8, 4, || element("f16", &mut random));
+                let b = matrix(4, 8, || element("f16", &mut random));
+                let c_values = matrix(8, 8, || element(c, &mut random));
+                for lane in (pair * 4..pair * 4 + 4).chain(pair * 4 + 16..pair * 4 + 20) {
+                    for i in 0..4 {
+                        let ((ra, ca), (rb, cb)) = (a_place(lane, i), b_place(lane, i));
+                        put(&mut file, vectors[0], 16, lane, i, a[ra][ca]);
+                        put(&mut file, vectors[0] + 2, 16, lane, i, b[rb][cb]);
+                    }
+                    for i in 0..8 {
+                        let (row, column) = accumulator(c, lane, i);
+                        put(&mut file, vectors[0] + 4, bits(c), lane, i, c_values[row][column]);
+                    }
+                }
+                wants.push(expected(&text, [d, "f16", "f16", c], &a, &b, &c_values));
+            }
+            let slots: Vec<u16> = (0..form.slots.len() as u16).map(|slot| slot * 2).collect();
+            unsafe { (form.run)(file.as_mut_ptr(), &slots, u32::MAX) };
+            for lane in 0..32 {
+                for i in 0..8 {
+                    let (row, column) = accumulator(d, lane, i);
+                    let got = get(&file, 0, bits(d), lane, i);
+                    assert_eq!(got, wants[lane / 4 % 4][row][column], "{text}, lane {lane}, {i}");
+                }
+            }
+        }
+    }
+}
+
+/// One element of a product: row 0 of A, column 0 of B, and C.
+fn single(text: &str, vectors: [usize; 4], a: &[u64], b: &[u64], c: u64) -> u64 {
+    let form = form(text, &vectors);
+    let ty = types(text);
+    let [m, n, k] = dimensions(text);
+    let (mut left, mut right, mut third) = (matrix(m, k, || 0), matrix(k, n, || 0), matrix(m, n, || 0));
+    left[0][..a.len()].copy_from_slice(a);
+    for (row, &x) in right.iter_mut().zip(b) {
+        row[0] = x;
+    }
+    third[0][0] = c;
+    run(&form, ty, vectors, [&left, &right, &third], &|ty, name, lane, i| isa(text, bits(ty), name, lane, i))[0][0]
+}
+
+#[test]
+fn special_values() {
+    let f32_bits = |x: f32| x.to_bits() as u64;
+    let tf32 = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", [4, 4, 2, 4]);
+    let f16 = ("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16", [2, 4, 2, 2]);
+    let one = f32_bits(1.0);
+    let (inf, negative) = (f32_bits(f32::INFINITY), f32_bits(-1.0));
+    for (a, b, c, want) in [
+        // NaN results are canonical, whatever the payload.
+        (0xffc1_2345, one, 0, 0x7fff_ffff),
+        (one, one, 0x7f80_0001, 0x7fff_ffff),
+        (inf, 0, 0, 0x7fff_ffff),
+        (inf, negative, inf, 0x7fff_ffff),
+        (inf, negative, one, f32_bits(f32::NEG_INFINITY)),
+        // A NaN whose upper payload bits are zero is an infinity to tf32.
+        (0x7f80_1fff, one, 0, inf),
+        // The lower 13 bits do not count.
+        (one | 0x1fff, one | 0x1fff, 0, one),
+        (f32_bits(3.0e38), f32_bits(4.0), 0, inf),
+        (0x8000_0000, one, 0x8000_0000, 0), // the other k add +0
+        // Subnormal numbers are kept.
+        (0x0000_2000, one, 0, 0x0000_2000),
+    ] {
+        assert_eq!(single(tf32.0, tf32.1, &[a], &[b], c), want, "{a:#x} * {b:#x} + {c:#x}");
+    }
+    let h = |x: f64| half::f16::from_f64(x).to_bits() as u64;
+    for (a, b, c, want) in [
+        (h(65504.0), h(1.0), h(15.9), h(65504.0)),
+        (h(65504.0), h(1.0), h(16.0), 0x7c00),
+        (0x7e01, h(1.0), 0, 0x7fff),
+        (0x7c00, h(-1.0), 0x7c00, 0x7fff),
+        (0x0001, h(0.5), 0, 0),           // a tie, to even
+        (0x0003, h(0.5), 0, 0x0002),      // a tie, to even
+        (0x0001, h(0.5), 0x0001, 0x0002), // one and a half, to even: rounded once
+    ] {
+        assert_eq!(single(f16.0, f16.1, &[a], &[b], c), want, "{a:#x} * {b:#x} + {c:#x}");
+    }
+    // f16 sums are kept in f32 and rounded once: each 2^-11 alone would be lost.
+    assert_eq!(single(f16.0, f16.1, &[h(1.0); 2], &[h(0.00048828125); 2], h(1.0)), h(1.0009765625));
+    // In f32 C comes first, then ascending k.
+    let [large, small] = [f32_bits(16777216.0), one];
+    assert_eq!(single(tf32.0, tf32.1, &[one, one], &[small, small], large), large);
+    assert_eq!(single(tf32.0, tf32.1, &[small, small, large], &[one; 3], 0), f32_bits(16777218.0));
+    // f64: fused, so that 1 + 2^-53 twice is not 1 + 2^-52 but rounds to even each time.
+    let f64_form = ("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64", [2, 1, 1, 2]);
+    let d = |x: f64| x.to_bits();
+    let x = 1.0 + 2f64.powi(-30);
+    assert_eq!(single(f64_form.0, f64_form.1, &[d(x)], &[d(x)], d(-1.0)), d(x.mul_add(x, -1.0)));
+    assert_eq!(single(f64_form.0, f64_form.1, &[d(f64::INFINITY)], &[0], 0), 0xfff8_0000_0000_0000);
+}
+
+#[test]
+fn lanes_outside_the_mask_keep_d_and_d_may_be_c() {
+    let form = form("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", &[4, 4, 2, 4]);
+    let mut file = vec![Unit([1f32.to_bits(); 32]); 10];
+    // D and C in 0..4, A in 4..8, B in 8..10; D = 8 + 1.
+    unsafe { (form.run)(file.as_mut_ptr(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3], 0x0000_ffff) };
+    for unit in &file[..4] {
+        for lane in 0..32 {
+            assert_eq!(f32::from_bits(unit.0[lane]), if lane < 16 { 9.0 } else { 1.0 });
+        }
+    }
+    // D over A and B.
+    let mut file = vec![Unit([1f32.to_bits(); 32]); 10];
+    unsafe { (form.run)(file.as_mut_ptr(), &[4, 5, 8, 9, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3], u32::MAX) };
+    for at in [4, 5, 8, 9] {
+        assert_eq!(file[at].0, [9f32.to_bits(); 32]);
+    }
+}
+
+#[test]
+fn slots_list_d_a_b_c() {
+    let form = form("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", &[4, 4, 2, 4]);
+    let slots: Vec<_> = form.slots.iter().map(|slot| (slot.role, slot.ty)).collect();
+    let mut want = vec![(Role::Out, Type::F32); 4];
+    want.extend([(Role::In, Type::B32); 6]);
+    want.extend([(Role::In, Type::F32); 4]);
+    assert_eq!(slots, want);
+}
+
+#[test]
+fn other_forms_are_refused_by_name() {
+    for text in [
+        "mma.sp.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k16.row.row.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f16",
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.bf16.f32",
+        "mma.sync.aligned.m16n8k4.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n16k16.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64.rz",
+        "mma.sync.aligned.m16n8k8.row.col.satfinite.f32.tf32.tf32.f32",
+        "mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32",
+        "mma.sync.aligned.m16n8k128.row.col.satfinite.s32.b1.b1.s32.and.popc",
+        "mma.sync.aligned.m16n8k130.row.col.s32.b1.b1.s32.and.popc",
+        "mma.sync.aligned.m99999999999999999999n8k8.row.col.f32.tf32.tf32.f32",
+        "mma.sync.aligned.m65535n65535k65535.row.col.f32.tf32.tf32.f32",
+        "mma.sync.aligned.m0n0k0.row.col.f32.tf32.tf32.f32",
+        "mma.sync.aligned.row.col.f32.tf32.tf32.f32",
+        "mma.sync.aligned.kind::f8f6f4.m16n8k32.row.col.f32.e4m3.e4m3.f32",
+        "mma",
+        "wmma.mma",
+        "wmma.mma.sync.aligned.row.col.m16n16k16.s32.s8.u8.s32",
+        "wmma.mma.sync.aligned.col.col.m8n8k32.s32.s4.s4.s32",
+        "wmma.mma.sync.aligned.row.col.m16n8k8.f32.tf32.tf32.f32",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16",
+        "tcgen05.mma.cta_group::1.kind::f16",
+        "movmatrix.sync.aligned.m8n8.trans.b8",
+    ] {
+        assert_eq!(refusal(text, &[4, 4, 2, 4]), text);
+    }
+    for text in [
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b8",
+        "ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8",
+        "ldmatrix.sync.aligned.m8n8.shared.b16",
+        "stmatrix.sync.aligned.m16n8.x1.trans.shared.b8",
+        "wmma.load.a.sync.aligned.col.m8n8k32.global.s4",
+        "wmma.load.a.sync.aligned.row.m16n16k16.f32",
+        "wmma.load.c.sync.aligned.row.m16n16k16.bf16",
+        "wmma.load.d.sync.aligned.row.m16n16k16.f32",
+        "wmma.load.a.sync.aligned.row.m16n8k8.tf32",
+        "wmma.store.d.sync.aligned.m16n16k16.f32",
+    ] {
+        assert_eq!(transfer(&instruction(text, &[4, 1])).unwrap_err().0, text);
+    }
+    let few = refusal("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", &[4, 4, 1, 4]);
+    assert!(few.ends_with(" with 1 registers for b in place of 2"), "{few}");
+    assert!(transfer(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[2, 1])).is_err());
+    assert!(transfer(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[])).is_err());
+    assert!(transfer(&instruction("wmma.load.c.sync.aligned.row.m8n8k4.f64", &[2])).is_err());
+    // Not of the family.
+    assert!(family(&instruction("add.f32", &[1, 1, 1]), &|_| None).unwrap().is_none());
+    assert!(family(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[4, 1]), &|_| None).unwrap().is_none());
+    assert!(transfer(&instruction("ld.shared.b32", &[1, 1])).unwrap().is_none());
 }
 
 #[test]
