@@ -83,45 +83,41 @@ impl Word for u32 {
 mod avx2 {
     use super::Tile;
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
     /// As [`super::transposed`]: a 4 x 4 transposition in both halves of the vectors.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub unsafe fn transposed(lanes: &[u32; 32]) -> [[u32; 8]; 4] {
-        let mut rows = [[0; 8]; 4];
-        unsafe {
-            let pair = |i: usize| _mm256_loadu_si256(lanes.as_ptr().add(8 * i).cast());
-            let (x, y) = (_mm256_unpacklo_epi32(pair(0), pair(1)), _mm256_unpacklo_epi32(pair(2), pair(3)));
-            let (z, w) = (_mm256_unpackhi_epi32(pair(0), pair(1)), _mm256_unpackhi_epi32(pair(2), pair(3)));
-            _mm256_storeu_si256(rows[0].as_mut_ptr().cast(), _mm256_unpacklo_epi64(x, y));
-            _mm256_storeu_si256(rows[1].as_mut_ptr().cast(), _mm256_unpackhi_epi64(x, y));
-            _mm256_storeu_si256(rows[2].as_mut_ptr().cast(), _mm256_unpacklo_epi64(z, w));
-            _mm256_storeu_si256(rows[3].as_mut_ptr().cast(), _mm256_unpackhi_epi64(z, w));
-        }
-        rows
+    pub fn transposed(lanes: &[u32; 32]) -> [[u32; 8]; 4] {
+        // SAFETY: plain bits on both sides.
+        let [a, b, c, d] = unsafe { transmute::<[u32; 32], [__m256i; 4]>(*lanes) };
+        let (x, y) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (z, w) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        let rows = [
+            _mm256_unpacklo_epi64(x, y),
+            _mm256_unpackhi_epi64(x, y),
+            _mm256_unpacklo_epi64(z, w),
+            _mm256_unpackhi_epi64(z, w),
+        ];
+        // SAFETY: as above.
+        unsafe { transmute::<[__m256i; 4], [[u32; 8]; 4]>(rows) }
     }
 
     /// As [`super::accumulate`].
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    pub unsafe fn accumulate(sums: &mut Tile<f32>, a: &[[f32; 32]], b: &[[f32; 8]]) {
-        unsafe {
-            let mut rows = [_mm256_setzero_ps(); 8];
-            for g in 0..8 {
-                rows[g] = _mm256_loadu_ps(sums[g].as_ptr());
-            }
-            for (t, b) in b.chunks_exact(a.len()).enumerate() {
-                for (a, b) in a.iter().zip(b) {
-                    let b = _mm256_loadu_ps(b.as_ptr());
-                    for g in 0..8 {
-                        rows[g] = _mm256_fmadd_ps(_mm256_broadcast_ss(a.get_unchecked(g * 4 + t)), b, rows[g]);
-                    }
+    pub fn accumulate(sums: &mut Tile<f32>, a: &[[f32; 32]], b: &[[f32; 8]]) {
+        // SAFETY: plain bits on both sides, here and below.
+        let mut rows = unsafe { transmute::<Tile<f32>, [__m256; 8]>(*sums) };
+        for (t, b) in b.chunks_exact(a.len()).enumerate() {
+            for (a, b) in a.iter().zip(b) {
+                let b = unsafe { transmute::<[f32; 8], __m256>(*b) };
+                for g in 0..8 {
+                    rows[g] = _mm256_fmadd_ps(_mm256_set1_ps(a[g * 4 + t]), b, rows[g]);
                 }
             }
-            for g in 0..8 {
-                _mm256_storeu_ps(sums[g].as_mut_ptr(), rows[g]);
-            }
         }
+        *sums = unsafe { transmute::<[__m256; 8], Tile<f32>>(rows) };
     }
 }
 
@@ -411,8 +407,10 @@ unsafe fn multiply<X, C, D, const WIDE: bool>(
             let at = column * rows + row;
             let c = unsafe { C::read(file, &c_slots[at * C::REGISTERS..][..C::REGISTERS]) };
             let mut sums = c;
-            for i in 0..64 {
-                sums[i / 8][i % 8] = X::Value::begin(c[i / 8][i % 8]);
+            for g in 0..8 {
+                for n in 0..8 {
+                    sums[g][n] = X::Value::begin(c[g][n]);
+                }
             }
             for block in 0..depth {
                 let a = unsafe { X::a(file, a_slots[block * rows + row], a_variant) };
@@ -420,8 +418,10 @@ unsafe fn multiply<X, C, D, const WIDE: bool>(
                 let b = unsafe { b_tiles[column * depth + block].assume_init_ref() };
                 X::Value::accumulate::<WIDE>(&mut sums, a.as_ref(), b.as_ref(), sum_variant);
             }
-            for i in 0..64 {
-                sums[i / 8][i % 8] = X::Value::end(sums[i / 8][i % 8], c[i / 8][i % 8], sum_variant);
+            for g in 0..8 {
+                for n in 0..8 {
+                    sums[g][n] = X::Value::end(sums[g][n], c[g][n], sum_variant);
+                }
             }
             d_tiles[at].write(sums);
         }
