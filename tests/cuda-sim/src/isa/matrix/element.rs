@@ -65,16 +65,16 @@ pub fn f16_to_f32(h: u16) -> f32 {
     f32::from_bits(bits | ((h & 0x8000) as u32) << 16)
 }
 
-/// f32 to f16, rounded to nearest even; NaN becomes the canonical 0x7fff.
+/// f32 to the bits of an f16, rounded to nearest even; NaN becomes the canonical 0x7fff.
 #[inline(always)]
-pub fn f32_to_f16(x: f32) -> u16 {
+pub fn f32_to_f16(x: f32) -> u32 {
     let magnitude = x.to_bits() & 0x7fff_ffff;
-    let normal = (magnitude.wrapping_sub(112 << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
     // Adding 0.5 leaves as many bits as a subnormal f16 has, and rounds.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let finite = if magnitude < 113 << 23 { subnormal } else { normal };
     let bits = if magnitude >= 0x477f_f000 { 0x7c00 } else { finite };
-    if magnitude > 0x7f80_0000 { 0x7fff } else { bits as u16 | (x.to_bits() >> 16) as u16 & 0x8000 }
+    if magnitude > 0x7f80_0000 { 0x7fff } else { bits | x.to_bits() >> 16 & 0x8000 }
 }
 
 /// e5m2 to f32: the upper half of an f16.
@@ -102,19 +102,19 @@ mod tests {
             let (ours, theirs) = (f16_to_f32(h), half::f16::from_bits(h).to_f32());
             assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{h:#x}");
             let back = f32_to_f16(ours);
-            assert_eq!(back, if ours.is_nan() { 0x7fff } else { h });
+            assert_eq!(back, if ours.is_nan() { 0x7fff } else { h as u32 });
             // Around the midpoint to the next value, where rounding decides.
             if h & 0x7fff < 0x7c00 {
                 let above = half::f16::from_bits(h + 1).to_f32();
                 let next = if above.is_infinite() { 65536f32.copysign(ours) } else { above };
                 let middle = ((ours as f64 + next as f64) / 2.0) as f32;
                 for x in [middle, f32::from_bits(middle.to_bits() + 1), f32::from_bits(middle.to_bits() - 1)] {
-                    assert_eq!(f32_to_f16(x), half::f16::from_f32(x).to_bits(), "{x:e}");
+                    assert_eq!(f32_to_f16(x), half::f16::from_f32(x).to_bits() as u32, "{x:e}");
                 }
             }
         }
         for x in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 65519.996, 65520.0, 1e-40, -0.0] {
-            assert_eq!(f32_to_f16(x), half::f16::from_f32(x).to_bits(), "{x:e}");
+            assert_eq!(f32_to_f16(x), half::f16::from_f32(x).to_bits() as u32, "{x:e}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which element of a matrix a lane holds in which register (PTX ISA 9.7.14.5.1 to 9.7.14.5.13).
 //!
-//! The ISA gives the fragments of every `mma` shape as formulas of their own; but for `m8n8k4` with f16 ([`super::quad`])
+//! The ISA gives the fragments of every `mma` shape as formulas of their own; but for `m8n8k4` with f16 (see `quad.rs`)
 //! they are all one. With `g = lane / 4` and `t = lane % 4`, a register (two for 32- and 64-bit accumulators) holds a
 //! tile over the warp, and the tiles of a matrix stand in column-major order:
 //!

@@ -1,4 +1,5 @@
-//! Tensor-core instructions and the layout of their fragments (PTX ISA 9.7.14).
+//! Tensor-core instructions and the layout of their fragments (PTX ISA 9.7.14; sections are numbered as in
+//! version 9.2).
 //!
 //! `mma`, `wmma.mma` and `movmatrix` touch registers only and are forms like any other ([`family`]). `ldmatrix`,
 //! `stmatrix`, `wmma.load` and `wmma.store` move fragments between memory and registers: [`transfer`] says which lane's
@@ -9,6 +10,7 @@ pub mod layout;
 mod movmatrix;
 mod multiply;
 mod quad;
+mod tile;
 mod transfer;
 
 pub use transfer::{Piece, Transfer, transfer};

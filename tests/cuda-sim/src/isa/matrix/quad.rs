@@ -68,7 +68,7 @@ unsafe fn run<const A_ROW: bool, const B_ROW: bool, const C_F16: bool, const D_F
                 let (row, column) = accumulator(lane, i, D_F16);
                 let sum = sums[row][column];
                 if D_F16 {
-                    result[i / 2][lane] |= (f32_to_f16(sum) as u32) << (i % 2 * 16);
+                    result[i / 2][lane] |= f32_to_f16(sum) << (i % 2 * 16);
                 } else {
                     result[i][lane] = if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() };
                 }

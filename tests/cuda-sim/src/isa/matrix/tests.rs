@@ -58,7 +58,7 @@ fn isa(text: &str, bits: usize, matrix: char, lane: usize, i: usize) -> (usize, 
             if i < 4 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 },
         ),
         ("m16n8k16", 16, 'b') => (thread * 2 + (i & 1) + if i < 2 { 0 } else { 8 }, group),
-        ("m16n8k16", 64, 'a') if i % 2 == 0 => (group, i * 2 + thread),
+        ("m16n8k16", 64, 'a') if i & 1 == 0 => (group, i * 2 + thread),
         ("m16n8k16", 64, 'a') => (group + 8, i * 2 - 2 + thread),
         ("m16n8k16", 64, 'b') => (thread + i * 4, group),
         ("m16n8k16", 8, 'a') => (if i < 4 { group } else { group + 8 }, thread * 4 + (i & 3)),
@@ -195,14 +195,11 @@ fn matrix(rows: usize, columns: usize, mut of: impl FnMut() -> u64) -> Values {
     (0..rows).map(|_| (0..columns).map(|_| of()).collect()).collect()
 }
 
+/// Row and column by type, matrix, lane and element.
+type Place<'a> = &'a dyn Fn(&str, char, usize, usize) -> (usize, usize);
+
 /// Packs the matrices into registers, runs the form, and unpacks D. `place` tells where an element is.
-fn run(
-    form: &Form,
-    types: [&str; 4],
-    vectors: [usize; 4],
-    [a, b, c]: [&Values; 3],
-    place: &dyn Fn(&str, char, usize, usize) -> (usize, usize),
-) -> Values {
+fn run(form: &Form, types: [&str; 4], vectors: [usize; 4], [a, b, c]: [&Values; 3], place: Place<'_>) -> Values {
     let mut file = vec![Unit([0; 32]); 2 * form.slots.len() + 2];
     let mut starts = [0; 4];
     for i in 1..4 {
@@ -578,12 +575,12 @@ fn movmatrix_transposes() {
     let form = form("movmatrix.sync.aligned.m8n8.trans.b16", &[1, 1]);
     let mut file = vec![Unit([7; 32]); 2];
     for lane in 0..32u32 {
-        file[1].0[lane as usize] = lane * 2 | (lane * 2 + 1) << 16;
+        file[1].0[lane as usize] = (lane * 2) | ((lane * 2 + 1) << 16);
     }
     unsafe { (form.run)(file.as_mut_ptr(), &[0, 1], 0xffff_fff0) };
     for lane in 0..32 {
         let (row, column) = (lane / 4, lane % 4 * 2);
-        let want = column * 8 + row | ((column + 1) * 8 + row) << 16;
+        let want = (column * 8 + row) | (((column + 1) * 8 + row) << 16);
         assert_eq!(file[0].0[lane as usize], if lane < 4 { 7 } else { want });
     }
 }
@@ -799,31 +796,4 @@ fn other_forms_are_refused_by_name() {
     assert!(family(&instruction("add.f32", &[1, 1, 1]), &|_| None).unwrap().is_none());
     assert!(family(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[4, 1]), &|_| None).unwrap().is_none());
     assert!(transfer(&instruction("ld.shared.b32", &[1, 1])).unwrap().is_none());
-}
-
-#[test]
-#[ignore = "prints times"]
-fn times() {
-    for (text, vectors) in [
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", [4, 4, 2, 4]),
-        ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", [4, 4, 2, 4]),
-        ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", [4, 4, 2, 4]),
-        ("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16", [2, 4, 2, 2]),
-        ("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", [4, 4, 2, 4]),
-        ("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64", [4, 8, 4, 4]),
-        ("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32", [8, 8, 8, 8]),
-    ] {
-        let form = form(text, &vectors);
-        let slots: Vec<u16> = (0..form.slots.len() as u16).map(|s| s * 2).collect();
-        let mut file = vec![Unit([0x3c00_3c00; 32]); 128];
-        let mut best = f64::MAX;
-        for _ in 0..100 {
-            let start = std::time::Instant::now();
-            for _ in 0..1000 {
-                unsafe { (form.run)(file.as_mut_ptr(), std::hint::black_box(&slots), u32::MAX) };
-            }
-            best = best.min(start.elapsed().as_secs_f64() / 1e3);
-        }
-        println!("{text}: {:.0} ns", best * 1e9);
-    }
 }

@@ -30,7 +30,8 @@ pub struct Transfer {
     pub registers: usize,
     /// Registers that are moved; the others repeat them.
     pub distinct: usize,
-    /// Of every line's address (`address[lane] + line * stride`), in bytes.
+    /// What each address must be a multiple of. For `wmma` the ISA (9.7.14.4.2) asks the same of every line's start, but
+    /// CUDA C++ lets strides be any multiple of 16 bytes: only pieces need to be aligned to their size then.
     pub alignment: usize,
     element_bits: usize,
     default_stride: usize,
