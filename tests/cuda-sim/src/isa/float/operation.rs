@@ -103,9 +103,12 @@ unsafe fn body<O: Operation<N>, const N: usize>(file: *mut Unit, operands: &[u16
         if lanes == (1 << GROUP) - 1 {
             *target = out;
         } else {
+            // All lanes are stored, so that this is a blend and not a branch a lane.
+            let before = *target;
             for l in 0..GROUP {
-                target[l] = if lanes >> l & 1 != 0 { out[l] } else { target[l] };
+                out[l] = if lanes >> l & 1 != 0 { out[l] } else { before[l] };
             }
+            *target = out;
         }
     }
 }

@@ -89,13 +89,12 @@ fn bf16_arithmetic_is_rounded_once() {
 #[test]
 fn fma_where_two_roundings_would_go_wrong() {
     let fma = |form: &str, x: [u64; 3]| run(form, &[Type::B16; 4], &x.map(|x| [x; 32]))[0];
-    // 1 + 2^-11 is a tie; what is added breaks it, far below f32's last place.
     let (a, tiny) = (0x3c00, 0x0001);
     let tie = |c: u64| fma("fma.rn.f16", [0x3c01, 0x3bff, c]);
     // (1 + 2^-10)(1 - 2^-11) = 1 + 2^-11 - 2^-21.
     assert_eq!(tie(0), 0x3c00);
     assert_eq!(tie(tiny), exact::fma::<F16>(0x3c01, 0x3bff, tiny, N));
-    // 1.5 * (1 + 2^-7 ... ) in bf16 with an addend 2^-120 below the tie.
+    // Products at ties of bf16 and beside them, with addends far below f32's last place.
     for c in [0x0000u64, 0x0380, 0x8380, 0x0001, 0x8001] {
         for (x, y) in [(0x3f81, 0x3f80), (0x3fc0, 0x3f81), (0x3f83, 0x3fa0), (0x3fff, 0x3fff)] {
             assert_eq!(fma("fma.rn.bf16", [x, y, c]), exact::fma::<Bf16>(x, y, c, N), "{x:#x} {y:#x} {c:#x}");
@@ -121,7 +120,7 @@ fn extrema_and_signs() {
         ("max.ftz", false),
         ("min.ftz.NaN", false),
     ] {
-        // Twelve functions would be one each: a function pointer captures nothing.
+        // A function pointer captures nothing, so there is a closure for each combination.
         macro_rules! expected {
             ($F:ty, $value:ident) => {
                 match (stem.starts_with("min"), stem.contains("NaN"), stem.contains("xorsign")) {
