@@ -503,23 +503,37 @@ fn wmma_loads_multiplies_and_stores() {
     assert_eq!(count, (3 * 9 + 2) * 16 + 4 * 4);
 }
 
-/// What devices do from sm_75 on, as others found out and rely upon.
+/// What devices do from sm_75 on: read off the addresses of the loads and stores that `ptxas` makes of `wmma` for sm_80.
 #[test]
-fn wmma_fragments_of_16x16_are_those_of_devices() {
+fn wmma_fragments_are_those_of_devices() {
+    use element::Element::{self, *};
+    use layout::{Fragment, Matrix};
+    let place = |name: &str, ty: Element, matrix| Fragment::new(shape(name).unwrap(), ty, matrix);
     for lane in 0..32 {
+        let (g, t) = (lane / 4, lane % 4 * 2);
+        for x in 0..16 {
+            // Elements of f16 multiplicands, with their copies.
+            let a = (g + (x & 2) * 4, t + (x & 4) * 2 + (x & 1));
+            assert_eq!(place("m16n16k16", F16, Matrix::A).position(lane, x), a);
+            let b = (t + (x & 2) * 4 + (x & 1), g + (x & 4) * 2);
+            assert_eq!(place("m16n16k16", F16, Matrix::B).position(lane, x), b);
+            let long = (g + (x & 2) * 4 + (x & 8) * 2, t + (x & 4) * 2 + (x & 1));
+            assert_eq!(place("m32n8k16", F16, Matrix::A).position(lane, x), long);
+            assert_eq!(place("m8n32k16", Bf16, Matrix::B).position(lane, x), (long.1, long.0));
+            let short = (t + (x & 2) * 4 + (x & 1), g);
+            assert_eq!(place("m32n8k16", F16, Matrix::B).position(lane, x), short);
+            assert_eq!(place("m8n32k16", F16, Matrix::A).position(lane, x), (short.1, short.0));
+            let bytes = (g + x / 4 * 8, t * 2 + (x & 3));
+            assert_eq!(place("m32n8k16", S8, Matrix::A).position(lane, x), bytes);
+            assert_eq!(place("m8n32k16", U8, Matrix::B).position(lane, x), (bytes.1, bytes.0));
+        }
         for x in 0..8 {
-            let (row, column) = (lane / 4, lane % 4 * 2);
-            let f16 = |matrix| layout::Fragment::new([16, 16, 16], element::Element::F16, matrix);
-            for copy in [x, x + 8] {
-                let a = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
-                assert_eq!(f16(layout::Matrix::A).position(lane, copy), a);
-                let b = (column + (x & 2) * 4 + (x & 1), row + (x & 4) * 2);
-                assert_eq!(f16(layout::Matrix::B).position(lane, copy), b);
-            }
-            let c = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
-            for ty in [element::Element::F16, element::Element::F32, element::Element::S32] {
-                let fragment = layout::Fragment::new([16, 16, 16], ty, layout::Matrix::Accumulator);
-                assert_eq!(fragment.position(lane, x), c);
+            for ty in [F16, F32, S32] {
+                let square = (g + (x & 2) * 4, t + (x & 4) * 2 + (x & 1));
+                assert_eq!(place("m16n16k16", ty, Matrix::Accumulator).position(lane, x), square);
+                let long = (g + x / 2 * 8, t + (x & 1));
+                assert_eq!(place("m32n8k16", ty, Matrix::Accumulator).position(lane, x), long);
+                assert_eq!(place("m8n32k16", ty, Matrix::Accumulator).position(lane, x), (long.1, long.0));
             }
         }
     }
