@@ -811,3 +811,108 @@ fn other_forms_are_refused_by_name() {
     assert!(family(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[4, 1]), &|_| None).unwrap().is_none());
     assert!(transfer(&instruction("ld.shared.b32", &[1, 1])).unwrap().is_none());
 }
+
+/// Whatever stands in a module: it is refused, or it runs with the slots it asks for.
+#[test]
+fn no_form_panics() {
+    const WORDS: [&str; 60] = [
+        "mma",
+        "load",
+        "store",
+        "a",
+        "b",
+        "c",
+        "d",
+        "sync",
+        "aligned",
+        "row",
+        "col",
+        "row",
+        "col",
+        "row",
+        "col",
+        "m8n8k4",
+        "m16n8k8",
+        "m16n8k16",
+        "m16n8k32",
+        "m8n8k128",
+        "m16n16k16",
+        "m32n8k16",
+        "m8n32k16",
+        "m16n16k8",
+        "m8n8k32",
+        "m0n0k0",
+        "m65535n65535k65535",
+        "m8n8",
+        "x1",
+        "x2",
+        "x4",
+        "trans",
+        "b16",
+        "f16",
+        "f16",
+        "f16",
+        "bf16",
+        "bf16",
+        "tf32",
+        "tf32",
+        "f32",
+        "f32",
+        "f32",
+        "f64",
+        "s8",
+        "u8",
+        "s4",
+        "u4",
+        "b1",
+        "s32",
+        "s32",
+        "e4m3",
+        "e5m2",
+        "xor",
+        "and",
+        "popc",
+        "satfinite",
+        "rn",
+        "global",
+        "shared::cta",
+    ];
+    let mut random = Random(4);
+    let mut accepted = 0;
+    for round in 0..200_000 {
+        let mut below = |n: usize| (random.next() % n as u64) as usize;
+        let opcode = ["mma.sync", "wmma.mma.sync", "wmma.load", "wmma.store.d", "ldmatrix", "stmatrix"][round % 6];
+        let mut text = String::from(opcode);
+        // Types tend to go together.
+        let pair = WORDS[33 + below(20)];
+        if below(2) == 0 {
+            text += [".row.col", ".col", ".row.row", ".row"][below(4)];
+        }
+        for _ in 0..below(4) {
+            text += ".";
+            text += WORDS[below(WORDS.len())];
+        }
+        if below(2) == 0 {
+            let sum = ["f32", "f16", "s32", "f64"][below(4)];
+            text += &format!(".{}.{sum}.{pair}.{pair}.{sum}", WORDS[15 + below(12)]);
+        }
+        let counts: Vec<usize> = (0..below(5)).map(|_| [0, 1, 2, 4, 8][below(5)]).collect();
+        let i = instruction(&text, &counts);
+        if let Ok(Some(form)) = family(&i, &|_| None) {
+            let slots: Vec<u16> = (0..form.slots.len() as u16).map(|slot| slot * 2).collect();
+            let mut file = vec![Unit([0x3c00_3c00; 32]); 2 * slots.len()];
+            unsafe { (form.run)(file.as_mut_ptr(), &slots, u32::MAX) };
+            accepted += 1;
+        }
+        if let Ok(Some(transfer)) = transfer(&i) {
+            for register in 0..transfer.distinct {
+                for lane in 0..32 {
+                    let filled: u32 = transfer.pieces(register, lane).iter().map(|piece| piece.bytes as u32 * 8).sum();
+                    assert_eq!(filled, transfer.ty.bits(), "{text}");
+                }
+            }
+            accepted += 1;
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
