@@ -2,7 +2,7 @@
 //!
 //! The ISA gives the fragments of every `mma` shape as formulas of their own; but for `m8n8k4` with f16 (see `quad.rs`)
 //! they are all one. With `g = lane / 4` and `t = lane % 4`, a register (two for 32- and 64-bit accumulators) holds a
-//! tile over the warp, and the tiles of a matrix stand in column-major order:
+//! tile over the warp, and the tiles of 16 rows stand in column-major order:
 //!
 //! | matrix | tile | element `j` of a lane |
 //! | --- | --- | --- |
@@ -12,9 +12,10 @@
 //!
 //! So a register of A *is* a row-major tile, lane after lane, and one of B a column-major tile.
 //!
-//! The fragments of `wmma` are unspecified (9.7.14.4.1). Here they follow the same rule, which is also what devices from
-//! sm_75 on do for `m16n16k16` and `m16n16k8`. f16 multiplicands have eight registers whatever the shape: after its tiles,
-//! the fragment repeats itself.
+//! The fragments of `wmma` are unspecified (9.7.14.4.1). Here they are those of devices from sm_75 on, which `ptxas` shows
+//! by the addresses of its loads and stores: the same rule again, 32 rows as two times 16, and `m8n32k16` as `m32n8k16`
+//! of the transposed matrices. f16 multiplicands have eight registers whatever the shape: after its tiles, the fragment
+//! repeats itself.
 
 use super::element::Element;
 
@@ -47,6 +48,8 @@ pub struct Fragment {
     pub registers: usize,
     /// Registers of a lane until they repeat.
     pub distinct: usize,
+    /// Laid out as the transposed matrix on the other side of the product.
+    pub transposed: bool,
 }
 
 /// Registers that the multiplicands of `wmma` in f16 have at least.
@@ -55,6 +58,11 @@ const WMMA_F16: usize = 8;
 /// Whether a shape is one that only `wmma` has.
 pub const fn only_wmma([m, n, _]: Shape) -> bool {
     m * n == 256
+}
+
+/// Whether a shape is computed as the product of the transposed matrices, `B^T * A^T`.
+pub const fn transposed([_, n, _]: Shape) -> bool {
+    n == 32
 }
 
 /// Registers and distinct registers of a multiplicand with `elements` in all.
@@ -75,7 +83,7 @@ impl Fragment {
         };
         let (registers, distinct) =
             multiplicand(shape, rows * columns, packed, element == Element::F16 && matrix != Matrix::Accumulator);
-        Fragment { matrix, rows, columns, packed, registers, distinct }
+        Fragment { matrix, rows, columns, packed, registers, distinct, transposed: transposed(shape) }
     }
 
     /// Elements of a lane, repetitions included.
@@ -87,19 +95,39 @@ impl Fragment {
     pub fn position(&self, lane: usize, i: usize) -> (usize, usize) {
         let (g, t, w) = (lane / 4, lane % 4, self.packed);
         let (register, j) = (i / w % self.distinct, i % w);
-        match self.matrix {
+        let (matrix, rows, columns) = match (self.transposed, self.matrix) {
+            (false, matrix) => (matrix, self.rows, self.columns),
+            (true, Matrix::A) => (Matrix::B, self.columns, self.rows),
+            (true, Matrix::B) => (Matrix::A, self.columns, self.rows),
+            (true, Matrix::Accumulator) => (Matrix::Accumulator, self.columns, self.rows),
+        };
+        let (row, column) = match matrix {
             Matrix::A => {
-                let tile = register;
-                (tile % (self.rows / 8) * 8 + g, tile / (self.rows / 8) * 4 * w + t * w + j)
+                let (row, column) = a_tile(register, rows / 8, columns / (4 * w));
+                (row * 8 + g, column * 4 * w + t * w + j)
             }
             Matrix::B => {
-                let (tile, down) = (register, self.rows / (4 * w));
-                (tile % down * 4 * w + t * w + j, tile / down * 8 + g)
+                let depth = rows / (4 * w);
+                (register % depth * 4 * w + t * w + j, register / depth * 8 + g)
             }
             Matrix::Accumulator => {
                 let (tile, j) = ((register * w + j) / 2, (register * w + j) % 2);
-                (tile % (self.rows / 8) * 8 + g, tile / (self.rows / 8) * 8 + t * 2 + j)
+                (tile % (rows / 8) * 8 + g, tile / (rows / 8) * 8 + t * 2 + j)
             }
-        }
+        };
+        if self.transposed { (column, row) } else { (row, column) }
     }
+}
+
+/// Row and column of the tile in a register of A, which has `rows` x `columns` of them.
+const fn a_tile(register: usize, rows: usize, columns: usize) -> (usize, usize) {
+    let high = if rows < 2 { rows } else { 2 };
+    let (block, within) = (register / (high * columns), register % (high * columns));
+    (block * high + within % high, within / high)
+}
+
+/// The register of A that has a tile: the inverse of [`a_tile`].
+pub(super) const fn a_register(row: usize, column: usize, rows: usize, columns: usize) -> usize {
+    let high = if rows < 2 { rows } else { 2 };
+    (row / high * columns + column) * high + row % high
 }

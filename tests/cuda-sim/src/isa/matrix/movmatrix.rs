@@ -5,7 +5,7 @@ use crate::lanes::{Class, Form, Lane, Sync, Unit, Unsupported};
 use crate::ptx::ast::{Instruction, Type};
 
 unsafe fn transpose(file: *mut Unit, operands: &[u16], mask: u32) {
-    let &[d, a] = operands else { return };
+    let (d, a) = (operands[0], operands[1]);
     let source = unsafe { u32::read(file, a) };
     let element = |row: usize, column: usize| source[row * 4 + column / 2] >> (column % 2 * 16) & 0xffff;
     let result = std::array::from_fn(|lane| {

@@ -6,10 +6,10 @@
 //! the end, NaN results are canonical. tf32 operands lose their lower 13 bits, f64 is a chain of fused multiply-adds in
 //! ascending k, integers are summed exactly and then wrap or saturate.
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, swap};
 
 use super::element::Element;
-use super::layout::{Fragment, Matrix, Shape, multiplicand, only_wmma};
+use super::layout::{Fragment, Matrix, Shape, a_register, multiplicand, only_wmma, transposed};
 use super::tile::*;
 use super::{quad, refused, registers, shape};
 use crate::lanes::{Class, Form, Run, Sync, Unit, Unsupported, input, output, pick};
@@ -36,18 +36,22 @@ unsafe fn multiply<X, C, D, const WIDE: bool>(
     C: Accumulator<Value = Sum<X>>,
     D: Accumulator<Value = Sum<X>>,
 {
-    let [m, n, k] = shape;
-    let [a_variant, b_variant, sum_variant] = variants;
-    let (rows, columns, depth) = (m / 8, n / 8, k / (4 * X::PACKED));
-    let tiles = rows * columns;
+    let [mut m, mut n, k] = shape;
+    let [mut a_variant, mut b_variant, sum_variant] = variants;
     let (a_registers, _) = multiplicand(shape, m * k, X::PACKED, X::F16);
-    let (b_registers, b_distinct) = multiplicand(shape, k * n, X::PACKED, X::F16);
-    let (d_slots, rest) = operands.split_at(tiles * D::REGISTERS);
-    let (a_slots, rest) = rest.split_at(a_registers);
-    let (b_slots, c_slots) = rest.split_at(b_registers);
+    let (b_registers, _) = multiplicand(shape, k * n, X::PACKED, X::F16);
+    let (d_slots, rest) = operands.split_at(m * n / 64 * D::REGISTERS);
+    let (mut a_slots, rest) = rest.split_at(a_registers);
+    let (mut b_slots, c_slots) = rest.split_at(b_registers);
+    if transposed(shape) {
+        swap(&mut m, &mut n);
+        swap(&mut a_variant, &mut b_variant);
+        swap(&mut a_slots, &mut b_slots);
+    }
+    let (rows, columns, depth) = (m / 8, n / 8, k / (4 * X::PACKED));
 
     let mut b_tiles = [const { MaybeUninit::<X::B>::uninit() }; MOST.0];
-    for (tile, &slot) in b_tiles.iter_mut().zip(&b_slots[..b_distinct]) {
+    for (tile, &slot) in b_tiles.iter_mut().zip(&b_slots[..columns * depth]) {
         tile.write(unsafe { X::b::<WIDE>(file, slot, b_variant) });
     }
     // D may be in the registers of the others: it is written when everything is read.
@@ -63,8 +67,8 @@ unsafe fn multiply<X, C, D, const WIDE: bool>(
                 }
             }
             for block in 0..depth {
-                let a = unsafe { X::a(file, a_slots[block * rows + row], a_variant) };
-                // All tiles below `b_distinct = columns * depth` are written.
+                let a = unsafe { X::a(file, a_slots[a_register(row, block, rows, depth)], a_variant) };
+                // SAFETY: all tiles below `columns * depth` are written.
                 let b = unsafe { b_tiles[column * depth + block].assume_init_ref() };
                 X::Value::accumulate::<WIDE>(&mut sums, a.as_ref(), b.as_ref(), sum_variant);
             }
@@ -76,7 +80,7 @@ unsafe fn multiply<X, C, D, const WIDE: bool>(
             d_tiles[at].write(sums);
         }
     }
-    for (at, d) in d_tiles[..tiles].iter().enumerate() {
+    for (at, d) in d_tiles[..rows * columns].iter().enumerate() {
         unsafe { D::write(file, &d_slots[at * D::REGISTERS..][..D::REGISTERS], d.assume_init_ref(), mask) };
     }
 }

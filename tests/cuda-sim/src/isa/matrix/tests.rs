@@ -503,23 +503,37 @@ fn wmma_loads_multiplies_and_stores() {
     assert_eq!(count, (3 * 9 + 2) * 16 + 4 * 4);
 }
 
-/// What devices do from sm_75 on, as others found out and rely upon.
+/// What devices do from sm_75 on: read off the addresses of the loads and stores that `ptxas` makes of `wmma` for sm_80.
 #[test]
-fn wmma_fragments_of_16x16_are_those_of_devices() {
+fn wmma_fragments_are_those_of_devices() {
+    use element::Element::{self, *};
+    use layout::{Fragment, Matrix};
+    let place = |name: &str, ty: Element, matrix| Fragment::new(shape(name).unwrap(), ty, matrix);
     for lane in 0..32 {
+        let (g, t) = (lane / 4, lane % 4 * 2);
+        for x in 0..16 {
+            // Elements of f16 multiplicands, with their copies.
+            let a = (g + (x & 2) * 4, t + (x & 4) * 2 + (x & 1));
+            assert_eq!(place("m16n16k16", F16, Matrix::A).position(lane, x), a);
+            let b = (t + (x & 2) * 4 + (x & 1), g + (x & 4) * 2);
+            assert_eq!(place("m16n16k16", F16, Matrix::B).position(lane, x), b);
+            let long = (g + (x & 2) * 4 + (x & 8) * 2, t + (x & 4) * 2 + (x & 1));
+            assert_eq!(place("m32n8k16", F16, Matrix::A).position(lane, x), long);
+            assert_eq!(place("m8n32k16", Bf16, Matrix::B).position(lane, x), (long.1, long.0));
+            let short = (t + (x & 2) * 4 + (x & 1), g);
+            assert_eq!(place("m32n8k16", F16, Matrix::B).position(lane, x), short);
+            assert_eq!(place("m8n32k16", F16, Matrix::A).position(lane, x), (short.1, short.0));
+            let bytes = (g + x / 4 * 8, t * 2 + (x & 3));
+            assert_eq!(place("m32n8k16", S8, Matrix::A).position(lane, x), bytes);
+            assert_eq!(place("m8n32k16", U8, Matrix::B).position(lane, x), (bytes.1, bytes.0));
+        }
         for x in 0..8 {
-            let (row, column) = (lane / 4, lane % 4 * 2);
-            let f16 = |matrix| layout::Fragment::new([16, 16, 16], element::Element::F16, matrix);
-            for copy in [x, x + 8] {
-                let a = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
-                assert_eq!(f16(layout::Matrix::A).position(lane, copy), a);
-                let b = (column + (x & 2) * 4 + (x & 1), row + (x & 4) * 2);
-                assert_eq!(f16(layout::Matrix::B).position(lane, copy), b);
-            }
-            let c = (row + (x & 2) * 4, column + (x & 4) * 2 + (x & 1));
-            for ty in [element::Element::F16, element::Element::F32, element::Element::S32] {
-                let fragment = layout::Fragment::new([16, 16, 16], ty, layout::Matrix::Accumulator);
-                assert_eq!(fragment.position(lane, x), c);
+            for ty in [F16, F32, S32] {
+                let square = (g + (x & 2) * 4, t + (x & 4) * 2 + (x & 1));
+                assert_eq!(place("m16n16k16", ty, Matrix::Accumulator).position(lane, x), square);
+                let long = (g + x / 2 * 8, t + (x & 1));
+                assert_eq!(place("m32n8k16", ty, Matrix::Accumulator).position(lane, x), long);
+                assert_eq!(place("m8n32k16", ty, Matrix::Accumulator).position(lane, x), (long.1, long.0));
             }
         }
     }
@@ -796,4 +810,109 @@ fn other_forms_are_refused_by_name() {
     assert!(family(&instruction("add.f32", &[1, 1, 1]), &|_| None).unwrap().is_none());
     assert!(family(&instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16", &[4, 1]), &|_| None).unwrap().is_none());
     assert!(transfer(&instruction("ld.shared.b32", &[1, 1])).unwrap().is_none());
+}
+
+/// Whatever stands in a module: it is refused, or it runs with the slots it asks for.
+#[test]
+fn no_form_panics() {
+    const WORDS: [&str; 60] = [
+        "mma",
+        "load",
+        "store",
+        "a",
+        "b",
+        "c",
+        "d",
+        "sync",
+        "aligned",
+        "row",
+        "col",
+        "row",
+        "col",
+        "row",
+        "col",
+        "m8n8k4",
+        "m16n8k8",
+        "m16n8k16",
+        "m16n8k32",
+        "m8n8k128",
+        "m16n16k16",
+        "m32n8k16",
+        "m8n32k16",
+        "m16n16k8",
+        "m8n8k32",
+        "m0n0k0",
+        "m65535n65535k65535",
+        "m8n8",
+        "x1",
+        "x2",
+        "x4",
+        "trans",
+        "b16",
+        "f16",
+        "f16",
+        "f16",
+        "bf16",
+        "bf16",
+        "tf32",
+        "tf32",
+        "f32",
+        "f32",
+        "f32",
+        "f64",
+        "s8",
+        "u8",
+        "s4",
+        "u4",
+        "b1",
+        "s32",
+        "s32",
+        "e4m3",
+        "e5m2",
+        "xor",
+        "and",
+        "popc",
+        "satfinite",
+        "rn",
+        "global",
+        "shared::cta",
+    ];
+    let mut random = Random(4);
+    let mut accepted = 0;
+    for round in 0..200_000 {
+        let mut below = |n: usize| (random.next() % n as u64) as usize;
+        let opcode = ["mma.sync", "wmma.mma.sync", "wmma.load", "wmma.store.d", "ldmatrix", "stmatrix"][round % 6];
+        let mut text = String::from(opcode);
+        // Types tend to go together.
+        let pair = WORDS[33 + below(20)];
+        if below(2) == 0 {
+            text += [".row.col", ".col", ".row.row", ".row"][below(4)];
+        }
+        for _ in 0..below(4) {
+            text += ".";
+            text += WORDS[below(WORDS.len())];
+        }
+        if below(2) == 0 {
+            let sum = ["f32", "f16", "s32", "f64"][below(4)];
+            text += &format!(".{}.{sum}.{pair}.{pair}.{sum}", WORDS[15 + below(12)]);
+        }
+        let counts: Vec<usize> = (0..below(5)).map(|_| [0, 1, 2, 4, 8][below(5)]).collect();
+        let i = instruction(&text, &counts);
+        if let Ok(Some(form)) = family(&i, &|_| None) {
+            let slots: Vec<u16> = (0..form.slots.len() as u16).map(|slot| slot * 2).collect();
+            let mut file = vec![Unit([0x3c00_3c00; 32]); 2 * slots.len()];
+            unsafe { (form.run)(file.as_mut_ptr(), &slots, u32::MAX) };
+            accepted += 1;
+        }
+        if let Ok(Some(transfer)) = transfer(&i) {
+            for register in 0..transfer.distinct {
+                for lane in 0..32 {
+                    let filled: u32 = transfer.pieces(register, lane).iter().map(|piece| piece.bytes as u32 * 8).sum();
+                    assert_eq!(filled, transfer.ty.bits(), "{text}");
+                }
+            }
+            accepted += 1;
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
 }

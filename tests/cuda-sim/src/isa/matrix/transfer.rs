@@ -188,8 +188,9 @@ fn fragment(i: &Instruction, load: bool) -> Result<Transfer, Unsupported> {
     }
     let fragment = Fragment::new(shape, element, matrix);
     let (vector, address, stride) = operands(i, load, fragment.registers, 1)?;
-    let across = (matrix == Matrix::Accumulator || matrix == Matrix::A) == row_major;
-    let pieces_per_lane = if across { 1 } else { fragment.packed };
+    // The elements of a register are neighbours in a row or in a column.
+    let in_a_row = fragment.position(0, 0).0 == fragment.position(0, 1).0;
+    let pieces_per_lane = if in_a_row == row_major { 1 } else { fragment.packed };
     let together = fragment.packed / pieces_per_lane;
     let mut pieces = Vec::new();
     for register in 0..fragment.distinct {
