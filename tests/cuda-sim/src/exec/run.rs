@@ -613,7 +613,7 @@ impl<'l> Machine<'l> {
         }
         let votes = if reduces == 1 {
             // SAFETY: the place lies in the frame.
-            let p = unsafe { (*file.add(operands[1 + barrier.count as usize] as usize)).0[0] };
+            let p = unsafe { (*file.add(operands[2 + barrier.count as usize] as usize)).0[0] };
             (if barrier.negate { !p } else { p }) & lanes
         } else {
             0

@@ -616,7 +616,8 @@ impl Drafts<'_> {
         // An instruction at position p reads at 2p and writes at 2p + 1.
         let mut intervals: Vec<Option<Interval>> = vec![None; types.len()];
         let mut touch = |r: usize, at: u32| {
-            let v = intervals[r].get_or_insert(Interval { first: at, last: at, units: units(types[r]) });
+            let predicate = types[r] == Type::Pred;
+            let v = intervals[r].get_or_insert(Interval { first: at, last: at, units: units(types[r]), predicate });
             (v.first, v.last) = (v.first.min(at), v.last.max(at));
         };
         let weight = |r: usize| if types[r] == Type::Pred { 0 } else { units(types[r]) as u32 };

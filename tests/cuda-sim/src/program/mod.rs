@@ -104,8 +104,14 @@ impl Program {
         if module.target > sm {
             return Err(LoadError::Target { target: module.target, device: sm });
         }
-        let functions: HashMap<&str, usize> =
+        let mut functions: HashMap<&str, usize> =
             module.functions.iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect();
+        for (alias, target) in &module.aliases {
+            let Some(&index) = functions.get(target.as_str()) else {
+                return Err(LoadError::Undefined { line: 0, name: target.clone() });
+            };
+            functions.insert(alias, index);
+        }
         let mut program =
             Program { entries: Vec::new(), variables: Vec::new(), kernels: Vec::new(), files: HashMap::new() };
         let loaded = program.fill(module, &functions, device, memory);
@@ -169,6 +175,10 @@ impl Program {
         for (index, function) in module.functions.iter().enumerate() {
             if function.body.is_none() {
                 continue;
+            }
+            if function.required_cluster.is_some_and(|c| c != [1, 1, 1]) {
+                let what = format!("a cluster of several blocks ({})", function.name);
+                return Err(LoadError::Unsupported { line: function.line, what });
             }
             // A function that no entry calls is lowered all the same: what is not supported is said here and now.
             let kernel = lower::kernel(&context, index)?;
