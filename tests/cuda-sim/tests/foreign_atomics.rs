@@ -106,7 +106,13 @@ fn blocks_wait_for_each_other() {
     });
     equal("spin_lock", &counter, &[blocks as i32]);
     let mut sum = 0u32;
-    let scan: Vec<u32> = data.iter().map(|x| { sum = sum.wrapping_add(*x); sum }).collect();
+    let scan: Vec<u32> = data
+        .iter()
+        .map(|x| {
+            sum = sum.wrapping_add(*x);
+            sum
+        })
+        .collect();
     equal("flag_chain", &out, &scan);
     equal("release_acquire", &answers, &[41, 43, 45, 47]);
 }

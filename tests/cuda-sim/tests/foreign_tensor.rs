@@ -230,13 +230,37 @@ fn operations_on_halves() {
     let max = |x: f16, y: f16| match (x.is_nan(), y.is_nan()) {
         (true, _) => y,
         (_, true) => x,
-        _ if x == y => if x.is_sign_negative() { y } else { x },
-        _ => if x > y { x } else { y },
+        _ if x == y => {
+            if x.is_sign_negative() {
+                y
+            } else {
+                x
+            }
+        }
+        _ => {
+            if x > y {
+                x
+            } else {
+                y
+            }
+        }
     };
     let min_nan = |x: f16, y: f16| match x.is_nan() || y.is_nan() {
         true => f16::NAN,
-        _ if x == y => if x.is_sign_negative() { x } else { y },
-        _ => if x < y { x } else { y },
+        _ if x == y => {
+            if x.is_sign_negative() {
+                x
+            } else {
+                y
+            }
+        }
+        _ => {
+            if x < y {
+                x
+            } else {
+                y
+            }
+        }
     };
     let toward_zero = |x: f16| {
         let x = (x.to_f32() * 1.0001) as f64;
@@ -244,7 +268,15 @@ fn operations_on_halves() {
         f16::from_f64(if x.is_finite() { short.clamp(-65504.0, 65504.0) } else { short })
     };
     // What `fma` adds up is exact in f64 for all random pairs, and for the special ones it is far from a tie.
-    let relu = |x: f64| if x.is_nan() { f16::NAN } else if x <= 0.0 { f16::ZERO } else { to_half(x) };
+    let relu = |x: f64| {
+        if x.is_nan() {
+            f16::NAN
+        } else if x <= 0.0 {
+            f16::ZERO
+        } else {
+            to_half(x)
+        }
+    };
     let saturated = |x: f64| if x.is_nan() || x <= 0.0 { f16::ZERO } else { to_half(x.min(1.0)) };
     let operations: [(&str, &dyn Fn(f16, f16) -> f16); 10] = [
         ("hadd", &|x, y| to_half(x.to_f64() + y.to_f64())),
@@ -273,8 +305,7 @@ fn saxpy_in_halves() {
         gpu.launch("half_saxpy", 2, 128, 0, args![&gy, &gx, a, n as i32]);
         gpu.read(&gy)
     });
-    let want: Vec<f16> =
-        x.iter().zip(&y).map(|(x, y)| to_half(a.to_f64().mul_add(x.to_f64(), y.to_f64()))).collect();
+    let want: Vec<f16> = x.iter().zip(&y).map(|(x, y)| to_half(a.to_f64().mul_add(x.to_f64(), y.to_f64()))).collect();
     equal("half_saxpy", &got, &want);
 }
 
@@ -288,9 +319,8 @@ fn operations_on_bf16_pairs() {
         gpu.read(&out)
     });
     let part = |i: usize| &got[2 * i * n..2 * (i + 1) * n];
-    let each = |f: &dyn Fn(f64, f64) -> bf16| {
-        a.iter().zip(&b).map(|(x, y)| f(x.to_f64(), y.to_f64())).collect::<Vec<bf16>>()
-    };
+    let each =
+        |f: &dyn Fn(f64, f64) -> bf16| a.iter().zip(&b).map(|(x, y)| f(x.to_f64(), y.to_f64())).collect::<Vec<bf16>>();
     equal("hadd2", part(0), &each(&|x, y| to_bf16(x + y)));
     equal("hmul2", part(1), &each(&|x, y| to_bf16(x * y)));
     equal("hfma2", part(2), &each(&|x, y| to_bf16(x.mul_add(y, x))));

@@ -118,8 +118,22 @@ impl Patterns {
         match choice % 8 {
             0 => {
                 let edges = [
-                    0, 1, 2, 3, one, one - 1, one + 1, F::MAX, F::MAX - 1, F::MAX / 2, F::MAX + 1, F::NAN & all >> 1,
-                    1 << F::FRACTION, (1 << F::FRACTION) - 1, (1 << F::FRACTION) + 1, one >> 1,
+                    0,
+                    1,
+                    2,
+                    3,
+                    one,
+                    one - 1,
+                    one + 1,
+                    F::MAX,
+                    F::MAX - 1,
+                    F::MAX / 2,
+                    F::MAX + 1,
+                    F::NAN & all >> 1,
+                    1 << F::FRACTION,
+                    (1 << F::FRACTION) - 1,
+                    (1 << F::FRACTION) + 1,
+                    one >> 1,
                 ];
                 edges[(bits % 16) as usize] | sign
             }

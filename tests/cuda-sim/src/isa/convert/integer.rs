@@ -48,14 +48,38 @@ where
 macro_rules! with_integer {
     ($ty:expr, $T:ident => $body:expr) => {
         match $ty {
-            Type::U8 => { type $T = u8; Some($body) }
-            Type::S8 => { type $T = i8; Some($body) }
-            Type::U16 => { type $T = u16; Some($body) }
-            Type::S16 => { type $T = i16; Some($body) }
-            Type::U32 => { type $T = u32; Some($body) }
-            Type::S32 => { type $T = i32; Some($body) }
-            Type::U64 => { type $T = u64; Some($body) }
-            Type::S64 => { type $T = i64; Some($body) }
+            Type::U8 => {
+                type $T = u8;
+                Some($body)
+            }
+            Type::S8 => {
+                type $T = i8;
+                Some($body)
+            }
+            Type::U16 => {
+                type $T = u16;
+                Some($body)
+            }
+            Type::S16 => {
+                type $T = i16;
+                Some($body)
+            }
+            Type::U32 => {
+                type $T = u32;
+                Some($body)
+            }
+            Type::S32 => {
+                type $T = i32;
+                Some($body)
+            }
+            Type::U64 => {
+                type $T = u64;
+                Some($body)
+            }
+            Type::S64 => {
+                type $T = i64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -67,23 +91,91 @@ pub(super) use with_integer;
 macro_rules! with_result {
     ($ty:expr, $register_bits:expr, $T:ident, $Out:ident => $body:expr) => {
         match ($ty, $register_bits) {
-            (Type::U8, 64) => { type $T = u8; type $Out = u64; Some($body) }
-            (Type::U8, _) => { type $T = u8; type $Out = u32; Some($body) }
-            (Type::U16, 64) => { type $T = u16; type $Out = u64; Some($body) }
-            (Type::U16, _) => { type $T = u16; type $Out = u32; Some($body) }
-            (Type::U32, 64) => { type $T = u32; type $Out = u64; Some($body) }
-            (Type::U32, _) => { type $T = u32; type $Out = u32; Some($body) }
-            (Type::U64, _) => { type $T = u64; type $Out = u64; Some($body) }
-            (Type::S8, 64) => { type $T = i8; type $Out = u64; Some($body) }
-            (Type::S8, 32) => { type $T = i8; type $Out = u32; Some($body) }
-            (Type::S8, 16) => { type $T = i8; type $Out = u16; Some($body) }
-            (Type::S8, _) => { type $T = i8; type $Out = u8; Some($body) }
-            (Type::S16, 64) => { type $T = i16; type $Out = u64; Some($body) }
-            (Type::S16, 32) => { type $T = i16; type $Out = u32; Some($body) }
-            (Type::S16, _) => { type $T = i16; type $Out = u16; Some($body) }
-            (Type::S32, 64) => { type $T = i32; type $Out = u64; Some($body) }
-            (Type::S32, _) => { type $T = i32; type $Out = u32; Some($body) }
-            (Type::S64, _) => { type $T = i64; type $Out = u64; Some($body) }
+            (Type::U8, 64) => {
+                type $T = u8;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U8, _) => {
+                type $T = u8;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U16, 64) => {
+                type $T = u16;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U16, _) => {
+                type $T = u16;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U32, 64) => {
+                type $T = u32;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::U32, _) => {
+                type $T = u32;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::U64, _) => {
+                type $T = u64;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S8, 64) => {
+                type $T = i8;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S8, 32) => {
+                type $T = i8;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S8, 16) => {
+                type $T = i8;
+                type $Out = u16;
+                Some($body)
+            }
+            (Type::S8, _) => {
+                type $T = i8;
+                type $Out = u8;
+                Some($body)
+            }
+            (Type::S16, 64) => {
+                type $T = i16;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S16, 32) => {
+                type $T = i16;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S16, _) => {
+                type $T = i16;
+                type $Out = u16;
+                Some($body)
+            }
+            (Type::S32, 64) => {
+                type $T = i32;
+                type $Out = u64;
+                Some($body)
+            }
+            (Type::S32, _) => {
+                type $T = i32;
+                type $Out = u32;
+                Some($body)
+            }
+            (Type::S64, _) => {
+                type $T = i64;
+                type $Out = u64;
+                Some($body)
+            }
             _ => None,
         }
     };

@@ -31,7 +31,8 @@ pub(crate) fn form(text: &str, registers: &[Type]) -> Result<Option<Form>, Unsup
 /// Runs an instruction over all 32 lanes and over some, also with its result in the place of an operand, and returns the
 /// lanes of its result as they lie in the register.
 pub(crate) fn run(text: &str, registers: &[Type], inputs: &[[u64; 32]]) -> [u64; 32] {
-    let form = form(text, registers).unwrap_or_else(|e| panic!("{e}")).unwrap_or_else(|| panic!("no family has {text}"));
+    let form =
+        form(text, registers).unwrap_or_else(|e| panic!("{e}")).unwrap_or_else(|| panic!("no family has {text}"));
     assert_eq!(form.slots.len(), registers.len(), "{text}");
     assert!(form.slots[0].role == Role::Out && form.slots[1..].iter().all(|s| s.role == Role::In));
     let place = |file: &mut [Unit], slot: usize, wide: bool, lanes: &[u64; 32]| unsafe {
@@ -42,11 +43,7 @@ pub(crate) fn run(text: &str, registers: &[Type], inputs: &[[u64; 32]]) -> [u64;
         }
     };
     let take = |file: &[Unit], slot: usize, wide: bool| unsafe {
-        if wide {
-            u64::read(file.as_ptr(), slot as u16)
-        } else {
-            u32::read(file.as_ptr(), slot as u16).map(u64::from)
-        }
+        if wide { u64::read(file.as_ptr(), slot as u16) } else { u32::read(file.as_ptr(), slot as u16).map(u64::from) }
     };
     let wide: Vec<bool> = form.slots.iter().map(|s| s.ty.bits() == 64).collect();
     let before = [0x5a5a_5a5a_a5a5_a5a5; 32];
@@ -118,7 +115,8 @@ fn check32(name: &str, operands: usize, plain: bool, sats: &[bool], expected: Ex
     for (mode, round) in MODES.into_iter().chain(plain.then_some(("", Round::Nearest))) {
         for ftz in [false, true] {
             for &sat in sats {
-                let text = format!("{name}{mode}{}{}.f32", if ftz { ".ftz" } else { "" }, if sat { ".sat" } else { "" });
+                let text =
+                    format!("{name}{mode}{}{}.f32", if ftz { ".ftz" } else { "" }, if sat { ".sat" } else { "" });
                 for _ in 0..40 {
                     let inputs: Vec<[u64; 32]> = (0..operands).map(|_| lanes::<F32>(&mut patterns)).collect();
                     let got = run(&text, &[Type::F32; 4][..operands + 1], &inputs);
@@ -197,9 +195,18 @@ pub(crate) fn extremum<F: Format>(a: u64, b: u64, min: bool, nan: bool, xorsign:
 fn extrema() {
     let mut patterns = Patterns::new(3);
     let value = |bits: u64| f32::from_bits(bits as u32) as f64;
-    for text in ["min.f32", "max.f32", "min.NaN.f32", "max.ftz.NaN.f32", "min.ftz.f32", "max.xorsign.abs.f32",
-        "min.NaN.xorsign.abs.f32", "max.ftz.NaN.xorsign.abs.f32", "min.xorsign.abs.f32", "max.NaN.f32"]
-    {
+    for text in [
+        "min.f32",
+        "max.f32",
+        "min.NaN.f32",
+        "max.ftz.NaN.f32",
+        "min.ftz.f32",
+        "max.xorsign.abs.f32",
+        "min.NaN.xorsign.abs.f32",
+        "max.ftz.NaN.xorsign.abs.f32",
+        "min.xorsign.abs.f32",
+        "max.NaN.f32",
+    ] {
         let i = instruction(text, 3);
         for _ in 0..60 {
             let (a, b) = (lanes::<F32>(&mut patterns), lanes::<F32>(&mut patterns));
