@@ -416,7 +416,7 @@ fn bits_and_inline_ptx() {
     let random: Vec<_> = (0..100).map(|_| (random.bits() as u32, random.bits() as u32)).collect();
     let (a, b): (Vec<u32>, Vec<u32>) = pairs.chain(random).unzip();
     let n = a.len();
-    let (bits, simd) = same(&ptx(), |gpu| {
+    let (bits, simd) = same(&compile_with("bits.cu", &[]), |gpu| {
         let (bits, simd, x, y) = (gpu.empty::<u32>(27 * n), gpu.empty::<u32>(10 * n), gpu.upload(&a), gpu.upload(&b));
         gpu.launch("bits", 2, 96, 0, args![&bits, &x, &y, n as i32]);
         gpu.launch("simd_in_word", 2, 96, 0, args![&simd, &x, &y, n as i32]);
