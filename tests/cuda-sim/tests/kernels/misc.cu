@@ -220,7 +220,7 @@ extern "C" __global__ void wide(unsigned long long *out, const unsigned long lon
 // ---- What goes wrong, and what is printed.
 extern "C" __global__ void prints(int x, double y) {
   if (threadIdx.x == 1) printf("block %d of %u: %5.2f|%-6s|%c%%\n", blockIdx.x, gridDim.x, y, "text", 'a' + x);
-  if (threadIdx.x == 2) printf("%lld %llx %p %08.3e %+d\n", -5000000000ll, 0xfeedfacecafeull, (void *)0, y, x);
+  if (threadIdx.x == 2) printf("%lld %llx %p %08.3e %+d\n", -5000000000ll, 0xfeedfacecafeull, (void *)0xbeef00, y, x);
 }
 extern "C" __global__ void asserts(const int *x) {
   assert(x[threadIdx.x] != 7 && "no sevens");
