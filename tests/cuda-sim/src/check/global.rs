@@ -7,7 +7,7 @@
 //! synchronise. Where they do, or where warps of a block are ordered by less than a barrier, a race with a forgotten access
 //! can be missed; none is invented.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -316,13 +316,24 @@ pub struct LaunchCheck {
     threads_per_block: u32,
     pages: Vec<Mutex<Shard>>,
     variables: Variables,
+    /// Instructions that are compare-and-swaps.
+    swaps: HashSet<u32>,
 }
 
 impl LaunchCheck {
     /// A launch whose blocks have so many threads.
     pub fn new(threads_per_block: u32) -> LaunchCheck {
         let pages = (0..SHARDS).map(|_| Mutex::default()).collect();
-        LaunchCheck { threads_per_block, pages, variables: Variables::default() }
+        LaunchCheck { threads_per_block, pages, variables: Variables::default(), swaps: HashSet::new() }
+    }
+
+    /// Tells which instructions are compare-and-swaps: plain reads beside them are no races.
+    pub fn with_swaps(self, swaps: HashSet<u32>) -> LaunchCheck {
+        LaunchCheck { swaps, ..self }
+    }
+
+    pub(super) fn swaps(&self) -> &HashSet<u32> {
+        &self.swaps
     }
 
     pub(super) fn threads_per_block(&self) -> u32 {
@@ -384,7 +395,7 @@ impl LaunchCheck {
             }
             for &(address, lanes) in of_page {
                 let cells = page.cells_of(address, a.bytes);
-                if let Some(conflict) = clash(&page, &mut w, a, cells, address, lanes, same) {
+                if let Some(conflict) = clash(&page, &mut w, a, cells, address, lanes, &self.swaps, same) {
                     return Some(conflict);
                 }
             }
@@ -433,6 +444,7 @@ fn extend(ranges: &mut Vec<(u64, u64)>, start: u64, bytes: u64) {
 
 /// The first conflict of some lanes with earlier accesses to the cells.
 #[cold]
+#[allow(clippy::too_many_arguments)]
 fn clash(
     page: &Page,
     w: &mut Writer,
@@ -440,6 +452,7 @@ fn clash(
     cells: Range<usize>,
     address: u64,
     lanes: u32,
+    swaps: &HashSet<u32>,
     same: &mut dyn FnMut(u32) -> bool,
 ) -> Option<Conflict> {
     for (theirs, class) in page.classes.iter().enumerate() {
@@ -454,6 +467,10 @@ fn clash(
                 };
                 if w.class == WEAK_WRITE && theirs == WEAK_WRITE && same(lane) {
                     w.keep = true;
+                    continue;
+                }
+                if (w.class == WEAK_READ && swaps.contains(&other_op)) || (theirs == WEAK_READ && swaps.contains(&a.op))
+                {
                     continue;
                 }
                 let at = (address & !(PAGE - 1)) + ((cell as u64) << page.shift);

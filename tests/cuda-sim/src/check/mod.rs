@@ -22,6 +22,8 @@
 //! - Lanes that write one location in one instruction do not race: one of them wins, and compute-sanitizer reports nothing
 //!   either. So it is with a write of the value that a location already holds from another write.
 //! - Strong accesses of different size to one location count as morally strong.
+//! - A plain read beside another thread's compare-and-swap is no race. The loops of the CUDA programming guide read plainly
+//!   first and let the swap tell whether the value was still the same.
 //! - A thread that has exited counts as arrived at every later barrier: the hardware lets nobody pass before.
 //!
 //! Epochs: a block has a clock. Each thread's accesses carry the number that its warp had then, and the warp takes a new
@@ -178,7 +180,7 @@ impl BlockCheck<'_> {
     ///
     /// An instruction with `.release` or `.acq_rel` has [`BlockCheck::fence`] called before it.
     pub fn shared(&mut self, a: &Access, same: &mut dyn FnMut(u32) -> bool) -> Option<Conflict> {
-        let conflict = self.shared.access(a, self.block, &self.threads, same);
+        let conflict = self.shared.access(a, self.block, &self.threads, self.launch.swaps(), same);
         if conflict.is_none() && a.strong() {
             self.threads.observe(a, self.block, None);
         }

@@ -5,7 +5,7 @@
 //! writes; each keeps, for every cell and warp, the lanes and the epoch of the last ones. What the last barrier ordered is
 //! recognised by one number a cell and not looked at again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use super::clock::{Past, Threads, ones};
@@ -275,6 +275,7 @@ impl Shared {
         a: &Access,
         block: u32,
         threads: &Threads,
+        swaps: &HashSet<u32>,
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Option<Conflict> {
         if a.mask == 0 || a.bytes == 0 {
@@ -324,6 +325,11 @@ impl Shared {
                             // Two writes of one value; an atomic is none.
                             if mine == WEAK_WRITE && theirs == WEAK_WRITE && same(lane) {
                                 merged = true;
+                                continue;
+                            }
+                            if (mine == WEAK_READ && swaps.contains(&r.op))
+                                || (theirs == WEAK_READ && swaps.contains(&a.op))
+                            {
                                 continue;
                             }
                             let other_kind = if theirs & 1 == 0 { Kind::Read } else { Kind::Write };
@@ -419,7 +425,8 @@ impl Shared {
 
     pub fn issue(&mut self, a: &Access, block: u32, threads: &Threads) -> Option<Conflict> {
         // The copy writes at some time between here and its wait, so all that is to come before it comes before here.
-        let conflict = self.access(&Access { kind: Kind::Write, strong: false, ..*a }, block, threads, &mut |_| false);
+        let write = Access { kind: Kind::Write, strong: false, ..*a };
+        let conflict = self.access(&write, block, threads, &HashSet::new(), &mut |_| false);
         if conflict.is_some() {
             return conflict.map(|c| Conflict { kind: Kind::Copy, ..c });
         }

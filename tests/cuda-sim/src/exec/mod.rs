@@ -10,7 +10,7 @@ mod run;
 mod tests;
 mod warp;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::check::{Footprint, LaunchCheck};
@@ -20,7 +20,7 @@ use crate::exec::run::Machine;
 use crate::finding::Finding;
 use crate::memory::{Memory, Purpose};
 use crate::program::Program;
-use crate::program::code::{Kernel, Special};
+use crate::program::code::{Action, Combine, Kernel, Special};
 
 /// Everything that a launch depends on. The caller has checked the limits that are errors of the driver API (threads a
 /// block, shared memory, parameter count).
@@ -86,7 +86,7 @@ pub fn launch(launch: &Launch<'_>) -> Outcome {
     let _hold = launch.memory.hold();
     let blocks: u64 = launch.grid.iter().map(|&g| g as u64).product();
     let threads: u32 = launch.block.iter().product();
-    let check = launch.options.strict.then(|| LaunchCheck::new(threads));
+    let check = launch.options.strict.then(|| LaunchCheck::new(threads).with_swaps(swaps(kernel)));
     let budget = AtomicU64::new(launch.options.budget);
     let workspace = Workspace::new(launch, kernel, blocks);
     let one = launch.cooperative || kernel.sensitive;
@@ -172,6 +172,13 @@ pub fn launch(launch: &Launch<'_>) -> Outcome {
     outcome.finding = findings.into_iter().min_by_key(|(block, _)| *block).map(|(_, finding)| *finding);
     workspace.free();
     outcome
+}
+
+/// The compare-and-swaps among a kernel's instructions, numbered as `Machine::op` does.
+fn swaps(kernel: &Kernel) -> HashSet<u32> {
+    let all = kernel.functions.iter().flat_map(|f| &f.code).zip(0u32..);
+    let swap = |action: &Action| matches!(action, Action::Atomic(a) if a.combine == Combine::CompareAndSwap);
+    all.filter(|(op, _)| swap(&op.action)).map(|(_, number)| number).collect()
 }
 
 /// Where a cooperative launch keeps the state of its grid barrier.

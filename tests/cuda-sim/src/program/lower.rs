@@ -125,7 +125,7 @@ pub(crate) fn kernel(context: &Context<'_>, entry: usize) -> Result<Kernel, Load
     let mut specials = Vec::new();
     let drafts = functions
         .iter()
-        .map(|&f| Lowering::new(context, f, f == entry, &places, &index)?.drafts(&mut specials))
+        .map(|&f| Lowering::new(context, f, &places, &index)?.drafts(&mut specials))
         .collect::<Result<Vec<_>, _>>()?;
     let mut sensitive = false;
     let functions: Vec<Function> =
@@ -240,7 +240,6 @@ impl<'a> Lowering<'a> {
     fn new(
         context: &'a Context<'a>,
         index: usize,
-        entry: bool,
         shared: &HashMap<String, u64>,
         callees: &'a HashMap<usize, u32>,
     ) -> Result<(Lowering<'a>, u32), LoadError> {
@@ -288,7 +287,7 @@ impl<'a> Lowering<'a> {
         let mut offset = 0usize;
         for p in function.params.iter().chain(&function.returns) {
             let bytes = p.ty.bytes() as u64 * p.count as u64;
-            if entry {
+            if function.entry {
                 offset = offset.next_multiple_of(p.align.max(1));
                 lowering.symbols.insert(&p.name, Symbol::Param(offset as u32));
                 offset += bytes as usize;
