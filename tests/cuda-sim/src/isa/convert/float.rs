@@ -492,10 +492,10 @@ pub(super) fn form(m: &mut Modifiers<'_>, types: Types) -> Result<Form, Unsuppor
     macro_rules! run {
         ($S:ty, $D:ty) => {{
             macro_rules! directed {
-                                ($ftz:literal, $end:ident) => {
-                                    with_directed!(round, R => scalar::<Convert<$S, $D, R, $ftz, $end>, 1>())
-                                };
-                            }
+                                        ($ftz:literal, $end:ident) => {
+                                            with_directed!(round, R => scalar::<Convert<$S, $D, R, $ftz, $end>, 1>())
+                                        };
+                                    }
             match (round == Round::Nearest || !loses, ftz, sat) {
                 (true, false, false) => vector::<Convert<$S, $D, Rn, false, PLAIN>, 1>(),
                 (true, false, true) => scalar::<Convert<$S, $D, Rn, false, SAT>, 1>(),
