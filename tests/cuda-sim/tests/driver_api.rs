@@ -323,7 +323,8 @@ fn a_kernel_runs_by_list_and_by_buffer() {
     struct Buffer(u32, f32, u64, u64);
     let buffer = Buffer(n, a, x, y);
     let mut size = std::mem::size_of::<Buffer>();
-    let mut extra = [1 as *mut c_void, arg(&buffer), 2 as *mut c_void, (&raw mut size).cast(), null_mut::<c_void>()];
+    let key = |number: usize| number as *mut c_void;
+    let mut extra = [key(1), arg(&buffer), key(2), (&raw mut size).cast(), key(0)];
     ok!(cuLaunchKernel(saxpy, 4, 1, 1, 32, 1, 1, 0, 0, null_mut(), extra.as_mut_ptr()));
     assert_eq!(read::<f32>(y, 3), [1.0, 5.0, 9.0]);
     let config = CUlaunchConfig {
