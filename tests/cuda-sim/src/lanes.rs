@@ -204,6 +204,7 @@ impl Lane for bool {
     unsafe fn read(file: *const Unit, slot: u16) -> [bool; 32] {
         let bits = unsafe { predicate(file, slot) };
         let mut out = [false; 32];
+        #[allow(clippy::needless_range_loop, reason = "a lane's number is also its bit")]
         for l in 0..32 {
             out[l] = bits >> l & 1 != 0;
         }
@@ -215,9 +216,9 @@ impl Lane for bool {
     }
 }
 
-/// Picks the variant for this processor.
+/// Picks the variant for this processor. Only x86-64 has two kinds; elsewhere the first is compiled for any processor.
 pub fn pick(wide_variant: Run, portable: Run) -> Run {
-    if wide() { wide_variant } else { portable }
+    if wide() || cfg!(not(target_arch = "x86_64")) { wide_variant } else { portable }
 }
 
 /// Defines `fn name() -> Run`: an instruction given as what one lane computes. Outputs first, then inputs, in slot order.
@@ -312,6 +313,7 @@ pub unsafe fn set_predicate(file: *mut Unit, slot: u16, bits: u32, mask: u32) {
 #[inline(always)]
 pub fn pack(lanes: &[bool; 32]) -> u32 {
     let mut bits = 0;
+    #[allow(clippy::needless_range_loop, reason = "a lane's number is also its bit")]
     for l in 0..32 {
         bits |= (lanes[l] as u32) << l;
     }

@@ -100,22 +100,31 @@ fn join_block(blocks: &mut Blocks, block: u32, local: &Arc<Local>) {
 pub(super) struct Past {
     pub own: Local,
     others: Option<Arc<Blocks>>,
+    /// What of it has passed a fence, of any thread, that reaches the block or the device.
+    fenced: [Option<Arc<Past>>; 2],
 }
 
 impl Past {
-    /// Whether the accesses of a thread of another block up to `epoch` are known.
-    pub fn knows_other(&self, block: u32, warp: u32, lane: u32, epoch: u32) -> bool {
-        self.others.as_ref().and_then(|o| o.get(&block)).is_some_and(|local| local.knows(warp, lane, epoch))
-    }
-
-    /// Whether anything of other blocks is known.
-    pub fn knows_others(&self) -> bool {
-        self.others.is_some()
+    /// What is known of another block.
+    pub fn other(&self, block: u32) -> Option<&Local> {
+        self.others.as_ref()?.get(&block).map(|local| &**local)
     }
 
     fn join(&mut self, other: &Past) {
         self.own.join(&other.own);
         self.join_others(other);
+        self.join_fenced(other);
+    }
+
+    fn join_fenced(&mut self, other: &Past) {
+        for (mine, theirs) in self.fenced.iter_mut().zip(&other.fenced) {
+            match (mine, theirs) {
+                (_, None) => {}
+                (mine @ None, theirs) => mine.clone_from(theirs),
+                (Some(mine), Some(theirs)) if Arc::ptr_eq(mine, theirs) => {}
+                (Some(mine), Some(theirs)) => Arc::make_mut(mine).join(theirs),
+            }
+        }
     }
 
     fn join_others(&mut self, other: &Past) {
@@ -131,21 +140,18 @@ impl Past {
     }
 
     /// Takes in what was released across blocks, `block` being the thread's own.
-    fn join_blocks(&mut self, block: u32, blocks: &Blocks) {
-        for (&b, local) in blocks {
-            if b == block {
-                self.own.join(local);
-            } else {
-                join_block(Arc::make_mut(self.others.get_or_insert_default()), b, local);
-            }
+    fn acquire(&mut self, block: u32, released: &Arc<Blocks>) {
+        if let Some(local) = released.get(&block) {
+            self.own.join(local);
         }
+        self.join_others(&Past { others: Some(released.clone()), ..Past::default() });
     }
 
-    /// This past as other blocks see it.
-    fn blocks(self, block: u32) -> Blocks {
-        let mut blocks = self.others.map(Arc::unwrap_or_clone).unwrap_or_default();
-        blocks.insert(block, Arc::new(self.own));
-        blocks
+    /// Adds this past, as other blocks see it, to what was released.
+    fn release(self, block: u32, released: &mut Arc<Blocks>) {
+        let all = Arc::make_mut(released);
+        self.others.iter().flat_map(|o| o.iter()).for_each(|(&b, local)| join_block(all, b, local));
+        join_block(all, block, &Arc::new(self.own));
     }
 }
 
@@ -203,10 +209,35 @@ impl Warp {
 
     /// What a strong write by the lane releases at a level, if a fence came before it.
     fn released(&self, warp: u32, lane: u32, level: usize) -> Option<Past> {
-        let fence = self.fences[level].iter().find(|f| f.lanes >> lane & 1 != 0)?;
-        let mut past = (*fence.past).clone();
-        past.own.learn(warp, 1 << lane, self.full, fence.epoch);
+        let fence = self.fences[level].iter().find(|f| f.lanes >> lane & 1 != 0);
+        let fenced = self.past(lane).fenced[level].as_deref();
+        let mut past = fence.map(|f| &*f.past).or(fenced)?.clone();
+        if let Some(fence) = fence {
+            past.own.learn(warp, 1 << lane, self.full, fence.epoch);
+        }
+        fenced.into_iter().for_each(|fenced| past.join(fenced));
         Some(past)
+    }
+
+    /// Adds what lanes have put behind a fence.
+    fn fenced(&self, joined: &mut Past, warp: u32, lanes: u32) {
+        for (fences, joined) in self.fences.iter().zip(&mut joined.fenced) {
+            for fence in fences.iter().filter(|f| f.lanes & lanes != 0) {
+                let joined = Arc::make_mut(joined.get_or_insert_default());
+                joined.join(&fence.past);
+                joined.own.learn(warp, fence.lanes & lanes, self.full, fence.epoch);
+            }
+        }
+    }
+
+    /// Forgets the fences of lanes.
+    fn unfence(&mut self, lanes: u32) {
+        for fences in &mut self.fences {
+            fences.retain_mut(|f| {
+                f.lanes &= !lanes;
+                f.lanes != 0
+            });
+        }
     }
 }
 
@@ -226,7 +257,7 @@ pub(super) struct Threads {
 #[derive(Default)]
 pub(super) struct Variables {
     any: AtomicBool,
-    map: Mutex<HashMap<u64, Blocks>>,
+    map: Mutex<HashMap<u64, Arc<Blocks>>>,
 }
 
 impl Threads {
@@ -261,7 +292,7 @@ impl Threads {
             w.previous = self.start;
             w.exited = 0;
             w.past.clear();
-            w.past.push(Past { own: Local::closed(self.start), others: None });
+            w.past.push(Past { own: Local::closed(self.start), ..Past::default() });
             w.base = self.start;
             w.fences.iter_mut().for_each(Vec::clear);
         }
@@ -330,11 +361,14 @@ impl Threads {
             _ => ones(lanes & w.full).for_each(|lane| joined.join(&w.past[lane as usize])),
         }
         joined.own.learn(warp, lanes, w.full, w.now);
+        w.fenced(joined, warp, lanes);
     }
 
     fn give(&mut self, joined: &Past, warp: u32, lanes: u32) {
         let warps = self.warps.len();
         let w = &mut self.warps[warp as usize];
+        // They are in what is given.
+        w.unfence(lanes);
         if lanes & w.full == w.full {
             w.past.truncate(1);
             w.past[0].clone_from(joined);
@@ -354,8 +388,12 @@ impl Threads {
         let arrived = self.arrived.remove(&barrier);
         if all {
             let mut others = arrived.unwrap_or_default();
-            for w in &self.warps {
-                w.past.iter().for_each(|past| others.join_others(past));
+            for (warp, w) in (0..).zip(&self.warps) {
+                for past in &w.past {
+                    others.join_others(past);
+                    others.join_fenced(past);
+                }
+                w.fenced(&mut others, warp, u32::MAX);
             }
             let closed = self.clock;
             self.clock = self.clock.saturating_add(1);
@@ -368,6 +406,8 @@ impl Threads {
                 past.own.floor = [closed; 32];
                 past.own.extra.clear();
                 past.others.clone_from(&others.others);
+                past.fenced.clone_from(&others.fenced);
+                w.fences.iter_mut().for_each(Vec::clear);
             }
             return;
         }
@@ -396,7 +436,7 @@ impl Threads {
         let warps = self.warps.len();
         let w = &mut self.warps[warp as usize];
         let mask = mask | w.exited;
-        if mask & w.full == w.full && w.past.len() == 1 {
+        if mask & w.full == w.full && w.past.len() == 1 && w.fences.iter().all(Vec::is_empty) {
             let now = w.now;
             w.past[0].own.learn(warp, mask, w.full, now);
             if warps == 1 {
@@ -413,11 +453,13 @@ impl Threads {
     pub fn fence(&mut self, warp: u32, mask: u32, scope: Scope) {
         let w = &mut self.warps[warp as usize];
         let mask = mask & w.full;
+        let fence = |lanes, past: &Past| {
+            let past = Past { own: past.own.clone(), others: past.others.clone(), ..Past::default() };
+            Fence { lanes, epoch: w.now, past: Arc::new(past) }
+        };
         let made: Vec<Fence> = match w.past.len() {
-            1 => vec![Fence { lanes: mask, epoch: w.now, past: Arc::new(w.past[0].clone()) }],
-            _ => ones(mask)
-                .map(|lane| Fence { lanes: 1 << lane, epoch: w.now, past: Arc::new(w.past(lane).clone()) })
-                .collect(),
+            1 => vec![fence(mask, &w.past[0])],
+            _ => ones(mask).map(|lane| fence(1 << lane, w.past(lane))).collect(),
         };
         let levels = if scope >= Scope::Gpu { 2 } else { 1 };
         for fences in &mut w.fences[..levels] {
@@ -437,7 +479,8 @@ impl Threads {
     pub fn observe(&mut self, a: &Access, block: u32, between: Option<&Variables>) {
         let space = between.is_some() as usize;
         let w = &self.warps[a.warp as usize];
-        let fenced = w.fences.iter().any(|f| !f.is_empty());
+        let fenced =
+            w.fences.iter().any(|f| !f.is_empty()) || w.past.iter().any(|past| past.fenced.iter().any(Option::is_some));
         let between = between.filter(|_| a.scope >= Scope::Gpu);
         let any = between.is_some_and(|v| v.any.load(Ordering::Acquire));
         if !fenced && !any && self.variables[space].is_empty() {
@@ -466,40 +509,33 @@ impl Threads {
     ) {
         let warps = self.warps.len();
         let w = &mut self.warps[a.warp as usize];
-        let mut map = between.map(|v| (v, v.map.lock().unwrap_or_else(PoisonError::into_inner)));
+        let own = &mut self.variables[space];
+        let mut wide = between.map(|v| (v, v.map.lock().unwrap_or_else(PoisonError::into_inner)));
+        // What a lane releases it knew at its fence, so the order of the two halves of an atomic does not matter; this one
+        // has nobody else hold the map while it is written.
+        if a.kind != Kind::Read {
+            if a.kind == Kind::Write {
+                own.remove(&address);
+                wide.iter_mut().for_each(|(_, map)| drop(map.remove(&address)));
+            }
+            for lane in ones(lanes) {
+                if let Some(past) = w.released(a.warp, lane, 0) {
+                    own.entry(address).or_default().join(&past);
+                }
+                if let Some((variables, map)) = &mut wide
+                    && let Some(past) = w.released(a.warp, lane, 1)
+                {
+                    past.release(block, map.entry(address).or_default());
+                    variables.any.store(true, Ordering::Release);
+                }
+            }
+        }
         if a.kind != Kind::Write {
-            if let Some(released) = self.variables[space].get(&address) {
+            if let Some(released) = own.get(&address) {
                 w.set(lanes, warps, |past| past.join(released));
             }
-            if let Some(released) = map.as_ref().and_then(|(_, map)| map.get(&address)) {
-                w.set(lanes, warps, |past| past.join_blocks(block, released));
-            }
-        }
-        if a.kind == Kind::Read {
-            return;
-        }
-        let released = |w: &Warp, level| {
-            ones(lanes).filter_map(|lane| w.released(a.warp, lane, level)).reduce(|mut all, past| {
-                all.join(&past);
-                all
-            })
-        };
-        let own = released(w, 0);
-        let wide = map.is_some().then(|| released(w, 1)).flatten();
-        if a.kind == Kind::Write {
-            self.variables[space].remove(&address);
-        }
-        if let Some(own) = own {
-            self.variables[space].entry(address).or_default().join(&own);
-        }
-        if let Some((variables, map)) = &mut map {
-            if a.kind == Kind::Write {
-                map.remove(&address);
-            }
-            if let Some(wide) = wide {
-                let to = map.entry(address).or_default();
-                wide.blocks(block).iter().for_each(|(&b, local)| join_block(to, b, local));
-                variables.any.store(true, Ordering::Release);
+            if let Some(released) = wide.as_ref().and_then(|(_, map)| map.get(&address)) {
+                w.set(lanes, warps, |past| past.acquire(block, released));
             }
         }
     }
@@ -525,4 +561,43 @@ fn distinct(a: &Access) -> Vec<(u32, u64)> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_epochs_orders_everything() {
+        let mut t = Threads::new(64);
+        t.clock = u32::MAX - 3;
+        for _ in 0..4 {
+            t.warp_sync(0, 1);
+            t.fence(1, 3, Scope::Sys);
+            t.barrier(0, &[(0, u32::MAX), (1, u32::MAX)]);
+        }
+        assert!(t.exhausted());
+        assert!(t.now(0) <= t.base(1));
+        // The next block begins anew.
+        assert!(t.reset());
+        assert!(!t.exhausted() && t.now(0) > t.base(1) && t.now(0) < 10);
+        assert!(!t.reset());
+    }
+
+    #[test]
+    fn knowledge_of_single_threads_is_kept_until_the_whole_warp_is_known() {
+        let mut a = Local::default();
+        a.learn(1, 0b101, u32::MAX, 7);
+        let mut b = Local::default();
+        b.learn(1, 0b100, u32::MAX, 9);
+        b.learn(0, u32::MAX, u32::MAX, 4);
+        a.join(&b);
+        let knows = |a: &Local| {
+            [(1, 0, 7), (1, 0, 8), (1, 2, 9), (1, 1, 1), (0, 31, 4), (0, 31, 5)].map(|(w, l, e)| a.knows(w, l, e))
+        };
+        assert_eq!(knows(&a), [true, false, true, false, true, false]);
+        a.learn(1, u32::MAX, u32::MAX, 8);
+        assert_eq!(knows(&a), [true, true, true, true, true, false]);
+        assert_eq!(a.extra, [(34, 9)]);
+    }
 }

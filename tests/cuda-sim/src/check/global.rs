@@ -97,9 +97,11 @@ impl Class {
         if self.block[cell] == block {
             return self.epoch[cell] <= base;
         }
-        past.knows_others()
-            && ones(self.warps[cell])
-                .all(|w| ones(self.lanes[cell]).all(|l| past.knows_other(self.block[cell], w, l, self.epoch[cell])))
+        let epoch = self.epoch[cell];
+        past.other(self.block[cell]).is_some_and(|local| {
+            ones(self.warps[cell])
+                .all(|w| local.knows_warp(w, epoch) || ones(self.lanes[cell]).all(|l| local.knows(w, l, epoch)))
+        })
     }
 
     /// An access to the cell that nothing orders before the lane's.
@@ -116,14 +118,11 @@ impl Class {
         let local = block == me.block;
         let (epoch, warps, lanes) = (self.epoch[cell], self.warps[cell], self.lanes[cell]);
         if block != NOBODY && if local { rules.0 } else { rules.1 } {
-            let knows = |warp, lane| match local {
-                true => past.own.knows(warp, lane, epoch),
-                false => past.knows_other(block, warp, lane, epoch),
-            };
+            let known = if local { Some(&past.own) } else { past.other(block) };
             // Of several warps it is not kept which lanes are whose.
             let one = warps.is_power_of_two();
             for warp in ones(warps) {
-                if local && past.own.knows_warp(warp, epoch) {
+                if known.is_some_and(|k| k.knows_warp(warp, epoch)) {
                     continue;
                 }
                 let mut lanes = lanes;
@@ -135,7 +134,7 @@ impl Class {
                         lanes = if write { 0 } else { lanes & !(1 << me.lane) };
                     }
                 }
-                let mut unknown = ones(lanes).filter(|&l| !knows(warp, l));
+                let mut unknown = ones(lanes).filter(|&l| !known.is_some_and(|k| k.knows(warp, l, epoch)));
                 let first = unknown.next();
                 if let Some(lane) = first
                     && (one || 1 + unknown.count() as u32 == lanes.count_ones())
@@ -152,7 +151,7 @@ impl Class {
             _ if block == me.block => {
                 rules.0 && (warp, lane) != (me.warp, me.lane) && !past.own.knows(warp, lane, o.epoch[cell])
             }
-            _ => rules.1 && !past.knows_other(block, warp, lane, o.epoch[cell]),
+            _ => rules.1 && !past.other(block).is_some_and(|k| k.knows(warp, lane, o.epoch[cell])),
         };
         unknown.then_some((Thread { block, warp, lane }, o.op[cell]))
     }
@@ -183,6 +182,9 @@ struct Writer<'a> {
     op: u32,
     now: u32,
     base: u32,
+    /// Whether what the block did since its last barrier is kept beside it. A weak write stands for all before it that it
+    /// does not race with, but not for those of the same value.
+    keep: bool,
     threads: &'a Threads,
 }
 
@@ -288,7 +290,7 @@ impl Page {
         let row = c.epoch[cells.clone()].iter_mut().zip(&mut c.warps[cells.clone()]).zip(&mut c.lanes[cells.clone()]);
         for (((epoch, warps), by), &lanes) in row.zip(lanes) {
             let again = (*warps == warp) & (*by & !lanes == 0);
-            let old = (*epoch > w.base) & !again;
+            let old = w.keep & (*epoch > w.base) & !again;
             *epoch = if old { *epoch } else { w.now };
             *warps = warp | if old { *warps } else { 0 };
             *by = lanes | if old { *by } else { 0 };
@@ -358,10 +360,15 @@ impl LaunchCheck {
             return None;
         }
         let mut shape = Shape::of(a, PAGE_BITS);
-        shape.by_page(PAGE_BITS);
         let class = class(a);
+        if class == WEAK_WRITE {
+            shape.distinct();
+        } else {
+            shape.by_page(PAGE_BITS);
+        }
         let base = threads.base(a.warp).max(threads.start());
-        let w = Writer { class, block, warp: a.warp, op: a.op, now: threads.now(a.warp), base, threads };
+        let now = threads.now(a.warp);
+        let mut w = Writer { class, block, warp: a.warp, op: a.op, now, base, keep: class != WEAK_WRITE, threads };
         if shape.is_row() {
             let mut page = lock(self.page(a.addresses[0] >> PAGE_BITS, cache));
             if page.access(&w, &shape, shape.part()) {
@@ -377,7 +384,7 @@ impl LaunchCheck {
             }
             for &(address, lanes) in of_page {
                 let cells = page.cells_of(address, a.bytes);
-                if let Some(conflict) = clash(&page, &w, a, cells, address, lanes, same) {
+                if let Some(conflict) = clash(&page, &mut w, a, cells, address, lanes, same) {
                     return Some(conflict);
                 }
             }
@@ -428,7 +435,7 @@ fn extend(ranges: &mut Vec<(u64, u64)>, start: u64, bytes: u64) {
 #[cold]
 fn clash(
     page: &Page,
-    w: &Writer,
+    w: &mut Writer,
     a: &Access,
     cells: Range<usize>,
     address: u64,
@@ -446,6 +453,7 @@ fn clash(
                     continue;
                 };
                 if w.class == WEAK_WRITE && theirs == WEAK_WRITE && same(lane) {
+                    w.keep = true;
                     continue;
                 }
                 let at = (address & !(PAGE - 1)) + ((cell as u64) << page.shift);

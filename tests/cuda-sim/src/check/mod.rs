@@ -17,6 +17,8 @@
 //!
 //! - The reading side of a release pattern needs no fence. Much code that is correct in practice has none, the
 //!   `threadFenceReduction` sample among it: the barrier behind the atomic stands in for it.
+//! - The fence may be another thread's, if a barrier orders it before the strong write: every thread fences its own writes,
+//!   `bar.sync`, one thread signals. What has passed a fence is visible where the fence reaches.
 //! - Lanes that write one location in one instruction do not race: one of them wins, and compute-sanitizer reports nothing
 //!   either. So it is with a write of the value that a location already holds from another write.
 //! - Strong accesses of different size to one location count as morally strong.

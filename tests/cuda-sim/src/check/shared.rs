@@ -354,7 +354,7 @@ impl Shared {
         }
         let first = (address >> self.shift) as usize;
         let cells = first..first + lanes.len();
-        AGAINST[mine].iter().filter_map(|&theirs| self.classes[theirs].as_ref()).all(|class| {
+        AGAINST[mine].iter().filter_map(|&kind| Some((kind, self.classes[kind].as_ref()?))).all(|(kind, class)| {
             let latest = &class.latest[cells.clone()];
             if latest.iter().fold(0, |m, &e| m.max(e)) <= base {
                 return true;
@@ -365,7 +365,10 @@ impl Shared {
             let mut loud = false;
             let who = class.warps[cells.clone()].iter().zip(&plane.lanes[cells.clone()]);
             for ((&latest, (&warps, &theirs)), &lanes) in latest.iter().zip(who).zip(lanes) {
-                let own = (warps == 1 << a.warp) & (theirs & !lanes == 0) & (lanes & lanes.wrapping_sub(1) == 0);
+                let alone = (theirs & !lanes == 0) & (lanes & lanes.wrapping_sub(1) == 0);
+                // Lanes that wrote together.
+                let shared = (kind == WEAK_WRITE) & (lanes & !theirs == 0) & ((mine != WEAK_WRITE) | (lanes == theirs));
+                let own = (warps == 1 << a.warp) & (alone | shared);
                 loud |= (latest > base) & !own;
             }
             !loud

@@ -27,10 +27,10 @@ impl<'a> Shape<'a> {
         let mut bits = a.bytes as u64 | 16;
         if a.mask == u32::MAX {
             let (mut apart, mut bent) = (0, 0);
-            for (i, address) in a.addresses.iter().enumerate() {
-                let distance = address.wrapping_sub(first);
-                apart |= distance;
-                bent |= distance ^ (i as u64 * a.bytes as u64);
+            for (next, address) in a.addresses[1..].iter().zip(a.addresses) {
+                let step = next.wrapping_sub(*address);
+                apart |= step;
+                bent |= step ^ a.bytes as u64;
             }
             bits |= first | apart;
             let last = first.wrapping_add(32 * a.bytes as u64 - 1);

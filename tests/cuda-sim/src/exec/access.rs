@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
-use super::counters::{sectors, wavefronts};
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
 use super::warp::{LOCAL_WINDOW, Pending, Warp};
 use crate::check;
@@ -413,12 +412,7 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        let (actual, ideal) = wavefronts(lanes, &to, copy.bytes);
-        let banks = &mut self.counters.shared_store;
-        banks.requests += 1;
-        banks.wavefronts += actual as u64;
-        banks.ideal += ideal as u64;
-        banks.bytes += (copy.bytes * lanes.count_ones()) as u64;
+        self.counters.shared_store.count(lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
             let access = check::Access {
                 warp: warp.index,
@@ -545,27 +539,35 @@ impl Machine<'_> {
         let memory = warp.frames[frame as usize].memory;
         let all = addresses(&transfer.address, base, file, memory, lanes);
         let layout = &transfer.layout;
-        let (stride, registers) = if transfer.stride {
+        let (stride, registers) = if layout.stride.is_some() {
             let values = super::run::lane_values(file, rest[0]);
-            (values[lanes.trailing_zeros() as usize & 31] as u64, &rest[1..])
+            (Some(values[lanes.trailing_zeros() as usize & 31]), &rest[1..])
         } else {
-            (layout.default_stride as u64, rest)
+            (None, rest)
         };
+        let stride = layout.stride_bytes(stride);
         let doing = if layout.load { Doing::Read } else { Doing::Write };
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
-        let units = if layout.wide { 2 } else { 1 };
-        for (r, parts) in layout.registers.iter().enumerate() {
+        let units = layout.ty.bits().div_ceil(32) as u8;
+        for r in 0..layout.distinct {
             // SAFETY: the register has that many units.
             let mut value = if layout.load { [0; 32] } else { unsafe { read_lanes(file, registers[r], units) } };
-            for part in parts {
-                let here: Addresses = std::array::from_fn(|l| {
-                    let piece = &part.lanes[l];
-                    let row = (piece.row as u64).wrapping_mul(stride).wrapping_mul(layout.stride_bytes as u64);
-                    all[piece.source as usize].wrapping_add(row).wrapping_add(piece.offset as u64)
+            for p in 0..layout.pieces(r, 0).len() {
+                // every lane's piece has the same size
+                let bytes = layout.pieces(r, 0)[p].bytes as u32;
+                let mut here: Addresses = std::array::from_fn(|l| {
+                    let piece = &layout.pieces(r, l)[p];
+                    let line = (piece.line as u64).wrapping_mul(stride);
+                    all[piece.lane as usize].wrapping_add(line).wrapping_add(piece.offset as u64)
                 });
-                let mut here = here;
+                for l in each(lanes) {
+                    let start = all[layout.pieces(r, l)[p].lane as usize];
+                    if start % layout.alignment as u64 != 0 {
+                        let message = format!("a matrix at 0x{start:x}: it must be a multiple of {}", layout.alignment);
+                        return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << l));
+                    }
+                }
                 fill(&mut here, lanes);
-                let bytes = part.bytes as u32;
                 let (spaces, count) = Self::spaces(&transfer.address, &here, lanes);
                 for &(space, mask) in &spaces[..count] {
                     let mut here = here;
@@ -574,13 +576,14 @@ impl Machine<'_> {
                     }
                     let mut touch = |data: *mut u8, offsets: &Addresses, mask: u32| {
                         for l in each(mask) {
+                            let shift = layout.pieces(r, l)[p].shift;
                             // SAFETY: bounds and alignment were checked by the caller.
                             unsafe {
                                 let place = data.add(offsets[l] as usize);
                                 if layout.load {
-                                    value[l] |= read_bytes(place, bytes as usize) << part.shift;
+                                    value[l] |= read_bytes(place, bytes as usize) << shift;
                                 } else {
-                                    write_bytes(place, bytes as usize, value[l] >> part.shift);
+                                    write_bytes(place, bytes as usize, value[l] >> shift);
                                 }
                             }
                         }
@@ -608,8 +611,10 @@ impl Machine<'_> {
                 }
             }
             if layout.load {
-                // SAFETY: as above.
-                unsafe { write_lanes(file, registers[r], units, lanes, |l| value[l]) };
+                for copy in (r..layout.registers).step_by(layout.distinct) {
+                    // SAFETY: as above.
+                    unsafe { write_lanes(file, registers[copy], units, lanes, |l| value[l]) };
+                }
             }
         }
         Ok(())
@@ -630,12 +635,8 @@ impl Machine<'_> {
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
         self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
-        let (actual, ideal) = wavefronts(mask, here, bytes);
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
-        banks.requests += 1;
-        banks.wavefronts += actual as u64;
-        banks.ideal += ideal as u64;
-        banks.bytes += (bytes * mask.count_ones()) as u64;
+        banks.count(mask, here, bytes);
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
             && let Some(lane) = check.uninitialised(mask, here, bytes)
@@ -737,9 +738,7 @@ impl Machine<'_> {
     ) -> Result<()> {
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
-        traffic.requests += 1;
-        traffic.sectors += sectors(mask, all, bytes) as u64;
-        traffic.bytes += (bytes * mask.count_ones()) as u64;
+        traffic.count(mask, all, bytes);
         let mut left = mask;
         while left != 0 {
             let first = all[left.trailing_zeros() as usize];

@@ -6,6 +6,8 @@ pub mod counters;
 pub mod occupancy;
 mod print;
 mod run;
+#[cfg(test)]
+mod tests;
 mod warp;
 
 use std::collections::VecDeque;

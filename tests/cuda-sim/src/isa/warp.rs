@@ -293,7 +293,7 @@ unsafe fn elect(file: *mut Unit, operands: &[u16], mask: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lanes::testing::{Lanes, Random, check_warp, form, refused};
+    use crate::lanes::testing::{Given, Lanes, Random, check_warp, form, refused};
 
     /// Member masks: all lanes, the same some, or two halves of the warp each with its own.
     fn members(random: &mut Random) -> Lanes {
@@ -354,7 +354,7 @@ mod tests {
                 outputs
             };
             let any = |random: &mut Random| -> Lanes { std::array::from_fn(|_| random.next() as u32 as u128) };
-            for b in [&same as &dyn Fn(&mut Random) -> Lanes, &any] {
+            for b in [&same as Given<'_>, &any] {
                 let given = [(1, b), (2, &clamp as _)];
                 check_warp(&format!("shfl.sync.{mode}.b32 %r1, %r2, %r3, %r4, -1"), &given, |i, _| run(i, false));
                 check_warp(&format!("shfl.sync.{mode}.b32 %r1|%p1, %r2, %r3, %r4, -1"), &given, |i, _| run(i, true));
@@ -389,7 +389,8 @@ mod tests {
 
     #[test]
     fn votes() {
-        let votes: [(&str, fn(&[u128]) -> bool); 3] = [
+        type Holds = fn(&[u128]) -> bool;
+        let votes: [(&str, Holds); 3] = [
             ("all", |a| a.iter().all(|&a| a == 1)),
             ("any", |a| a.contains(&1)),
             ("uni", |a| a.windows(2).all(|pair| pair[0] == pair[1])),
@@ -401,7 +402,7 @@ mod tests {
                 1 => [1; 32],
                 _ => std::array::from_fn(|_| (random.next() >> 20 & 1) as u128),
             };
-            let given = [(0, &predicates as &dyn Fn(&mut Random) -> Lanes), (1, &members)];
+            let given = [(0, &predicates as Given<'_>), (1, &members)];
             for (mode, holds) in votes {
                 check_warp(&format!("vote.sync.{mode}.pred %p1, {source}, %r1"), &given, |i, mask| {
                     let a = i[0].map(|a| a ^ not);
@@ -425,7 +426,7 @@ mod tests {
     #[test]
     fn matches() {
         for (ty, r) in [("b32", "%r"), ("b64", "%rd")] {
-            let given = [(0, &few as &dyn Fn(&mut Random) -> Lanes), (1, &members)];
+            let given = [(0, &few as Given<'_>), (1, &members)];
             check_warp(&format!("match.any.sync.{ty} %r1, {r}2, %r3"), &given, |i, mask| {
                 vec![std::array::from_fn(|l| {
                     let set = i[1][l] as u32 & mask;

@@ -115,13 +115,16 @@ impl Random {
         let exponent = [0, 0, 1, exponents / 2, exponents - 1, exponents, exponents][self.below(7)];
         let fractions = (1 << fraction) - 1;
         let fraction_bits = [0, 0, 1, fractions, 1 << (fraction - 1), self.next() & fractions][self.below(6)];
-        let sign = self.next() & exponents + 1;
-        sign.min(1) * (exponents + 1) << fraction | exponent << fraction | fraction_bits
+        let sign = self.next() & (exponents + 1);
+        (sign.min(1) * (exponents + 1)) << fraction | exponent << fraction | fraction_bits
     }
 }
 
 /// The lanes of a register of some type.
 pub type Lanes = [u128; 32];
+
+/// Makes the values of an input.
+pub type Given<'a> = &'a dyn Fn(&mut Random) -> Lanes;
 
 unsafe fn get(file: &[Unit], at: u16, ty: Type) -> Lanes {
     let file = file.as_ptr();
@@ -166,11 +169,7 @@ pub fn check(text: &str, expected: impl Fn(&[u128]) -> Vec<u128>) {
 
 /// Checks an instruction on whole registers; `expected` also gets the mask of the lanes that execute. `given` are values
 /// that an input (by its number among the inputs) is to have, instead of any.
-pub fn check_warp(
-    text: &str,
-    given: &[(usize, &dyn Fn(&mut Random) -> Lanes)],
-    expected: impl Fn(&[Lanes], u32) -> Vec<Lanes>,
-) {
+pub fn check_warp(text: &str, given: &[(usize, Given<'_>)], expected: impl Fn(&[Lanes], u32) -> Vec<Lanes>) {
     let i = instruction(text);
     let form = form(text).unwrap_or_else(|e| panic!("{text}: {e}"));
     let mut names: Vec<Operand> = Vec::new();
@@ -208,16 +207,16 @@ pub fn check_warp(
     // No output shares a register, or one output and one input do.
     let mut shared = vec![None];
     for output in 0..outputs {
-        for input in outputs..form.slots.len() {
+        for (input, name) in names.iter().enumerate().skip(outputs) {
             let [a, b] = [output, input].map(|n| form.slots[n].ty);
-            let constant = !matches!(names[input], Operand::Name(_));
+            let constant = !matches!(name, Operand::Name(_));
             if !constant && (a == Type::Pred) == (b == Type::Pred) && a.bits().div_ceil(32) == b.bits().div_ceil(32) {
                 shared.push(Some((output, input)));
             }
         }
     }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for round in 0..60 {
+    for round in 0..32 {
         let mask = match round % 4 {
             0 | 1 => !0,
             2 => random.next() as u32,

@@ -1,12 +1,16 @@
-//! The approximations (`.approx`, PTX ISA 9.7.3.13 to 9.7.3.22): computed in f64 and rounded to f32 once, so that they are
-//! closer to the exact value than the ISA demands (nearly always the nearest f32) and differ from a host's result in the last
-//! place at most. A GPU's own tables give other bits; a kernel that depends on them is not portable between GPUs either.
+//! The approximations (`.approx`, PTX ISA 9.7.3.13 to 9.7.3.22): all but `ex2` are computed in f64 and rounded to f32 once, so
+//! that they are closer to the exact value than the ISA demands (nearly always the nearest f32) and differ from a host's
+//! result in the last place at most. A GPU's own tables give other bits; a kernel that depends on them is not portable
+//! between GPUs either.
 //!
-//! Branch-free, without fused multiply-adds and without the host's mathematical library: the same bits everywhere.
+//! Branch-free, of operations that IEEE 754 fixes and without the host's mathematical library: the same bits everywhere.
 
 use super::native::NAN32;
 
 const NAN: f32 = f32::from_bits(NAN32);
+
+/// Below 2^-12, sin x and tanh x are x: what is left, x^3 / 3 at most, is less than half a unit of the last place.
+const IDENTITY: f32 = 1.0 / 4096.0;
 
 /// `2^n` and `(2^f - 1)` with `n + f = y`, `n` whole and `|f| <= 1/2`, for `|y| < 1000`. The relative error of the second
 /// is 2^-32: a polynomial through the Chebyshev nodes for `(2^f - 1) / f`.
@@ -27,14 +31,28 @@ fn exp2_parts(y: f64) -> (f64, f64) {
     (scale, p * f)
 }
 
-/// `ex2.approx`
+/// `ex2.approx`: the one that inner loops are full of (softmax), and therefore in f32: less than 0.9 units of the last place
+/// from the exact value. A power of two is exact.
 #[inline(always)]
 pub fn ex2(x: f32) -> f32 {
-    let y = x as f64;
-    let y = if y > 200.0 { 200.0 } else { y };
-    let y = if y > -200.0 { y } else { -200.0 };
-    let (scale, fraction) = exp2_parts(y);
-    let r = (scale + scale * fraction) as f32;
+    // Its last place is one: adding it rounds to a whole number, which then stands in the low bits.
+    const WHOLE: f32 = 12582912.0;
+    let y = if x < 130.0 { x } else { 130.0 };
+    let y = if y > -160.0 { y } else { -160.0 };
+    let shifted = y + WHOLE;
+    let f = y - (shifted - WHOLE);
+    let mut p = 1.5297324e-05;
+    p = f.mul_add(p, 0.00015461445);
+    p = f.mul_add(p, 0.0013333502);
+    p = f.mul_add(p, 0.009618057);
+    p = f.mul_add(p, 0.05550411);
+    p = f.mul_add(p, 0.2402265);
+    p = f.mul_add(p, std::f32::consts::LN_2);
+    p = f.mul_add(p, 1.0);
+    // In two factors, the first of which changes the exponent only: a subnormal result is rounded once.
+    let n = shifted.to_bits().wrapping_sub(WHOLE.to_bits()) as i32;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let r = p * power(n >> 1) * power(n.wrapping_sub(n >> 1));
     if x.is_nan() { NAN } else { r }
 }
 
@@ -47,8 +65,7 @@ pub fn tanh(x: f32) -> f32 {
     // e^(2x) - 1, without cancellation where it is small: the scale is one there.
     let t = scale * fraction + (scale - 1.0);
     let r = ((t / (t + 2.0)) as f32).copysign(x);
-    // x^3 / 3 is below half a unit of the last place.
-    let r = if magnitude < 0.000244140625 { x } else { r };
+    let r = if x.abs() < IDENTITY { x } else { r };
     if x.is_nan() { NAN } else { r }
 }
 
@@ -114,8 +131,7 @@ pub fn sin(x: f32) -> f32 {
     let (s, c) = sine_cosine(r);
     let value = if quarter == 1.0 || quarter == 3.0 { c } else { s };
     let value = if quarter >= 2.0 { -value } else { value };
-    // Below, x^3 / 6 does not show; and a zero keeps its sign.
-    let value = if x.abs() < 0.000244140625 { x } else { value as f32 };
+    let value = if x.abs() < IDENTITY { x } else { value as f32 };
     if x.abs() < f32::INFINITY { value } else { NAN }
 }
 
@@ -146,8 +162,9 @@ pub fn rsqrt(x: f32) -> f32 {
 /// `div.approx`: with a divisor above 2^126 the reciprocal that the ISA computes with would be subnormal, and is zero.
 #[inline(always)]
 pub fn div(a: f32, b: f32) -> f32 {
+    const LARGE: f32 = f32::from_bits((127 + 126) << 23);
     let zero = f32::from_bits((a.to_bits() ^ b.to_bits()) & 0x8000_0000);
-    let large = b.abs() > 8.507059173023462e37;
+    let large = b.abs() > LARGE;
     let r = if large && a.abs() <= f32::MAX { zero } else { a / b };
     if large && a.abs() == f32::INFINITY { NAN } else { r }
 }

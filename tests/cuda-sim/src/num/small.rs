@@ -62,7 +62,7 @@ fn odd32(x: f32, rest: f32) -> f32 {
     let outwards = (rest.to_bits() ^ bits) >> 31 == 0;
     let step = if outwards { 1 } else { u32::MAX };
     // The rest is a NaN where `x` is infinite or a NaN.
-    let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+    let inexact = rest.abs() > 0.0 && bits & 1 == 0;
     f32::from_bits(if inexact { bits.wrapping_add(step) } else { bits })
 }
 
@@ -74,7 +74,7 @@ pub fn odd(x: f64) -> f32 {
     let bits = near.to_bits();
     let inward = near.abs() as f64 > x.abs();
     let step = if inward { u32::MAX } else { 1 };
-    let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+    let inexact = rest.abs() > 0.0 && bits & 1 == 0;
     let moved = f32::from_bits(if inexact { bits.wrapping_add(step) } else { bits });
     if x.is_nan() { f32::from_bits(NAN32) } else { moved }
 }
@@ -125,7 +125,7 @@ impl Half for Bf16 {
         let rest = (product - (sum - other)) + (c - other);
         let bits = sum.to_bits();
         let step = if (rest.to_bits() ^ bits) >> 63 == 0 { 1 } else { u64::MAX };
-        let inexact = (rest > 0.0 || rest < 0.0) && bits & 1 == 0;
+        let inexact = rest.abs() > 0.0 && bits & 1 == 0;
         odd(f64::from_bits(if inexact { bits.wrapping_add(step) } else { bits }))
     }
 }
@@ -179,4 +179,118 @@ pub fn tf32_nearest(x: f32) -> u32 {
 #[inline(always)]
 pub fn tf32_zero(x: f32) -> u32 {
     if is_nan(x) { NAN32 } else { x.to_bits() & 0xffff_e000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::num::Round;
+    use crate::num::format::{F32, F64, convert};
+    use crate::num::reference::Patterns;
+
+    fn all_widened<F: Small>() {
+        for bits in 0..2 * F::SIGN {
+            let expected = f32::from_bits(convert::<F, F32>(bits, Round::Zero) as u32);
+            let got = F::widen(bits as u32);
+            assert!(got.is_nan() && expected.is_nan() || got.to_bits() == expected.to_bits(), "{bits:#x}: {got}");
+            assert_eq!(F::narrow(got) as u64, if got.is_nan() { F::NAN } else { bits }, "{bits:#x} and back");
+        }
+    }
+
+    /// Around every number of the format, every tie between two, and random ones.
+    fn narrowed<F: Small>() {
+        let check = |x: f32| {
+            let expected = convert::<F32, F>(x.to_bits() as u64, Round::Nearest);
+            let expected =
+                if !F::INFINITY && x.is_infinite() { F::MAX | if x < 0.0 { F::SIGN } else { 0 } } else { expected };
+            assert_eq!(F::narrow(x) as u64, expected, "{x:e} {:#x}", x.to_bits());
+        };
+        for bits in 0..2 * F::SIGN {
+            let x = F::widen(bits as u32).to_bits();
+            let tie = x.wrapping_add(1 << (22 - F::FRACTION));
+            for x in [x, x.wrapping_sub(1), x.wrapping_add(1), tie, tie.wrapping_sub(1), tie.wrapping_add(1)] {
+                check(f32::from_bits(x));
+            }
+        }
+        // The ties between subnormals.
+        let unit = F::widen(1);
+        for n in 0..64 {
+            let x = unit * 0.5 * n as f32;
+            check(x);
+            check(-x);
+            check(f32::from_bits(x.to_bits() + 1));
+        }
+        let mut patterns = Patterns::new(8);
+        for _ in 0..200_000 {
+            check(f32::from_bits(patterns.next::<F32>() as u32));
+        }
+    }
+
+    #[test]
+    fn all_values_of_all_formats() {
+        all_widened::<F16>();
+        all_widened::<Bf16>();
+        all_widened::<E4m3>();
+        all_widened::<E5m2>();
+        narrowed::<F16>();
+        narrowed::<Bf16>();
+        narrowed::<E4m3>();
+        narrowed::<E5m2>();
+    }
+
+    #[test]
+    fn agrees_with_the_half_crate() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (half::f16::from_bits(bits), half::bf16::from_bits(bits));
+            assert!(a.is_nan() || F16::widen(bits as u32) == a.to_f32());
+            assert!(b.is_nan() || Bf16::widen(bits as u32) == b.to_f32());
+        }
+        let mut patterns = Patterns::new(9);
+        for _ in 0..200_000 {
+            let x = f32::from_bits(patterns.next::<F32>() as u32);
+            if !x.is_nan() {
+                assert_eq!(F16::narrow(x), half::f16::from_f32(x).to_bits() as u32, "{x:e}");
+                assert_eq!(Bf16::narrow(x), half::bf16::from_f32(x).to_bits() as u32, "{x:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_8_bit_values() {
+        // The open compute project's table: 448 and 57344 are the largest, 2^-9 and 2^-16 the smallest.
+        assert_eq!(E4m3::widen(0x7e), 448.0);
+        assert_eq!(E4m3::widen(0x01), 2f32.powi(-9));
+        assert!(E4m3::widen(0xff).is_nan());
+        assert_eq!(E5m2::widen(0x7b), 57344.0);
+        assert_eq!(E5m2::widen(0x81), -(2f32.powi(-16)));
+        assert_eq!(E5m2::widen(0xfc), f32::NEG_INFINITY);
+        assert_eq!(E4m3::narrow(satfinite::<E4m3>(1e9)), 0x7e);
+        assert_eq!(E5m2::narrow(satfinite::<E5m2>(f32::NEG_INFINITY)), 0xfb);
+        assert_eq!(E5m2::narrow(f32::NAN), 0x7f);
+    }
+
+    #[test]
+    fn rounding_to_odd_makes_the_second_rounding_right() {
+        let mut patterns = Patterns::new(10);
+        for n in 0..200_000 {
+            let mut bits = patterns.next::<F64>();
+            if n % 2 == 0 {
+                // Near a tie of f16 or bf16, off by the last place of f64.
+                let one = f32::from_bits(patterns.next::<F32>() as u32 & 0xffff_f000) as f64;
+                bits = one.to_bits().wrapping_add((patterns.random() % 3).wrapping_sub(1));
+            }
+            let x = odd(f64::from_bits(bits));
+            assert_eq!(F16::narrow(x) as u64, convert::<F64, F16>(bits, Round::Nearest), "{bits:#x}");
+            assert_eq!(Bf16::narrow(x) as u64, convert::<F64, Bf16>(bits, Round::Nearest), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn clamping() {
+        assert_eq!(relu(-0.0).to_bits(), 0);
+        assert_eq!(relu(-1e-40).to_bits(), 0);
+        assert!(relu(f32::NAN).is_nan() && satfinite::<F16>(f32::NAN).is_nan());
+        assert_eq!(satfinite::<F16>(f32::INFINITY), 65504.0);
+        assert_eq!(satfinite::<F16>(-65519.0), -65504.0);
+    }
 }

@@ -258,7 +258,6 @@ pub(crate) struct Transfer {
     pub(crate) address: Address,
     /// The base, the stride (if there is one), then the registers.
     pub(crate) operands: Operands,
-    pub(crate) stride: bool,
     pub(crate) layout: crate::isa::matrix::Transfer,
 }
 

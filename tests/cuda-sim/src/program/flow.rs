@@ -251,7 +251,7 @@ pub(crate) struct Interval {
 }
 
 /// Linear scan (Poletto and Sarkar, 1999) without spilling: gives every register a place such that no two alive at once
-/// overlap. An instruction may write where it has just read for the last time. Returns the places, from `base` on, and the
+/// overlap. Returns the places, from `base` on, and the
 /// first place that is not used.
 pub(crate) fn allocate(intervals: &[Option<Interval>], base: u32) -> (Vec<u32>, u32) {
     let mut order: Vec<usize> = (0..intervals.len()).filter(|&i| intervals[i].is_some()).collect();
@@ -263,7 +263,7 @@ pub(crate) fn allocate(intervals: &[Option<Interval>], base: u32) -> (Vec<u32>, 
     for i in order {
         let Some(interval) = intervals[i] else { continue };
         while let Some(&std::cmp::Reverse((last, j))) = ending.peek() {
-            if last > interval.first || (last == interval.first && intervals[j].is_some_and(|v| v.first == last)) {
+            if last >= interval.first {
                 break;
             }
             ending.pop();
@@ -343,12 +343,12 @@ mod tests {
     #[test]
     fn what_is_alive_at_once_has_different_places() {
         let v = |first, last, units| Some(Interval { first, last, units });
-        let intervals = [v(0, 4, 1), v(1, 2, 2), v(2, 3, 1), None, v(2, 2, 2), v(5, 6, 2), v(4, 9, 1)];
+        let intervals = [v(0, 4, 1), v(1, 2, 2), v(2, 3, 1), None, v(3, 3, 2), v(5, 6, 2), v(4, 9, 1)];
         let (place, top) = allocate(&intervals, 10);
         for (i, a) in intervals.iter().enumerate() {
             for (j, b) in intervals.iter().enumerate().skip(i + 1) {
                 let (Some(a), Some(b)) = (a, b) else { continue };
-                let together = a.first < b.last && b.first < a.last || a.first == b.first;
+                let together = a.first <= b.last && b.first <= a.last;
                 let overlap = place[i] < place[j] + b.units as u32 && place[j] < place[i] + a.units as u32;
                 assert!(!(together && overlap), "{i} {j} {place:?}");
             }

@@ -121,7 +121,7 @@ pub(crate) fn kernel(context: &Context<'_>, entry: usize) -> Result<Kernel, Load
         shared = shared.next_multiple_of(align);
     }
     let has_dynamic = !dynamic.is_empty();
-    dynamic.into_iter().for_each(|(key, _)| drop(places.insert(key, shared)));
+    places.extend(dynamic.into_iter().map(|(key, _)| (key, shared)));
     let mut specials = Vec::new();
     let drafts = functions
         .iter()
@@ -147,7 +147,7 @@ pub(crate) fn bytes(variable: &ast::Variable) -> Result<u64, LoadError> {
 fn used_names<'a>(context: &Context<'a>, functions: &[usize]) -> std::collections::HashSet<&'a str> {
     let mut names = std::collections::HashSet::new();
     for instruction in functions.iter().flat_map(|&f| instructions(&context.module.functions[f])) {
-        instruction.operands.iter().for_each(|o| names_in(o, &mut |n| drop(names.insert(n))));
+        instruction.operands.iter().for_each(|o| names_in(o, &mut |n| _ = names.insert(n)));
     }
     names
 }
@@ -613,6 +613,7 @@ impl Drafts<'_> {
             })
             .collect();
         let out = flow::live_out(&effects);
+        // An instruction at position p reads at 2p and writes at 2p + 1.
         let mut intervals: Vec<Option<Interval>> = vec![None; types.len()];
         let mut touch = |r: usize, at: u32| {
             let v = intervals[r].get_or_insert(Interval { first: at, last: at, units: units(types[r]) });
@@ -627,20 +628,20 @@ impl Drafts<'_> {
             let mut live = out[b].clone();
             let mut now: u32 = live.iter().map(weight).sum();
             pressure = pressure.max(now);
-            live.iter().for_each(|r| touch(r, position[b] + length.saturating_sub(1).max(0)));
+            live.iter().for_each(|r| touch(r, 2 * (position[b] + length) - (length > 0) as u32));
             for (i, draft) in drafts[block.start..block.end].iter().enumerate().rev() {
                 let here = position[b] + i as u32;
                 let operands = touched(draft);
                 for &(id, role) in &operands {
                     if let Some(r) = register(id) {
-                        touch(r, here);
+                        touch(r, 2 * here + (role == Role::Out) as u32);
                         dead[block.start + i] |= role == Role::Out && !live.contains(r);
                     } else if role == Role::Out && values[id as usize] == Value::Scratch {
                         dead[block.start + i] = true;
                     }
                 }
                 if let Some(r) = draft.guard.and_then(|g| register(g.0)) {
-                    touch(r, here);
+                    touch(r, 2 * here);
                 }
                 step_back(draft, &operands, register, &mut |r, write| {
                     if write && live.contains(r) {
@@ -653,7 +654,7 @@ impl Drafts<'_> {
                 });
                 if returns_here(draft) {
                     for r in own_values.iter().filter(|v| v.1 == Role::In).filter_map(|v| register(v.0)) {
-                        touch(r, here);
+                        touch(r, 2 * here);
                         if !live.contains(r) {
                             live.insert(r);
                             now += weight(r);
@@ -662,7 +663,7 @@ impl Drafts<'_> {
                 }
                 pressure = pressure.max(now);
             }
-            live.iter().for_each(|r| touch(r, position[b]));
+            live.iter().for_each(|r| touch(r, 2 * position[b]));
             if b == 0 {
                 undefined = live.iter().collect();
             }

@@ -597,30 +597,22 @@ fn transfer(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         Err(why) => return unsupported(i, &why.0),
     };
     let space = space(l, i)?;
-    let load = layout.load;
-    let (data, memory, rest) = match (i.operands.as_slice(), load) {
-        ([data, memory, rest @ ..], true) | ([memory, data, rest @ ..], false) => (data, memory, rest),
-        _ => return syntax(i, "two operands were expected"),
+    let (Some(memory), Some(data)) = (i.operands.get(layout.address), i.operands.get(layout.vector)) else {
+        return syntax(i, "two operands were expected");
     };
     let address = address(l, i, memory, space)?;
-    let stride = match rest {
-        [] => false,
-        [stride] if i.opcode == "wmma" => {
-            l.operand(stride, Role::In, Type::U32, i.line)?;
-            true
-        }
-        _ => return syntax(i, "too many operands"),
-    };
+    if let Some(stride) = layout.stride.and_then(|s| i.operands.get(s)) {
+        l.operand(stride, Role::In, Type::U32, i.line)?;
+    }
     let mut registers = Vec::new();
     flatten(data, &mut registers, i)?;
-    if registers.len() != layout.registers.len() {
-        return syntax(i, &format!("{} registers were expected, not {}", layout.registers.len(), registers.len()));
+    if registers.len() != layout.registers {
+        return syntax(i, &format!("{} registers were expected, not {}", layout.registers, registers.len()));
     }
     for r in registers {
-        let ty = if layout.wide { Type::B64 } else { Type::B32 };
-        l.operand(r, if load { Role::Out } else { Role::In }, ty, i.line)?;
+        l.operand(r, if layout.load { Role::Out } else { Role::In }, layout.ty, i.line)?;
     }
-    let transfer = Transfer { address, operands: Operands::default(), stride, layout };
+    let transfer = Transfer { address, operands: Operands::default(), layout };
     Ok((Action::Transfer(Box::new(transfer)), Class::Matrix, 0))
 }
 

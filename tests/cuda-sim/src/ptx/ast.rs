@@ -132,7 +132,8 @@ pub struct Parameter {
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Body {
-    /// Every register with its type; `.reg .b32 %r<5>` is expanded to `%r0..%r4`.
+    /// Every register with its type; `.reg .b32 %r<5>` is expanded to `%r0..%r4`, and `.reg .v2 .f32 v` to `v.x` and `v.y`
+    /// (then an operand `v` is the vector `{v.x, v.y}`).
     pub registers: Vec<(String, Type)>,
     /// Variables in `.shared`, `.local`, `.param`, `.const`, `.global` declared inside.
     pub variables: Vec<Variable>,
@@ -201,7 +202,8 @@ pub enum Operand {
     F32(u32),
     /// `0dXXXXXXXXXXXXXXXX` or a decimal floating constant, as f64 bits.
     F64(u64),
-    /// `[base+offset]`; the base is a name or a constant.
+    /// `[base+offset]`; the base is a name or a constant. Texture and tensor instructions have a list, `[a, {x, y}]`: then
+    /// the base is a vector of its parts.
     #[allow(missing_docs)]
     Memory { base: Box<Operand>, offset: i64 },
     /// `{a, b}`

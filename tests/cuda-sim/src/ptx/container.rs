@@ -145,12 +145,15 @@ impl Source<'_> {
 
     /// Copies one more byte of a text, unless it is the NUL.
     fn next_is_nul(&mut self) -> Result<bool, ImageError> {
-        self.extend(self.image.len() + 1)?;
-        let nul = self.image.last() == Some(&0);
-        if nul {
-            self.image.pop();
+        let mut byte = [0];
+        if self.image.len() >= LIMIT {
+            return Err(invalid("a text without end"));
         }
-        Ok(nul)
+        self.read(self.image.len(), &mut byte)?;
+        if byte != [0] {
+            self.image.extend(byte);
+        }
+        Ok(byte == [0])
     }
 
     /// The first four bytes, without reading behind the NUL of a short text.
@@ -269,7 +272,13 @@ impl Best {
             return Ok(());
         }
         let text = match entry.kind {
-            KIND_PTX => plain_text(&uncompress(entry)?)?,
+            KIND_PTX => {
+                let text = plain_text(&uncompress(entry)?)?;
+                if !runs_on(&text, self.sm) {
+                    return Ok(());
+                }
+                text
+            }
             KIND_CUBIN => match cubin_text(&uncompress(entry)?) {
                 Err(ImageError::NoBinary) => return Ok(()),
                 text => text?,
@@ -280,6 +289,15 @@ impl Best {
         self.found = Some((rank, text));
         Ok(())
     }
+}
+
+/// Whether PTX for an older architecture runs on `sm`: `sm_90a` is for 90 alone, `sm_100f` for its family (PTX ISA, `.target`).
+fn runs_on(text: &str, sm: u32) -> bool {
+    let target = text.split_once(".target").and_then(|(_, rest)| rest.trim_start().strip_prefix("sm_"));
+    let target =
+        target.and_then(|target| target.split(|c: char| !c.is_ascii_alphanumeric()).next()).unwrap_or_default();
+    let number = |suffix| target.strip_suffix(suffix).and_then(|digits| digits.parse::<u32>().ok());
+    number('a').is_none_or(|own| own == sm) && number('f').is_none_or(|own| own / 10 == sm / 10)
 }
 
 fn uncompress<'i>(entry: &Entry<'i>) -> Result<std::borrow::Cow<'i, [u8]>, ImageError> {

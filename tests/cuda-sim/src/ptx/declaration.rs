@@ -126,7 +126,7 @@ impl Parser<'_> {
         let mut variables = Vec::new();
         loop {
             let line = self.line();
-            let name = self.name()?.to_owned();
+            let name = self.identifier()?.to_owned();
             let mut extents = self.extents(width)?;
             let mut count = self.elements(ty, &extents)?;
             let mut init = Vec::new();

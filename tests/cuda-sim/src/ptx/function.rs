@@ -1,4 +1,4 @@
-//! Functions: the signature, the directives behind it (PTX ISA 11.1 to 11.4), and the statements of the body.
+//! Functions: the signature, the directives behind it, and the statements of the body (PTX ISA chapter 11).
 
 use super::SyntaxError;
 use super::ast::{Body, Function, Instruction, Location, Prototype, Statement, Type};
@@ -30,7 +30,7 @@ impl Parser<'_> {
         self.advance();
         let returns = if !entry && self.is("(") { self.parameters(false)? } else { Vec::new() };
         let line = self.line();
-        let name = self.name()?.to_owned();
+        let name = self.identifier()?.to_owned();
         let params = if self.is("(") { self.parameters(entry)? } else { Vec::new() };
         let mut function = Function {
             name,
@@ -65,7 +65,7 @@ impl Parser<'_> {
         Ok(extents)
     }
 
-    /// The directives between a function's parameters and its body (PTX ISA 11.4 to 11.7).
+    /// The performance-tuning and cluster directives between a function's parameters and its body.
     fn tuning(&mut self, function: &mut Function) -> Result<(), SyntaxError> {
         let mut explicit = false;
         while let Kind::Dot(directive) = self.peek() {
@@ -159,9 +159,6 @@ impl Parser<'_> {
 
     /// Declares a register or variable in the current scope.
     fn declare(&self, context: &mut Context<'_>, name: &str, width: usize) -> Result<String, SyntaxError> {
-        if name == "_" {
-            return Err(self.unexpected("a name"));
-        }
         let from = context.body.statements.len();
         context.scopes.declare(context.scope, name, from, width).ok_or_else(|| self.twice(name))
     }
@@ -174,10 +171,12 @@ impl Parser<'_> {
             return Err(self.unsupported("a vector of `.pred`"));
         }
         loop {
-            let name = self.name()?;
+            let name = self.identifier()?;
             if self.eat("<") {
                 let count = self.small()?;
                 self.expect(">")?;
+                // What the names would take if each stood in the text.
+                self.spend((count as usize).saturating_mul(name.len().saturating_add(1)).saturating_mul(width.max(1)))?;
                 for index in 0..count {
                     self.register(context, &format!("{name}{index}"), ty, width)?;
                 }
@@ -192,7 +191,6 @@ impl Parser<'_> {
 
     /// A register, or the elements of a vector register: `v.x`, `v.y`...
     fn register(&mut self, context: &mut Context<'_>, name: &str, ty: Type, width: usize) -> Result<(), SyntaxError> {
-        self.spend(width.max(1))?;
         let name = self.declare(context, name, width)?;
         match width {
             0 => context.body.registers.push((name, ty)),
@@ -202,7 +200,8 @@ impl Parser<'_> {
     }
 
     fn label(&mut self, context: &mut Context<'_>) -> Result<(), SyntaxError> {
-        let name = self.name()?;
+        let line = self.line();
+        let name = self.identifier()?;
         self.expect(":")?;
         let label = context.scopes.declare(context.scope, name, 0, 0).ok_or_else(|| self.twice(name))?;
         match self.peek() {
@@ -214,7 +213,7 @@ impl Parser<'_> {
                 }
                 self.expect(";")?;
                 if list == "branchtargets" {
-                    context.list_scopes.push((context.scope, self.line()));
+                    context.list_scopes.push((context.scope, line));
                     context.body.branch_targets.push((label, names));
                 } else {
                     context.body.call_targets.push((label, names));

@@ -15,6 +15,8 @@ pub(super) enum Kind<'t> {
     F32(u32),
     /// `0d3FF0000000000000`, `1.0e-3`
     F64(u64),
+    /// `8.10` behind `.version`: major and minor.
+    Version(u32, u32),
     /// `"text"`
     Text(&'t str),
     /// An operator or a bracket.
@@ -114,6 +116,7 @@ impl<'t> Lexer<'t> {
         }
         let start = self.at;
         match first {
+            b'0'..=b'9' if self.before == Kind::Dot("version") => return self.version(),
             b'0'..=b'9' => return self.number(),
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' => return Ok(Kind::Name(self.take(word))),
             b'%' if word(self.byte(1)) => {
@@ -154,6 +157,15 @@ impl<'t> Lexer<'t> {
             return Ok(Kind::Sym(&rest[..1]));
         }
         Err(self.error(format!("unexpected character {:?}", rest.chars().next().unwrap_or('\0'))))
+    }
+
+    fn version(&mut self) -> Result<Kind<'t>, SyntaxError> {
+        let text = self.take(|b| b.is_ascii_digit() || b == b'.');
+        let parts = text.split_once('.').map(|(major, minor)| (major.parse(), minor.parse()));
+        match parts {
+            Some((Ok(major), Ok(minor))) => Ok(Kind::Version(major, minor)),
+            _ => Err(self.error(format!("`{text}` is not a version"))),
+        }
     }
 
     /// PTX ISA 4.5.1 and 4.5.2.

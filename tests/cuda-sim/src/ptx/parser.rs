@@ -1,4 +1,4 @@
-//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA 4.3, 5.4 and 11).
+//! PTX text to syntax tree: the tokens at hand, and the directives of a module (PTX ISA chapter 11).
 //!
 //! Recursive descent over the tokens, one pass; `declaration`, `function`, `operand` and `constant` hold the rest of it.
 //! Everything is bounded by the length of the text: nesting by constants; register ranges and padded initialisers, which
@@ -9,8 +9,8 @@ use super::ast::{Function, Location, Module, Variable};
 use super::lexer::{self, Kind, Token};
 use std::collections::{HashMap, HashSet};
 
-/// Registers and padding elements that a text may declare beyond one for each of its bytes.
-const BUDGET: usize = 1 << 18;
+/// Bytes of register names and padding elements that a text may stand for beyond its own length.
+const BUDGET: usize = 1 << 20;
 
 /// Parses PTX text.
 pub fn parse(text: &str) -> Result<Module, SyntaxError> {
@@ -86,6 +86,7 @@ impl<'t> Parser<'t> {
             Kind::Int { bits, .. } => format!("`{bits}`"),
             Kind::F32(bits) => format!("`0f{bits:08X}`"),
             Kind::F64(bits) => format!("`0d{bits:016X}`"),
+            Kind::Version(major, minor) => format!("`{major}.{minor}`"),
             Kind::Text(text) => format!("{text:?}"),
             Kind::Sym(sym) => format!("`{sym}`"),
             Kind::End => "the end of the text".to_owned(),
@@ -121,6 +122,11 @@ impl<'t> Parser<'t> {
             }
             _ => Err(self.unexpected("a name")),
         }
+    }
+
+    /// A name to declare: not `_`.
+    pub(super) fn identifier(&mut self) -> Result<&'t str, SyntaxError> {
+        if self.peek() == Kind::Name("_") { Err(self.unexpected("a name")) } else { self.name() }
     }
 
     pub(super) fn small(&mut self) -> Result<u32, SyntaxError> {
@@ -171,7 +177,8 @@ impl<'t> Parser<'t> {
                     self.loc()?;
                 }
                 "alias" => self.alias()?,
-                "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const" | "shared" => {
+                "visible" | "extern" | "weak" | "common" | "entry" | "func" | "global" | "const" | "shared"
+                | "align" => {
                     self.declaration()?;
                 }
                 _ => return Err(self.unsupported(&format!("`.{directive}` here"))),
@@ -198,14 +205,8 @@ impl<'t> Parser<'t> {
 
     fn version(&mut self) -> Result<(), SyntaxError> {
         self.advance();
-        // `8.4` reads as a number; its shortest decimal form has the digits back.
-        let Kind::F64(bits) = self.peek() else { return Err(self.unexpected("a version")) };
-        let text = f64::from_bits(bits).to_string();
-        let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
-        self.module.version = match (major.parse(), minor.parse()) {
-            (Ok(major), Ok(minor)) => (major, minor),
-            _ => return Err(self.unexpected("a version")),
-        };
+        let Kind::Version(major, minor) = self.peek() else { return Err(self.unexpected("a version")) };
+        self.module.version = (major, minor);
         self.advance();
         Ok(())
     }
@@ -220,10 +221,8 @@ impl<'t> Parser<'t> {
                     Ok(sm) if sm > 0 && architecture.len() - digits.len() < 2 => self.module.target = sm,
                     _ => return Err(self.error(format!("`{name}` is not a target"))),
                 }
-            } else if !matches!(name, "debug" | "texmode_unified" | "texmode_independent" | "map_f64_to_f32") {
-                return Err(self.error(format!("`{name}` is not a target")));
-            } else if name == "map_f64_to_f32" {
-                return Err(self.unsupported("`map_f64_to_f32`"));
+            } else if !matches!(name, "debug" | "texmode_unified" | "texmode_independent") {
+                return Err(self.unsupported(&format!("the target `{name}`")));
             }
             if !self.eat(",") {
                 return Ok(());
@@ -232,7 +231,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `.file index "name", timestamp, size`
-    pub(super) fn file(&mut self) -> Result<(), SyntaxError> {
+    fn file(&mut self) -> Result<(), SyntaxError> {
         self.advance();
         let index = self.small()?;
         let Kind::Text(name) = self.peek() else { return Err(self.unexpected("a file name")) };

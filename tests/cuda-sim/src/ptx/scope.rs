@@ -1,4 +1,4 @@
-//! The names of a function: scopes `{ ... }` (PTX ISA 4.3), what they declare, and what a name in them means.
+//! The names of a function: scopes `{ ... }`, what they declare, and what a name in them means.
 //!
 //! A label is known in all of its scope, a register or variable from its declaration on. So names are resolved when the
 //! whole body has been read.

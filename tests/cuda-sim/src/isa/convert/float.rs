@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::super::float::operation::{Modifiers, Operation, Rm, Rounding, Rp, Rz, scalar, vector};
+use super::super::float::operation::{Modifiers, Operation, Raw, Rm, Rounding, Rp, Rz, scalar, vector};
 use super::Types;
 use super::integer::{with_integer, with_result};
-use crate::lanes::{Class, Form, Lane, Run, Unsupported};
+use crate::lanes::{Class, Form, Run, Unsupported};
 use crate::num::Round;
 use crate::num::format::{self, Bf16, Exact, F16, F32, F64, Format};
 use crate::num::integer::{Integer, Whole};
@@ -127,7 +127,7 @@ impl Wide for f64 {
 /// A floating-point type as a register holds it.
 pub(super) trait Float: Format + 'static {
     /// How a lane is read and written.
-    type Lane: Lane + Default;
+    type Lane: Raw;
     /// What holds all its values.
     type Wide: Wide;
     fn widen<const FTZ: bool>(x: Self::Lane) -> Self::Wide;
@@ -217,7 +217,7 @@ where
     F: Float,
     W: Wholeness,
     T: Integer,
-    Out: Integer + Lane,
+    Out: Integer + Raw,
 {
     type In = F::Lane;
     type Out = Out;
@@ -277,7 +277,7 @@ nearest_small!(F16, Bf16);
 
 impl<In, T, F, R> Operation<1> for FromInteger<In, T, F, R>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     T: Integer,
     F: Nearest,
     R: Rounding,
@@ -296,7 +296,7 @@ where
 
 impl<In, T, F> Operation<1> for FromIntegerSat<In, T, F>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     T: Integer,
     F: Nearest,
 {

@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::super::float::operation::{Modifiers, Operation, scalar, vector};
+use super::super::float::operation::{Modifiers, Operation, Raw, scalar, vector};
 use super::Types;
-use crate::lanes::{Class, Form, Lane, Run, Unsupported};
+use crate::lanes::{Class, Form, Run, Unsupported};
 use crate::num::integer::Integer;
 use crate::ptx::ast::Type;
 
@@ -13,10 +13,10 @@ struct Resize<In, T, W, Out>(PhantomData<(In, T, W, Out)>);
 
 impl<In, T, W, Out> Operation<1> for Resize<In, T, W, Out>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     T: Integer,
     W: Integer,
-    Out: Integer + Lane,
+    Out: Integer + Raw,
 {
     type In = In;
     type Out = Out;
@@ -31,10 +31,10 @@ struct Saturate<In, S, D, Out>(PhantomData<(In, S, D, Out)>);
 
 impl<In, S, D, Out> Operation<1> for Saturate<In, S, D, Out>
 where
-    In: Integer + Lane,
+    In: Integer + Raw,
     S: Integer,
     D: Integer,
-    Out: Integer + Lane,
+    Out: Integer + Raw,
 {
     type In = In;
     type Out = Out;

@@ -2,7 +2,7 @@
 
 pub(super) mod operation;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::marker::PhantomData;
 

@@ -9,9 +9,9 @@ use crate::ptx::ast::{Instruction, Type};
 /// What one lane computes: `N` operands of one type to a result. Implementations are `#[inline(always)]`.
 pub trait Operation<const N: usize>: 'static {
     /// The type as which the operands are read.
-    type In: Lane + Default;
+    type In: Raw;
     /// The type as which the result is written.
-    type Out: Lane + Default;
+    type Out: Raw;
     /// From operands to result.
     fn apply(operands: [Self::In; N]) -> Self::Out;
 }
@@ -36,14 +36,81 @@ fn lane<T: Lane + Default, const N: usize>(all: &[[T; 32]; N], l: usize) -> [T; 
     one
 }
 
+/// A register type as its lane holds it.
+pub trait Raw: Lane + Default + 'static {
+    /// `u32`, or `u64` for 64 bits.
+    type Bits: Copy + Default;
+    /// From the lane.
+    fn from_lane(bits: Self::Bits) -> Self;
+    /// To the lane: zero-extended.
+    fn to_lane(self) -> Self::Bits;
+}
+
+macro_rules! raw {
+    ($($t:ty as $bits:ty: $from:expr, $to:expr;)*) => {$(
+        impl Raw for $t {
+            type Bits = $bits;
+            #[inline(always)]
+            fn from_lane(bits: $bits) -> $t {
+                $from(bits)
+            }
+            #[inline(always)]
+            fn to_lane(self) -> $bits {
+                $to(self)
+            }
+        }
+    )*};
+}
+raw! {
+    u8 as u32: |x| x as u8, |x| x as u32;
+    u16 as u32: |x| x as u16, |x| x as u32;
+    u32 as u32: |x| x, |x| x;
+    f32 as u32: f32::from_bits, f32::to_bits;
+    u64 as u64: |x| x, |x| x;
+    f64 as u64: f64::from_bits, f64::to_bits;
+}
+
+/// Lanes that are worked on together: few enough that all operands stay in vector registers.
+const GROUP: usize = 8;
+
+/// Group by group. A result may take the place of an operand, because registers are the same or do not overlap.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // one index for all registers
 unsafe fn body<O: Operation<N>, const N: usize>(file: *mut Unit, operands: &[u16], mask: u32) {
-    let input = unsafe { read::<O::In, N>(file, operands) };
-    let mut out = [O::Out::default(); 32];
-    for l in 0..32 {
-        out[l] = O::apply(lane(&input, l));
+    let mut from = [std::ptr::null::<<O::In as Raw>::Bits>(); N];
+    for n in 0..N {
+        from[n] = unsafe { file.add(operands[n + 1] as usize) } as *const _;
     }
-    unsafe { O::Out::write(file, operands[0], &out, mask) };
+    let to = unsafe { file.add(operands[0] as usize) } as *mut <O::Out as Raw>::Bits;
+    for group in 0..32 / GROUP {
+        let lanes = mask >> (group * GROUP) & ((1 << GROUP) - 1);
+        if lanes == 0 {
+            continue;
+        }
+        let mut input = [[<O::In as Raw>::Bits::default(); GROUP]; N];
+        for n in 0..N {
+            input[n] = unsafe { *(from[n].add(group * GROUP) as *const [_; GROUP]) };
+        }
+        let target = unsafe { &mut *(to.add(group * GROUP) as *mut [_; GROUP]) };
+        let mut out = [<O::Out as Raw>::Bits::default(); GROUP];
+        for l in 0..GROUP {
+            let mut one = [O::In::default(); N];
+            for n in 0..N {
+                one[n] = O::In::from_lane(input[n][l]);
+            }
+            out[l] = O::apply(one).to_lane();
+        }
+        if lanes == (1 << GROUP) - 1 {
+            *target = out;
+        } else {
+            // All lanes are stored, so that this is a blend and not a branch a lane.
+            let before = *target;
+            for l in 0..GROUP {
+                out[l] = if lanes >> l & 1 != 0 { out[l] } else { before[l] };
+            }
+            *target = out;
+        }
+    }
 }
 
 /// The vectorised loop over all lanes, for branch-free operations.

@@ -75,7 +75,7 @@ pub(crate) fn run(text: &str, registers: &[Type], inputs: &[[u64; 32]]) -> [u64;
     all
 }
 
-/// That the instruction is known to no one, and why.
+/// That the instruction is known to nobody, and that the error names it.
 pub(crate) fn refused(text: &str, operands: usize) {
     match form(text, &[Type::B32; 4][..operands]) {
         Err(Unsupported(what)) => assert_eq!(what, text),
@@ -256,7 +256,8 @@ fn properties() {
         let (a, x) = (lanes::<F32>(&mut patterns), lanes::<F64>(&mut patterns));
         let mask = |f: &dyn Fn(usize) -> bool| (0..32).fold(0, |m, l| m | (f(l) as u64) << l);
         use std::num::FpCategory::*;
-        let classes: [(&str, fn(std::num::FpCategory) -> bool); 6] = [
+        type Holds = fn(std::num::FpCategory) -> bool;
+        let classes: [(&str, Holds); 6] = [
             ("finite", |c| !matches!(c, Nan | Infinite)),
             ("infinite", |c| c == Infinite),
             ("number", |c| c != Nan),
@@ -327,8 +328,8 @@ fn approximations_are_better_than_promised() {
     let both = || positive().chain(positive().map(|x| -x));
     // The ISA allows 2 ulp for ex2, 1 for rcp, relative 2^-23 for sqrt, 2^-22.9 for rsqrt, 2^-22 for lg2, 2^-11 for tanh,
     // and an absolute error of 2^-20.5 for sin and cos up to 2 pi, 2^-14.7 up to 100 pi.
-    within("ex2.approx.f32", both(), f64::exp2, 0.51);
-    within("ex2.approx.f32", (-151_000..129_000).map(|n| n as f32 * 0.001), f64::exp2, 0.51);
+    within("ex2.approx.f32", both(), f64::exp2, 0.9);
+    within("ex2.approx.f32", (-151_000..129_000).map(|n| n as f32 * 0.001), f64::exp2, 0.9);
     within("rcp.approx.f32", both(), |x| 1.0 / x, 0.5);
     within("sqrt.approx.f32", positive(), f64::sqrt, 0.5);
     within("rsqrt.approx.f32", positive(), |x| 1.0 / x.sqrt(), 0.501);

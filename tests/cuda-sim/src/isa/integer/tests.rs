@@ -80,7 +80,7 @@ fn saturation() {
     let clamp = |x: i128| x.clamp(i32::MIN as i128, i32::MAX as i128);
     arithmetic("add.sat", "s32", |[a, b]| clamp(a + b));
     arithmetic("sub.sat", "s32", |[a, b]| clamp(a - b));
-    arithmetic("mad.hi.sat", "s32", |[a, b, c]| clamp((a * b >> 32) + c));
+    arithmetic("mad.hi.sat", "s32", |[a, b, c]| clamp(((a * b) >> 32) + c));
     arithmetic("min.relu", "s32", |[a, b]| a.min(b).max(0));
     arithmetic("max.relu", "s32", |[a, b]| a.max(b).max(0));
 }
@@ -90,13 +90,13 @@ fn twenty_four_bits() {
     for ty in ["u32", "s32"] {
         let cut = |x: i128| if ty == "s32" { ((x as i32) << 8 >> 8) as i128 } else { x & 0xff_ffff };
         arithmetic("mul24.lo", ty, |[a, b]| cut(a) * cut(b));
-        arithmetic("mul24.hi", ty, |[a, b]| cut(a) * cut(b) >> 16);
+        arithmetic("mul24.hi", ty, |[a, b]| (cut(a) * cut(b)) >> 16);
         arithmetic("mad24.lo", ty, |[a, b, c]| cut(a) * cut(b) + c);
-        arithmetic("mad24.hi", ty, |[a, b, c]| (cut(a) * cut(b) >> 16) + c);
+        arithmetic("mad24.hi", ty, |[a, b, c]| ((cut(a) * cut(b)) >> 16) + c);
     }
     let cut = |x: i128| ((x as i32) << 8 >> 8) as i128;
     arithmetic("mad24.hi.sat", "s32", |[a, b, c]| {
-        ((cut(a) * cut(b) >> 16) as i32 as i128 + c).clamp(i32::MIN as i128, i32::MAX as i128)
+        (((cut(a) * cut(b)) >> 16) as i32 as i128 + c).clamp(i32::MIN as i128, i32::MAX as i128)
     });
 }
 

@@ -1,7 +1,7 @@
 //! and, or, xor, not, cnot, lop3.
 
 use super::Parts;
-use crate::lanes::{Class, Form, Run, Sync, Unit, input, output, pick, predicate, set_predicate};
+use crate::lanes::{Class, Form, Lane, Run, Sync, Unit, input, output, pick, predicate, set_predicate};
 use crate::ptx::ast::Operand;
 use crate::ptx::ast::Type::{self, *};
 use crate::{lanes, typed_lanes};
@@ -155,6 +155,7 @@ fn look_up(table: u32, a: u32, b: u32, c: u32) -> u32 {
 }
 
 lanes! {
+    fn lop3_any(d: u32; a: u32, b: u32, c: u32, t: u32) { d = look_up(t, a, b, c); }
     fn lop3_and(d: u32, p: bool; a: u32, b: u32, c: u32, t: u32, q: bool) { d = look_up(t, a, b, c); p = (d != 0) & q; }
     fn lop3_and_not(d: u32, p: bool; a: u32, b: u32, c: u32, t: u32, q: bool) {
         d = look_up(t, a, b, c);
@@ -167,11 +168,10 @@ lanes! {
     }
 }
 
-/// One function for each of the 256 tables: the compiler finds the few operations that each needs.
+/// One function for each of the 256 tables on wide processors: the compiler finds the few operations that each needs.
 fn lop3(table: u8) -> Run {
-    #[inline(always)]
-    unsafe fn body<const TABLE: u8>(file: *mut Unit, operands: &[u16], mask: u32) {
-        use crate::lanes::Lane;
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+    unsafe fn run<const TABLE: u8>(file: *mut Unit, operands: &[u16], mask: u32) {
         unsafe {
             let [d, a, b, c] = [0, 1, 2, 3].map(|n| operands[n]);
             let (a, b, c) = (u32::read(file, a), u32::read(file, b), u32::read(file, c));
@@ -182,23 +182,10 @@ fn lop3(table: u8) -> Run {
             u32::write(file, d, &out, mask);
         }
     }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    unsafe fn wide<const TABLE: u8>(file: *mut Unit, operands: &[u16], mask: u32) {
-        unsafe { body::<TABLE>(file, operands, mask) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    use body as wide;
-    unsafe fn plain<const TABLE: u8>(file: *mut Unit, operands: &[u16], mask: u32) {
-        unsafe { body::<TABLE>(file, operands, mask) }
-    }
     macro_rules! tables {
-        ($($high:literal)*) => { [$(
-            tables!(@row $high; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-        ),*] };
-        (@row $high:literal; $($low:literal)*) => { [$((wide::<{ $high * 16 + $low }> as Run, plain::<{ $high * 16 + $low }> as Run)),*] };
+        ($($high:literal)*) => { [$(tables!(@row $high; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)),*] };
+        (@row $high:literal; $($low:literal)*) => { [$(run::<{ $high * 16 + $low }> as Run),*] };
     }
-    static RUNS: [[(Run, Run); 16]; 16] = tables!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    let (wide, plain) = RUNS[table as usize >> 4][table as usize & 15];
-    pick(wide, plain)
+    static RUNS: [[Run; 16]; 16] = tables!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    pick(RUNS[table as usize >> 4][table as usize & 15], lop3_any())
 }

@@ -29,7 +29,10 @@ pub(super) fn form(parts: &Parts) -> Option<Form> {
     let table = truth_table(operator, complement, parts.negated(3));
     let (run, outputs) = match (parts.opcode, &parts.types[..]) {
         ("setp", [_]) if parts.pair() => (code(kernel, table, Output::Predicates), vec![Pred, Pred]),
-        ("setp", [_]) if operator == BoolOp::First => (setp(kernel, complement), vec![Pred]),
+        ("setp", [_]) if operator == BoolOp::First => {
+            let run = ENTRIES[kernel.index].single[complement as usize];
+            (pick(run, code(kernel, table, Output::Predicates)), vec![Pred])
+        }
         ("setp", [_]) => (code(kernel, table, Output::Predicates), vec![Pred]),
         ("set", &[result, _]) => (code(kernel, table, Output::of(result, source)?), vec![result]),
         _ => return None,
@@ -181,7 +184,7 @@ unsafe fn bits<K: Compared, R: Holds>(file: *const Unit, a: u16, b: u16) -> u32 
 }
 
 /// `setp` with one destination and no third predicate.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 unsafe fn single<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
     unsafe {
         let bits = body::<K, R>(file, operands[1], operands[2]);
@@ -189,34 +192,17 @@ unsafe fn single<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operan
     }
 }
 
-unsafe fn plain<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
-    unsafe { single::<K, R, NOT>(file, operands, mask) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn wide<K: Compared, R: Holds, const NOT: bool>(file: *mut Unit, operands: &[u16], mask: u32) {
-    unsafe { single::<K, R, NOT>(file, operands, mask) }
-}
-#[cfg(not(target_arch = "x86_64"))]
-use plain as wide;
-
 /// A kernel in its uses.
 struct Entry {
     low: unsafe fn(*const Unit, u16, u16) -> u32,
     /// The high halves of packed operands.
     high: unsafe fn(*const Unit, u16, u16) -> u32,
-    wide: [Run; 2],
-    plain: [Run; 2],
+    /// `setp` with one destination, and its complement; for wide processors.
+    single: [Run; 2],
 }
 
 const fn entry<L: Compared, H: Compared, R: Holds>() -> Entry {
-    Entry {
-        low: bits::<L, R>,
-        high: bits::<H, R>,
-        wide: [wide::<L, R, false>, wide::<L, R, true>],
-        plain: [plain::<L, R, false>, plain::<L, R, true>],
-    }
+    Entry { low: bits::<L, R>, high: bits::<H, R>, single: [single::<L, R, false>, single::<L, R, true>] }
 }
 
 macro_rules! entries {
@@ -270,11 +256,6 @@ impl Kernel {
         };
         Some(Kernel { index: row + relation as usize, packed: matches!(source, F16x2 | Bf16x2) })
     }
-}
-
-fn setp(kernel: Kernel, complement: bool) -> Run {
-    let entry = &ENTRIES[kernel.index];
-    pick(entry.wide[complement as usize], entry.plain[complement as usize])
 }
 
 /// What is written where the comparison holds.
@@ -358,6 +339,7 @@ unsafe fn combined(file: *mut Unit, operands: &[u16], mask: u32, code: usize) {
             _ => !0,
         };
         let mut out = [0; 32];
+        #[allow(clippy::needless_range_loop, reason = "a lane's number is also its bit")]
         for l in 0..32 {
             let low = if first >> l & 1 != 0 { yes } else { 0 };
             out[l] = if packed && second >> l & 1 != 0 { low | yes << 16 } else { low };

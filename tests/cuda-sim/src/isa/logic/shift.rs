@@ -1,7 +1,7 @@
 //! shl, shr, shf, prmt.
 
 use super::Parts;
-use crate::lanes::{Class, Form, Run};
+use crate::lanes::{Class, Form, Lane, Run, Unit, pick};
 use crate::ptx::ast::Operand;
 use crate::ptx::ast::Type::{self, *};
 use crate::{lanes, typed_lanes};
@@ -103,15 +103,13 @@ lanes! {
     fn prmt_rc16(d: u32; a: u32, b: u32, c: u32) { d = permute(a, b, choose(c, [0x1010, 0x3232, 0x1010, 0x3232])); }
 }
 
-/// The permutations that compilers and libraries write with a constant selector, each as its own function.
+/// The permutations that compilers and libraries write with a constant selector, each as its own function on wide
+/// processors.
 macro_rules! immediates {
     ($($selector:literal)*) => {
         fn prmt_immediate(selector: u16) -> Run {
             match selector {
-                $($selector => {
-                    lanes! { fn run(d: u32; a: u32, b: u32, c: u32) { d = permute(a, b, $selector); } }
-                    run()
-                })*
+                $($selector => pick(permute_by::<$selector>, prmt_uniform()),)*
                 _ => prmt_uniform(),
             }
         }
@@ -123,9 +121,20 @@ immediates! {
     0x9910 0xbb32 0x8880 0x9991 0xaaa2 0xbbb3
 }
 
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+unsafe fn permute_by<const SELECTOR: u32>(file: *mut Unit, operands: &[u16], mask: u32) {
+    unsafe {
+        let (a, b) = (u32::read(file, operands[1]), u32::read(file, operands[2]));
+        let mut out = [0; 32];
+        for l in 0..32 {
+            out[l] = permute(a[l], b[l], SELECTOR);
+        }
+        u32::write(file, operands[0], &out, mask);
+    }
+}
+
 /// Any other constant selector: it is the same in all lanes.
 fn prmt_uniform() -> Run {
-    use crate::lanes::{Lane, Unit, pick};
     #[inline(always)]
     unsafe fn body(file: *mut Unit, operands: &[u16], mask: u32) {
         unsafe {

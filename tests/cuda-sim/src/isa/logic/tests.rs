@@ -323,7 +323,7 @@ fn set_in_every_type() {
                 let value = |i: &[u128], apply: Operator, c: bool| {
                     let low = apply(compared(comparison, ty, ftz, i[0], i[1]), c);
                     let high = packed && apply(compared(comparison, ty, ftz, i[0] >> 16, i[1] >> 16), c);
-                    vec![low as u128 * yes | (high as u128 * yes) << 16]
+                    vec![(low as u128 * yes) | ((high as u128 * yes) << 16)]
                 };
                 check(&format!("set.{comparison}{suffix}.{result}.{ty} {d}1, {r}2, {r}3"), |i| {
                     value(i, |t, _| t, false)

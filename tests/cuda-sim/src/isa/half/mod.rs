@@ -1,5 +1,8 @@
 //! Arithmetic in f16 and bf16, single and packed (PTX ISA 9.7.4).
 
+#[cfg(test)]
+mod tests;
+
 use std::marker::PhantomData;
 
 use super::float::operation::{Modifiers, Operation, scalar, vector};
