@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
-use super::warp::{LOCAL_WINDOW, Pending, Warp};
+use super::warp::{LOCAL_WINDOW, Warp};
 use crate::check;
 use crate::finding::{Finding, Kind};
 use crate::isa::logic::{PARAM_WINDOW, SHARED_WINDOW};
@@ -391,7 +391,7 @@ impl Machine<'_> {
         let (to_base, rest) = split(copy.to.base, operands);
         let (from_base, rest) = split(copy.from.base, rest);
         let to = addresses(&copy.to, to_base, file, memory, lanes);
-        let mut from = addresses(&copy.from, from_base, file, memory, lanes);
+        let from = addresses(&copy.from, from_base, file, memory, lanes);
         let mut take = [copy.bytes as u8; 32];
         match copy.limit {
             Limit::All => {}
@@ -412,7 +412,8 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        self.counters.shared_store.count(lanes, &to, copy.bytes);
+        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        self.counters.shared_store.count(pattern, lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
             let access = check::Access {
                 warp: warp.index,
@@ -428,97 +429,36 @@ impl Machine<'_> {
                 return Err(self.race(conflict, "shared", block, warp, at));
             }
         }
-        // the source: lanes that take as much are looked at together
+        // The bytes are there at once; until the wait, the check lets nobody touch them. Lanes that take as much go together.
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
-        let mut left = each(lanes).filter(|&l| take[l] > 0).fold(0u32, |m, l| m | 1 << l);
+        let size = copy.bytes as usize;
+        let mut left = lanes;
         while left != 0 {
             let n = take[left.trailing_zeros() as usize];
-            let group = each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l);
+            let group = if take == [n; 32] { left } else { each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l) };
             left &= !group;
+            for l in each(group).filter(|_| (n as usize) < size) {
+                block.shared[to[l] as usize..][..size].fill(0);
+            }
             let mut here = from;
             fill(&mut here, group);
-            // part of an element is read byte by byte: it need not be aligned to its own size
-            let whole = n as u32 == copy.bytes;
-            if whole {
-                self.global(
-                    block,
-                    warp,
-                    &here,
-                    n as u32,
-                    group,
-                    Doing::Read,
-                    order,
-                    at,
-                    &mut |_, _| false,
-                    &mut |_, _, _, _| Ok(()),
-                )?;
-            } else {
-                for i in 0..n as u64 {
-                    let bytes = here.map(|a| a.wrapping_add(i));
-                    self.global(
-                        block,
-                        warp,
-                        &bytes,
-                        1,
-                        group,
-                        Doing::Read,
-                        order,
-                        at,
-                        &mut |_, _| false,
-                        &mut |_, _, _, _| Ok(()),
-                    )?;
-                }
-            }
-            each(group).for_each(|l| from[l] = here[l]);
-        }
-        let group = warp.committed;
-        let (function, pc) = (at.function, at.pc);
-        warp.pending.push(Pending { mask: lanes, group, to, from, take, bytes: copy.bytes, function, pc });
-        Ok(())
-    }
-
-    /// Performs the copies of all groups but the last `left`, as late as they may be.
-    pub(super) fn async_wait(
-        &mut self,
-        block: &mut Block,
-        warp: &mut Warp,
-        left: Option<u32>,
-        lanes: u32,
-        at: At,
-    ) -> Result<()> {
-        let mut pending = std::mem::take(&mut warp.pending);
-        for p in &mut pending {
-            let due = |l: &usize| left.is_none_or(|n| p.group[*l] as u64 + (n as u64) < warp.committed[*l] as u64);
-            let ready = each(p.mask & lanes).filter(due).fold(0u32, |m, l| m | 1 << l);
-            p.mask &= !ready;
-            for l in each(ready) {
-                let mut value = [0u8; 16];
-                let n = p.take[l] as usize;
-                // bounds were checked when the copy was issued, and nothing is freed during a launch
-                if n > 0 && self.launch.memory.read(p.from[l], &mut value[..n]).is_err() {
-                    let message = format!("cp.async from 0x{:x}", p.from[l]);
-                    return Err(self.finding(
-                        Kind::OutOfBounds,
-                        message,
-                        block,
-                        warp,
-                        At { function: p.function, pc: p.pc },
-                        1 << l,
-                    ));
-                }
-                let to = p.to[l] as usize;
-                block.shared[to..to + p.bytes as usize].copy_from_slice(&value[..p.bytes as usize]);
+            // part of an element need not be aligned to its own size
+            let (step, steps) = if n as usize == size { (size, 1) } else { (1, n as usize) };
+            for i in 0..steps {
+                let here = if i == 0 { here } else { here.map(|a| a.wrapping_add(i as u64)) };
+                let pieces = &mut |_: &mut Self, block: &mut Block, _: &mut Warp, piece: &Piece| {
+                    for l in each(piece.lanes) {
+                        // SAFETY: `global` checked the source, `bounds_shared` the destination.
+                        unsafe {
+                            let place = block.shared.as_mut_ptr().add(to[l] as usize + i);
+                            std::ptr::copy_nonoverlapping(piece.data.add(piece.offsets[l] as usize), place, step);
+                        }
+                    }
+                    Ok(())
+                };
+                self.global(block, warp, &here, step as u32, group, Doing::Read, order, at, &mut |_, _| false, pieces)?;
             }
         }
-        pending.retain(|p| p.mask != 0);
-        warp.pending = pending;
-        if let Some(check) = &mut block.check {
-            if left.is_none() {
-                check.async_commit(warp.index, lanes);
-            }
-            check.async_wait(warp.index, lanes, left.unwrap_or(0));
-        }
-        let _ = at;
         Ok(())
     }
 
@@ -549,6 +489,9 @@ impl Machine<'_> {
         let doing = if layout.load { Doing::Read } else { Doing::Write };
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
         let units = layout.ty.bits().div_ceil(32) as u8;
+        if transfer.rows && lanes == u32::MAX && transfer.address.space == Space::Shared {
+            return self.load_rows(block, warp, file, &all, registers, layout.pieces(0, 0).len() == 2, at);
+        }
         for r in 0..layout.distinct {
             // SAFETY: the register has that many units.
             let mut value = if layout.load { [0; 32] } else { unsafe { read_lanes(file, registers[r], units) } };
@@ -620,6 +563,47 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// `ldmatrix` by a whole warp: rows of 16 bytes. Each matrix counts, and is checked, as one request of 4 bytes a lane.
+    #[allow(clippy::too_many_arguments)]
+    fn load_rows(
+        &mut self,
+        block: &mut Block,
+        warp: &mut Warp,
+        file: *mut Unit,
+        all: &Addresses,
+        registers: &[u16],
+        transposed: bool,
+        at: At,
+    ) -> Result<()> {
+        let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
+        for (matrix, &register) in registers.iter().enumerate() {
+            let rows = &all[8 * matrix..8 * matrix + 8];
+            if let Some(r) = rows.iter().position(|a| a % 16 != 0) {
+                let message = format!("a matrix row at shared offset 0x{:x}: it must be a multiple of 16", rows[r]);
+                return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << (8 * matrix + r)));
+            }
+            let lanes: Addresses = std::array::from_fn(|l| rows[l / 4].wrapping_add(4 * (l % 4) as u64));
+            self.shared(block, warp, &lanes, 4, u32::MAX, Doing::Read, order, at, &mut |_| false)?;
+            // SAFETY: `shared` checked the bounds, and the register is a unit of the frame.
+            unsafe {
+                let unit = &mut (*file.add(register as usize)).0;
+                let row = |r: usize| block.shared.as_ptr().add(rows[r] as usize);
+                if transposed {
+                    let element = |r: usize, c: usize| (row(r).add(2 * c) as *const u16).read_unaligned() as u32;
+                    for (l, word) in unit.iter_mut().enumerate() {
+                        let (column, pair) = (l / 4, l % 4 * 2);
+                        *word = element(pair, column) | element(pair + 1, column) << 16;
+                    }
+                } else {
+                    for (r, words) in unit.chunks_exact_mut(4).enumerate() {
+                        std::ptr::copy_nonoverlapping(row(r), words.as_mut_ptr() as *mut u8, 16);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks and counts an access to shared memory.
     #[allow(clippy::too_many_arguments)]
     fn shared(
@@ -636,7 +620,8 @@ impl Machine<'_> {
     ) -> Result<()> {
         self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
-        banks.count(mask, here, bytes);
+        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        banks.count(pattern, mask, here, bytes);
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
             && let Some(lane) = check.uninitialised(mask, here, bytes)
@@ -738,7 +723,8 @@ impl Machine<'_> {
     ) -> Result<()> {
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
-        traffic.count(mask, all, bytes);
+        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        traffic.count(pattern, mask, all, bytes);
         let mut left = mask;
         while left != 0 {
             let first = all[left.trailing_zeros() as usize];

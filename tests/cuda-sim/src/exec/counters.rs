@@ -105,19 +105,59 @@ impl AddAssign for Banks {
     }
 }
 
+/// What an instruction's last request looked like. In a loop it looks the same again and again, but for where it starts, and
+/// then costs the same.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    /// 0: nothing is known.
+    mask: u32,
+    /// Where the first lane is, within the banks.
+    phase: u32,
+    /// Where the others are, from there.
+    relative: [u32; 32],
+    cost: (u32, u32),
+}
+
+impl Pattern {
+    pub(crate) const NONE: Pattern = Pattern { mask: 0, phase: 0, relative: [0; 32], cost: (0, 0) };
+
+    /// `cost` of the request, from memory where it can be. Lanes outside of the mask must repeat one inside.
+    #[inline]
+    fn cost(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        bytes: u32,
+        cost: fn(u32, &[u64; 32], u32) -> (u32, u32),
+    ) -> (u32, u32) {
+        let first = addresses[0];
+        let phase = (first % 128) as u32;
+        let relative: [u32; 32] = std::array::from_fn(|l| addresses[l].wrapping_sub(first) as u32);
+        if self.mask == mask && self.phase == phase && self.relative == relative {
+            return self.cost;
+        }
+        let cost = cost(mask, addresses, bytes);
+        // lanes 4 GiB apart would look as if they were together
+        let near = addresses.iter().all(|a| a.abs_diff(first) < 1 << 31);
+        *self = if near { Pattern { mask, phase, relative, cost } } else { Pattern::NONE };
+        cost
+    }
+}
+
 impl Traffic {
     /// Counts one request.
-    pub fn count(&mut self, mask: u32, addresses: &[u64; 32], bytes: u32) {
+    pub(crate) fn count(&mut self, pattern: &mut Pattern, mask: u32, addresses: &[u64; 32], bytes: u32) {
+        let (sectors, _) = pattern.cost(mask, addresses, bytes, |m, a, b| (sectors(m, a, b), 0));
         self.requests += 1;
-        self.sectors += u64::from(sectors(mask, addresses, bytes));
+        self.sectors += u64::from(sectors);
         self.bytes += u64::from(mask.count_ones()) * u64::from(bytes);
     }
 }
 
 impl Banks {
     /// Counts one request.
-    pub fn count(&mut self, mask: u32, addresses: &[u64; 32], bytes: u32) {
-        let (actual, ideal) = wavefronts(mask, addresses, bytes);
+    pub(crate) fn count(&mut self, pattern: &mut Pattern, mask: u32, addresses: &[u64; 32], bytes: u32) {
+        let (actual, ideal) = pattern.cost(mask, addresses, bytes, wavefronts);
         self.requests += 1;
         self.wavefronts += u64::from(actual);
         self.ideal += u64::from(ideal);
@@ -412,9 +452,9 @@ mod tests {
         let mut c = Counters { fma: 2048, barriers: 3, branches: 10, divergent_branches: 1, ..Counters::default() };
         c.instructions.insert(Class::Fma32, Count { warps: 64, lanes: 2048 });
         c.instructions.insert(Class::LoadShared, Count { warps: 1, lanes: 16 });
-        c.global_load.count(ALL, &at(|i| 4 * i), 4);
-        c.global_store.count(0xff, &at(|i| 64 * i), 16);
-        c.shared_load.count(ALL, &at(|i| 8 * i), 4);
+        c.global_load.count(&mut Pattern::NONE.clone(), ALL, &at(|i| 4 * i), 4);
+        c.global_store.count(&mut Pattern::NONE.clone(), 0xff, &at(|i| 64 * i), 16);
+        c.shared_load.count(&mut Pattern::NONE.clone(), ALL, &at(|i| 8 * i), 4);
         c
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Launch;
 use super::block::{Arrival, Block};
-use super::counters::{Count, Counters};
+use super::counters::{Count, Counters, Pattern};
 use super::warp::{Fragment, State, Warp, mergeable};
 use crate::finding::{Finding, Kind, Place as Where};
 use crate::lanes::{Class, Unit};
@@ -39,6 +39,8 @@ pub(crate) struct Machine<'l> {
     pub(crate) budget: &'l AtomicU64,
     /// Number of each function's first instruction, over all functions.
     pub(crate) starts: Vec<u32>,
+    /// By instruction, numbered so.
+    pub(super) patterns: Vec<Pattern>,
 }
 
 /// Where the interpreter is.
@@ -52,14 +54,15 @@ pub(crate) type Result<T> = std::result::Result<T, Box<Finding>>;
 
 impl<'l> Machine<'l> {
     pub(crate) fn new(launch: &'l Launch<'l>, kernel: &'l Kernel, budget: &'l AtomicU64) -> Machine<'l> {
-        let counts = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
+        let counts: Vec<Vec<Count>> = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
         let strict = launch.options.strict;
         let starts = kernel.functions.iter().scan(0, |next, f| {
             *next += f.code.len() as u32;
             Some(*next - f.code.len() as u32)
         });
         let starts = starts.collect();
-        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts }
+        let patterns = vec![Pattern::NONE; counts.iter().map(Vec::len).sum()];
+        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts, patterns }
     }
 
     /// All that was counted.
@@ -251,14 +254,18 @@ impl<'l> Machine<'l> {
                     pc += 1;
                 }
                 Action::AsyncCommit => {
-                    (0..32).filter(|l| lanes >> l & 1 != 0).for_each(|l| warp.committed[l] += 1);
                     if let Some(check) = &mut block.check {
                         check.async_commit(warp.index, lanes);
                     }
                     pc += 1;
                 }
                 Action::AsyncWait { left } => {
-                    self.async_wait(block, warp, *left, lanes, At { function, pc })?;
+                    if let Some(check) = &mut block.check {
+                        if left.is_none() {
+                            check.async_commit(warp.index, lanes);
+                        }
+                        check.async_wait(warp.index, lanes, left.unwrap_or(0));
+                    }
                     pc += 1;
                 }
                 Action::Transfer(transfer) => {
