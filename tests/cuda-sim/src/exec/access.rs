@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
+use super::counters::Pattern;
+use super::vector::{Addresses, contiguous, extent, fill, narrow, plus, together};
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
 use super::warp::{LOCAL_WINDOW, Warp};
 use crate::check;
@@ -18,8 +20,6 @@ use crate::num;
 use crate::num::format::{Bf16, F16};
 use crate::program::code::*;
 use crate::ptx::ast::Type;
-
-type Addresses = [u64; 32];
 
 /// What an instruction does to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,29 +61,17 @@ fn each(mask: u32) -> impl Iterator<Item = usize> {
     (0..32).filter(move |l| mask >> l & 1 != 0)
 }
 
-/// Gives the lanes outside of `mask` the value of its first.
-#[inline(always)]
-fn fill(values: &mut Addresses, mask: u32) {
-    if mask != u32::MAX {
-        let first = values[mask.trailing_zeros() as usize & 31];
-        for l in 0..32 {
-            values[l] = if mask >> l & 1 != 0 { values[l] } else { first };
-        }
-    }
-}
-
 /// The addresses of all lanes.
 #[inline(always)]
 fn addresses(address: &Address, base: Option<u16>, file: *const Unit, memory: u32, mask: u32) -> Addresses {
     let offset = address.offset as u64;
-    let mut all = match (address.base, base) {
+    let mut all = [offset.wrapping_add(if address.frame { memory as u64 } else { 0 }); 32];
+    match (address.base, base) {
         // SAFETY: every place in the code lies in the frame, 64-bit ones with two units.
-        (Base::Narrow, Some(slot)) => {
-            unsafe { read_lanes(file, slot, 1) }.map(|a| (a as u32).wrapping_add(offset as u32) as u64)
-        }
-        (Base::Wide, Some(slot)) => unsafe { read_lanes(file, slot, 2) }.map(|a| a.wrapping_add(offset)),
-        _ => return [offset.wrapping_add(if address.frame { memory as u64 } else { 0 }); 32],
-    };
+        (Base::Narrow, Some(slot)) => narrow(unsafe { &*file.add(slot as usize) }, offset, &mut all),
+        (Base::Wide, Some(slot)) => plus(unsafe { &*(file.add(slot as usize) as *const Addresses) }, offset, &mut all),
+        _ => return all,
+    }
     fill(&mut all, mask);
     all
 }
@@ -96,9 +84,8 @@ impl Machine<'_> {
             found[0] = (address.space, lanes);
             return (found, 1);
         }
-        let first = window(all[0]);
-        if all.iter().all(|&a| window(a) == first) {
-            found[0] = (first, lanes);
+        if together(all) {
+            found[0] = (window(all[0]), lanes);
             return (found, 1);
         }
         let mut count = 0;
@@ -412,7 +399,8 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         self.counters.shared_store.count(pattern, lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
             let access = check::Access {
@@ -447,11 +435,14 @@ impl Machine<'_> {
             for i in 0..steps {
                 let here = if i == 0 { here } else { here.map(|a| a.wrapping_add(i as u64)) };
                 let pieces = &mut |_: &mut Self, block: &mut Block, _: &mut Warp, piece: &Piece| {
-                    for l in each(piece.lanes) {
-                        // SAFETY: `global` checked the source, `bounds_shared` the destination.
-                        unsafe {
-                            let place = block.shared.as_mut_ptr().add(to[l] as usize + i);
-                            std::ptr::copy_nonoverlapping(piece.data.add(piece.offsets[l] as usize), place, step);
+                    // SAFETY: `global` checked the source, `bounds_shared` the destination.
+                    unsafe {
+                        let place = block.shared.as_mut_ptr().add(i);
+                        match step {
+                            1 => copy_each::<1>(piece, place, &to),
+                            4 => copy_each::<4>(piece, place, &to),
+                            8 => copy_each::<8>(piece, place, &to),
+                            _ => copy_each::<16>(piece, place, &to),
                         }
                     }
                     Ok(())
@@ -619,8 +610,9 @@ impl Machine<'_> {
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
         self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
+        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
-        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         banks.count(pattern, mask, here, bytes);
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
@@ -656,8 +648,7 @@ impl Machine<'_> {
         at: At,
     ) -> Result<()> {
         let size = block.shared.len() as u64;
-        let most = here.iter().copied().fold(0, u64::max);
-        let low = here.iter().copied().fold(0, |a, b| a | b);
+        let (most, low) = extent(here, 0);
         if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low % bytes as u64 == 0 {
             return Ok(());
         }
@@ -721,9 +712,10 @@ impl Machine<'_> {
         same: &mut dyn FnMut(&Piece, u32) -> bool,
         each_piece: &mut dyn FnMut(&mut Self, &mut Block, &mut Warp, &Piece) -> Result<()>,
     ) -> Result<()> {
+        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
-        let pattern = &mut self.patterns[self.starts[at.function as usize] as usize + at.pc as usize];
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         traffic.count(pattern, mask, all, bytes);
         let mut left = mask;
         while left != 0 {
@@ -738,8 +730,7 @@ impl Machine<'_> {
             let (base, size) = (target.info.base, target.info.bytes as u64);
             // All lanes in the same allocation, in bounds and aligned: one pass without branches.
             let last = size.wrapping_sub(bytes as u64);
-            let most = all.iter().map(|a| a.wrapping_sub(base)).fold(0, u64::max);
-            let low = all.iter().fold(0, |a, b| a | b);
+            let (most, low) = extent(all, base);
             let lanes = if left == mask && most <= last && size >= bytes as u64 && low % bytes as u64 == 0 {
                 mask
             } else {
@@ -754,11 +745,11 @@ impl Machine<'_> {
             if lanes != mask || most > last || low % bytes as u64 != 0 {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
-            let mut offsets = all.map(|a| a.wrapping_sub(base));
+            let mut offsets = [0; 32];
+            plus(all, base.wrapping_neg(), &mut offsets);
             fill(&mut offsets, lanes);
             if self.strict && doing != Doing::Write {
-                let contiguous = lanes == u32::MAX && (1..32).all(|l| offsets[l] == offsets[l - 1] + bytes as u64);
-                let known = if contiguous {
+                let known = if lanes == u32::MAX && contiguous(&offsets, bytes as u64) {
                     target.all_initialised(offsets[0] as usize, 32 * bytes as usize)
                 } else {
                     offsets.iter().all(|&o| target.initialised(o as usize, bytes as usize))
@@ -893,6 +884,19 @@ impl Machine<'_> {
     }
 }
 
+/// Copies `N` bytes of each lane.
+///
+/// # Safety
+/// They lie in the piece, and at `to + address`.
+unsafe fn copy_each<const N: usize>(piece: &Piece, to: *mut u8, addresses: &Addresses) {
+    for l in each(piece.lanes) {
+        unsafe {
+            let from = piece.data.add(piece.offsets[l] as usize) as *const [u8; N];
+            *(to.add(addresses[l] as usize) as *mut [u8; N]) = *from;
+        }
+    }
+}
+
 /// Which window a generic address is in.
 #[inline(always)]
 fn window(address: u64) -> Space {
@@ -920,8 +924,7 @@ fn split(base: Base, operands: &[u16]) -> (Option<u16>, &[u16]) {
 }
 
 fn mark(target: &memory::Block, offsets: &Addresses, lanes: u32, bytes: u32) {
-    let contiguous = lanes == u32::MAX && (1..32).all(|l| offsets[l] == offsets[l - 1] + bytes as u64);
-    if contiguous {
+    if lanes == u32::MAX && contiguous(offsets, bytes as u64) {
         target.mark(offsets[0] as usize, 32 * bytes as usize);
     } else {
         each(lanes).for_each(|l| target.mark(offsets[l] as usize, bytes as usize));
@@ -1041,7 +1044,7 @@ unsafe fn scatter(
     unsafe {
         if access.element == 4 && stride == 4 && access.units[0] == 1 && mask == u32::MAX {
             let lanes = &(*file.add(registers[0] as usize)).0;
-            if (1..32).all(|l| offsets[l] == offsets[l - 1] + 4) {
+            if contiguous(offsets, 4) {
                 std::ptr::copy_nonoverlapping(lanes.as_ptr() as *const u8, data.add(offsets[0] as usize), 128);
             } else {
                 for l in 0..32 {

@@ -114,14 +114,14 @@ pub(crate) struct Pattern {
     /// Where the first lane is, within the banks.
     phase: u32,
     /// Where the others are, from there.
-    relative: [u32; 32],
+    relative: [u64; 32],
     cost: (u32, u32),
 }
 
 impl Pattern {
     pub(crate) const NONE: Pattern = Pattern { mask: 0, phase: 0, relative: [0; 32], cost: (0, 0) };
 
-    /// `cost` of the request, from memory where it can be. Lanes outside of the mask must repeat one inside.
+    /// `cost` of the request, from memory where it can be.
     #[inline]
     fn cost(
         &mut self,
@@ -132,15 +132,11 @@ impl Pattern {
     ) -> (u32, u32) {
         let first = addresses[0];
         let phase = (first % 128) as u32;
-        let relative: [u32; 32] = std::array::from_fn(|l| addresses[l].wrapping_sub(first) as u32);
-        if self.mask == mask && self.phase == phase && self.relative == relative {
-            return self.cost;
+        if self.mask != mask || self.phase != phase || !super::vector::repeats(addresses, &self.relative) {
+            let relative = std::array::from_fn(|l| addresses[l].wrapping_sub(first));
+            *self = Pattern { mask, phase, relative, cost: cost(mask, addresses, bytes) };
         }
-        let cost = cost(mask, addresses, bytes);
-        // lanes 4 GiB apart would look as if they were together
-        let near = addresses.iter().all(|a| a.abs_diff(first) < 1 << 31);
-        *self = if near { Pattern { mask, phase, relative, cost } } else { Pattern::NONE };
-        cost
+        self.cost
     }
 }
 

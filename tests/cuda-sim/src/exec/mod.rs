@@ -8,6 +8,7 @@ mod print;
 mod run;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod warp;
 
 use std::collections::{HashSet, VecDeque};

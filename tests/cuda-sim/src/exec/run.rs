@@ -39,8 +39,8 @@ pub(crate) struct Machine<'l> {
     pub(crate) budget: &'l AtomicU64,
     /// Number of each function's first instruction, over all functions.
     pub(crate) starts: Vec<u32>,
-    /// By instruction, numbered so.
-    pub(super) patterns: Vec<Pattern>,
+    /// By instruction, numbered so, and warp.
+    pub(super) patterns: Vec<Option<Box<Pattern>>>,
 }
 
 /// Where the interpreter is.
@@ -61,7 +61,9 @@ impl<'l> Machine<'l> {
             Some(*next - f.code.len() as u32)
         });
         let starts = starts.collect();
-        let patterns = vec![Pattern::NONE; counts.iter().map(Vec::len).sum()];
+        let warps = launch.block.iter().product::<u32>().div_ceil(32) as usize;
+        let ops: usize = counts.iter().map(Vec::len).sum();
+        let patterns = std::iter::repeat_with(|| None).take(ops * warps).collect();
         Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts, patterns }
     }
 
