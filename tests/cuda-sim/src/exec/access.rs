@@ -574,8 +574,9 @@ impl Machine<'_> {
                 return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << (8 * matrix + r)));
             }
             let lanes: Addresses = std::array::from_fn(|l| rows[l / 4].wrapping_add(4 * (l % 4) as u64));
-            self.shared(block, warp, &lanes, 4, u32::MAX, Doing::Read, order, at, &mut |_| false)?;
-            // SAFETY: `shared` checked the bounds, and the register is a unit of the frame.
+            self.check_shared(block, warp, &lanes, 4, u32::MAX, Doing::Read, order, at, &mut |_| false)?;
+            self.counters.shared_load.count_rows(rows);
+            // SAFETY: `check_shared` checked the bounds, and the register is a unit of the frame.
             unsafe {
                 let unit = &mut (*file.add(register as usize)).0;
                 let row = |r: usize| block.shared.as_ptr().add(rows[r] as usize);
@@ -609,11 +610,28 @@ impl Machine<'_> {
         at: At,
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
-        self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
         let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
         let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         banks.count(pattern, mask, here, bytes);
+        self.check_shared(block, warp, here, bytes, mask, doing, order, at, same)
+    }
+
+    /// Checks an access to shared memory.
+    #[allow(clippy::too_many_arguments)]
+    fn check_shared(
+        &mut self,
+        block: &mut Block,
+        warp: &Warp,
+        here: &Addresses,
+        bytes: u32,
+        mask: u32,
+        doing: Doing,
+        order: Order,
+        at: At,
+        same: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<()> {
+        self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
             && let Some(lane) = check.uninitialised(mask, here, bytes)

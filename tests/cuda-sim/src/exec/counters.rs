@@ -151,6 +151,14 @@ impl Traffic {
 }
 
 impl Banks {
+    /// Counts one matrix of `ldmatrix`.
+    pub(crate) fn count_rows(&mut self, rows: &[u64]) {
+        self.requests += 1;
+        self.wavefronts += u64::from(row_passes(rows));
+        self.ideal += 1;
+        self.bytes += 128;
+    }
+
     /// Counts one request.
     pub(crate) fn count(&mut self, pattern: &mut Pattern, mask: u32, addresses: &[u64; 32], bytes: u32) {
         let (actual, ideal) = pattern.cost(mask, addresses, bytes, wavefronts);
@@ -267,6 +275,20 @@ fn passes(members: u32, addresses: &[u64; 32], bytes: u32) -> u32 {
             }
             asked[bank] += 1;
             most = most.max(asked[bank]);
+        }
+    }
+    most
+}
+
+/// The passes that 8 rows of 16 bytes take, as one matrix of `ldmatrix`: rows that begin in the same 4 banks wait for each
+/// other, unless they are the same.
+pub(crate) fn row_passes(rows: &[u64]) -> u32 {
+    let mut most = 1;
+    for (i, a) in rows.iter().enumerate() {
+        let clashes = |b: &&u64| **b != *a && (**b / 16) % 8 == (a / 16) % 8;
+        // each different row counts once: where it stands first
+        if !rows[..i].contains(a) {
+            most = most.max(1 + rows[..i].iter().enumerate().filter(|(j, b)| clashes(b) && !rows[..*j].contains(b)).count() as u32);
         }
     }
     most
@@ -442,6 +464,21 @@ mod tests {
         assert_eq!(wavefronts(1 << 9, &at(|_| 4), 4), (1, 1));
         assert_eq!(wavefronts(0xff, &at(|i| 16 * i), 16), (1, 1));
         assert_eq!(wavefronts(0, &at(|i| i), 4), (0, 0));
+    }
+
+    #[test]
+    fn rows_of_a_matrix_conflict_as_their_words_do() {
+        let mut seed = 1u64;
+        for _ in 0..2000 {
+            let rows: Vec<u64> = (0..8)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (seed >> 40) % 40 * 16
+                })
+                .collect();
+            let words: [u64; 32] = std::array::from_fn(|l| rows[l / 4] + 4 * (l as u64 % 4));
+            assert_eq!(row_passes(&rows), wavefronts(ALL, &words, 4).0, "{rows:?}");
+        }
     }
 
     fn some() -> Counters {
