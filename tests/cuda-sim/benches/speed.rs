@@ -1,7 +1,10 @@
-//! How fast the simulated device is, on one host thread: `cargo bench -p cuda-sim`.
+//! How fast the simulated device is, on one host thread: `. tests/cuda-sim/env.sh && cargo bench -p cuda-sim`.
 //!
 //! Throughput is in lane instructions a second for `fma` and in multiply-accumulates a second for the products, so
-//! `512^3 tf32` in 40 ms reads 3.4 G elements a second. The kernels need no NVRTC: one is written here, the others are Triton's.
+//! `512^3 tf32` in 40 ms reads 3.4 G elements a second. 
+
+#[path = "../tests/common/nvrtc.rs"]
+mod nvrtc;
 
 use std::hint::black_box;
 use std::path::Path;
@@ -58,11 +61,11 @@ impl Device {
         address
     }
 
-    fn run(&self, grid: u32, block: u32, dynamic_shared: usize, params: &[u8]) -> cuda::exec::Outcome {
+    fn run(&self, grid: [u32; 2], block: u32, dynamic_shared: usize, params: &[u8]) -> cuda::exec::Outcome {
         let outcome = launch(&Launch {
             program: &self.program,
             entry: 0,
-            grid: [grid, 1, 1],
+            grid: [grid[0], grid[1], 1],
             block: [block, 1, 1],
             dynamic_shared,
             params,
@@ -82,32 +85,71 @@ fn multiply_add(c: &mut Criterion) {
     for strict in [false, true] {
         let device = Device::new(&fma_kernel(), strict);
         let out = device.upload(&[0; 4 * 512]);
-        let lanes: u64 = device.run(1, 512, 0, &out.to_le_bytes()).counters.instructions.values().map(|c| c.lanes).sum();
+        let lanes: u64 = device.run([1, 1], 512, 0, &out.to_le_bytes()).counters.instructions.values().map(|c| c.lanes).sum();
         group.throughput(Throughput::Elements(lanes));
         group.bench_function(if strict { "strict" } else { "plain" }, |b| {
-            b.iter(|| black_box(device.run(1, 512, 0, &out.to_le_bytes())));
+            b.iter(|| black_box(device.run([1, 1], 512, 0, &out.to_le_bytes())));
         });
     }
     group.finish();
 }
 
+/// A kernel that multiplies matrices.
+struct Product {
+    name: &'static str,
+    text: String,
+    element: usize,
+    grid: [u32; 2],
+    threads: u32,
+    shared: usize,
+    /// Numbers behind the three addresses, and bytes behind those.
+    numbers: Vec<u32>,
+    scratch: usize,
+}
+
 fn product(c: &mut Criterion) {
     let mut group = c.benchmark_group("512^3");
     group.sample_size(20);
-    for (file, element, shared) in [("matmul_tf32", 4, 32768), ("matmul_fp16", 2, 16384)] {
+    let n = 512u32;
+    let triton = |file: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/triton/{file}.ptx"));
-        let text = std::fs::read_to_string(path).expect("the fixture");
+        std::fs::read_to_string(path).expect("the fixture")
+    };
+    let by_triton = |name, file, element, shared| Product {
+        name,
+        text: triton(file),
+        element,
+        grid: [64, 1],
+        threads: 128,
+        shared,
+        numbers: vec![n; 6],
+        scratch: 16,
+    };
+    let products = [
+        Product {
+            name: "tf32",
+            text: nvrtc::compile("gemm_tf32.cu").to_string(),
+            element: 4,
+            grid: [4, 4],
+            threads: 256,
+            shared: 2 * 3 * 128 * 36 * 4,
+            numbers: vec![n; 3],
+            scratch: 0,
+        },
+        by_triton("tf32 by Triton", "matmul_tf32", 4, 32768),
+        by_triton("fp16 by Triton", "matmul_fp16", 2, 16384),
+    ];
+    for p in products {
         for strict in [false, true] {
-            let device = Device::new(&text, strict);
-            let n = 512u32;
-            let matrix = vec![0x38u8; (n * n) as usize * element];
+            let device = Device::new(&p.text, strict);
+            let matrix = vec![0x38u8; (n * n) as usize * p.element];
             let [a, b, out] = [&matrix, &matrix, &vec![0; 4 * (n * n) as usize]].map(|m| device.upload(m));
             let mut params: Vec<u8> = [a, b, out].iter().flat_map(|p| p.to_le_bytes()).collect();
-            params.extend([n; 6].iter().flat_map(|p| p.to_le_bytes()));
-            params.extend([0u8; 16]);
+            params.extend(p.numbers.iter().flat_map(|p| p.to_le_bytes()));
+            params.resize(params.len() + p.scratch, 0);
             group.throughput(Throughput::Elements((n as u64).pow(3)));
-            group.bench_function(format!("{file}/{}", if strict { "strict" } else { "plain" }), |b| {
-                b.iter(|| black_box(device.run(64, 128, shared, &params)));
+            group.bench_function(format!("{}/{}", p.name, if strict { "strict" } else { "plain" }), |b| {
+                b.iter(|| black_box(device.run(p.grid, p.threads, p.shared, &params)));
             });
         }
     }
