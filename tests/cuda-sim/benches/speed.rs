@@ -1,7 +1,7 @@
 //! How fast the simulated device is, on one host thread: `. tests/cuda-sim/env.sh && cargo bench -p cuda-sim`.
 //!
 //! Throughput is in lane instructions a second for `fma` and in multiply-accumulates a second for the products, so
-//! `512^3 tf32` in 40 ms reads 3.4 G elements a second. 
+//! `512^3 tf32` in 40 ms reads 3.4 G elements a second.
 
 #[path = "../tests/common/nvrtc.rs"]
 mod nvrtc;
@@ -85,7 +85,8 @@ fn multiply_add(c: &mut Criterion) {
     for strict in [false, true] {
         let device = Device::new(&fma_kernel(), strict);
         let out = device.upload(&[0; 4 * 512]);
-        let lanes: u64 = device.run([1, 1], 512, 0, &out.to_le_bytes()).counters.instructions.values().map(|c| c.lanes).sum();
+        let lanes: u64 =
+            device.run([1, 1], 512, 0, &out.to_le_bytes()).counters.instructions.values().map(|c| c.lanes).sum();
         group.throughput(Throughput::Elements(lanes));
         group.bench_function(if strict { "strict" } else { "plain" }, |b| {
             b.iter(|| black_box(device.run([1, 1], 512, 0, &out.to_le_bytes())));

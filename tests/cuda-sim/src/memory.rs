@@ -23,6 +23,8 @@ pub const POISON: u8 = 0xCD;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 1 << 16;
 
+type Chunk = OnceLock<Box<[OnceLock<Block>]>>;
+
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -114,7 +116,7 @@ impl Block {
         }
         let (word, bit) = (offset / 64, offset % 64);
         let mask = (1u64 << bytes) - 1;
-        if self.init[word].load(Relaxed) & mask << bit != mask << bit {
+        if self.init[word].load(Relaxed) & (mask << bit) != mask << bit {
             return false;
         }
         bit + bytes <= 64 || {
@@ -182,11 +184,11 @@ fn zeroed_words(count: usize) -> Option<Box<[AtomicU64]>> {
 /// All allocations of the process.
 ///
 /// Copies and launches run one at a time (the driver's lock); within a launch, many threads read and write through
-/// `&Memory`. No allocation ends during a launch: `free` waits for [`Memory::hold`].
+/// `&Memory`. No allocation ends during a launch: `free` waits for its end.
 pub struct Memory {
     strict: bool,
     /// Device allocations by id, in chunks so that a reference stays valid while others are added.
-    chunks: Box<[OnceLock<Box<[OnceLock<Block>]>>]>,
+    chunks: Box<[Chunk]>,
     next: AtomicU32,
     /// Host allocations by address.
     host: RwLock<BTreeMap<u64, Arc<Block>>>,
@@ -266,7 +268,7 @@ impl Memory {
                 return Err(Finding::new(Kind::UseAfterFree, format!("0x{address:x} has been freed already")));
             }
             if let Ok(mut living) = self.living.lock() {
-                living.remove(&((address - BASE >> OFFSET_BITS) as u32));
+                living.remove(&(((address - BASE) >> OFFSET_BITS) as u32));
             }
             return Ok(block.info.clone());
         }
@@ -448,7 +450,7 @@ mod tests {
         let memory = Memory::new(true);
         let a = memory.allocate(0, 100, Purpose::Device, "x").unwrap();
         let b = memory.allocate(1, 100, Purpose::Device, "").unwrap();
-        assert!(a % 256 == 0 && b % 256 == 0);
+        assert!(a.is_multiple_of(256) && b.is_multiple_of(256));
         assert_eq!(memory.find(a + 99).unwrap().name, "x");
         assert!(memory.find(a + 100).is_none());
         assert_eq!(memory.find(b).unwrap().device, 1);

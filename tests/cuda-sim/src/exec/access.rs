@@ -3,13 +3,16 @@
 //! Every access is checked against the allocation it belongs to, strict or not. A lane that does not take part gets the
 //! address of one that does, so that the loops over lanes need no branches.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
 use super::counters::Pattern;
-use super::vector::{Addresses, contiguous, extent, fill, narrow, plus, together};
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
+use super::vector::{Addresses, contiguous, extent, fill, narrow, plus, together};
 use super::warp::{LOCAL_WINDOW, Warp};
 use crate::check;
 use crate::finding::{Finding, Kind};
@@ -99,7 +102,6 @@ impl Machine<'_> {
         (found, count)
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn load(
         &mut self,
         block: &mut Block,
@@ -152,7 +154,7 @@ impl Machine<'_> {
                     }
                     for l in each(mask) {
                         let end = here[l].checked_add(bytes as u64);
-                        if end.is_none_or(|e| e > params.len() as u64) || here[l] % bytes as u64 != 0 {
+                        if end.is_none_or(|e| e > params.len() as u64) || !here[l].is_multiple_of(bytes as u64) {
                             let message =
                                 format!("read of {bytes} bytes at parameter offset {}, of {}", here[l], params.len());
                             return Err(self.finding(Kind::OutOfBounds, message, block, warp, at, 1 << l));
@@ -194,7 +196,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn store(
         &mut self,
         block: &mut Block,
@@ -275,7 +276,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn atomic(
         &mut self,
         block: &mut Block,
@@ -361,7 +361,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn async_copy(
         &mut self,
         block: &mut Block,
@@ -399,7 +398,7 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize);
         let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         self.counters.shared_store.count(pattern, lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
@@ -423,7 +422,8 @@ impl Machine<'_> {
         let mut left = lanes;
         while left != 0 {
             let n = take[left.trailing_zeros() as usize];
-            let group = if take == [n; 32] { left } else { each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l) };
+            let group =
+                if take == [n; 32] { left } else { each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l) };
             left &= !group;
             for l in each(group).filter(|_| (n as usize) < size) {
                 block.shared[to[l] as usize..][..size].fill(0);
@@ -453,7 +453,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn transfer(
         &mut self,
         block: &mut Block,
@@ -496,7 +495,7 @@ impl Machine<'_> {
                 });
                 for l in each(lanes) {
                     let start = all[layout.pieces(r, l)[p].lane as usize];
-                    if start % layout.alignment as u64 != 0 {
+                    if !start.is_multiple_of(layout.alignment as u64) {
                         let message = format!("a matrix at 0x{start:x}: it must be a multiple of {}", layout.alignment);
                         return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << l));
                     }
@@ -555,7 +554,6 @@ impl Machine<'_> {
     }
 
     /// `ldmatrix` by a whole warp: rows of 16 bytes. Each matrix counts, and is checked, as one request of 4 bytes a lane.
-    #[allow(clippy::too_many_arguments)]
     fn load_rows(
         &mut self,
         block: &mut Block,
@@ -569,7 +567,7 @@ impl Machine<'_> {
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
         for (matrix, &register) in registers.iter().enumerate() {
             let rows = &all[8 * matrix..8 * matrix + 8];
-            if let Some(r) = rows.iter().position(|a| a % 16 != 0) {
+            if let Some(r) = rows.iter().position(|a| !a.is_multiple_of(16)) {
                 let message = format!("a matrix row at shared offset 0x{:x}: it must be a multiple of 16", rows[r]);
                 return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << (8 * matrix + r)));
             }
@@ -597,7 +595,6 @@ impl Machine<'_> {
     }
 
     /// Checks and counts an access to shared memory.
-    #[allow(clippy::too_many_arguments)]
     fn shared(
         &mut self,
         block: &mut Block,
@@ -610,7 +607,7 @@ impl Machine<'_> {
         at: At,
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
-        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize);
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
         let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
         banks.count(pattern, mask, here, bytes);
@@ -618,7 +615,6 @@ impl Machine<'_> {
     }
 
     /// Checks an access to shared memory.
-    #[allow(clippy::too_many_arguments)]
     fn check_shared(
         &mut self,
         block: &mut Block,
@@ -667,13 +663,13 @@ impl Machine<'_> {
     ) -> Result<()> {
         let size = block.shared.len() as u64;
         let (most, low) = extent(here, 0);
-        if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low % bytes as u64 == 0 {
+        if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
             return Ok(());
         }
         for l in each(mask) {
             let (kind, why) = if here[l].checked_add(bytes as u64).is_none_or(|end| end > size) {
                 (Kind::OutOfBounds, format!("the block has {size} bytes of shared memory"))
-            } else if here[l] % bytes as u64 != 0 {
+            } else if !here[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -685,7 +681,6 @@ impl Machine<'_> {
     }
 
     /// Turns addresses of the local space into offsets of the lane's memory, checked.
-    #[allow(clippy::too_many_arguments)]
     fn local(
         &self,
         block: &Block,
@@ -704,7 +699,7 @@ impl Machine<'_> {
             }
             let (kind, why) = if here[l].checked_add(bytes as u64).is_none_or(|end| end > size) {
                 (Kind::OutOfBounds, format!("the thread has {size} bytes of local memory"))
-            } else if here[l] % bytes as u64 != 0 {
+            } else if !here[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -716,7 +711,6 @@ impl Machine<'_> {
     }
 
     /// Checks and counts an access to global memory, and hands out the pieces of host memory it lies in.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn global(
         &mut self,
         block: &mut Block,
@@ -730,7 +724,7 @@ impl Machine<'_> {
         same: &mut dyn FnMut(&Piece, u32) -> bool,
         each_piece: &mut dyn FnMut(&mut Self, &mut Block, &mut Warp, &Piece) -> Result<()>,
     ) -> Result<()> {
-        let at_op = self.op(at) as usize * block.warp_count as usize + warp.index as usize;
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize) + 1;
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
         let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
@@ -749,7 +743,7 @@ impl Machine<'_> {
             // All lanes in the same allocation, in bounds and aligned: one pass without branches.
             let last = size.wrapping_sub(bytes as u64);
             let (most, low) = extent(all, base);
-            let lanes = if left == mask && most <= last && size >= bytes as u64 && low % bytes as u64 == 0 {
+            let lanes = if left == mask && most <= last && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
                 mask
             } else {
                 let near = |a: u64| match host {
@@ -760,7 +754,7 @@ impl Machine<'_> {
             };
             left &= !lanes;
             self.allowed(target, doing, bytes, first, block, warp, at, lanes)?;
-            if lanes != mask || most > last || low % bytes as u64 != 0 {
+            if lanes != mask || most > last || !low.is_multiple_of(bytes as u64) {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
             let mut offsets = [0; 32];
@@ -806,7 +800,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn allowed(
         &self,
         target: &memory::Block,
@@ -838,7 +831,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn bounds_global(
         &self,
         target: &memory::Block,
@@ -861,7 +853,7 @@ impl Machine<'_> {
                     format!("{beyond} bytes over")
                 };
                 (Kind::OutOfBounds, format!("{end} the end of the allocation of {size} bytes at 0x{base:x}"))
-            } else if all[l] % bytes as u64 != 0 {
+            } else if !all[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -897,7 +889,7 @@ impl Machine<'_> {
         };
         let mut finding = self.finding(kind, message, block, warp, at, 1 << conflict.lane);
         let t = conflict.other;
-        finding.other = Some(self.place(t.block as u64, t.warp, t.lane, other));
+        finding.other = Some(Box::new(self.place(t.block as u64, t.warp, t.lane, other)));
         finding
     }
 }

@@ -283,12 +283,17 @@ fn passes(members: u32, addresses: &[u64; 32], bytes: u32) -> u32 {
 /// The passes that 8 rows of 16 bytes take, as one matrix of `ldmatrix`: rows that begin in the same 4 banks wait for each
 /// other, unless they are the same.
 pub(crate) fn row_passes(rows: &[u64]) -> u32 {
+    if rows.iter().fold(0u8, |banks, a| banks | 1 << (a / 16 % 8)) == 0xff {
+        return 1;
+    }
     let mut most = 1;
     for (i, a) in rows.iter().enumerate() {
         let clashes = |b: &&u64| **b != *a && (**b / 16) % 8 == (a / 16) % 8;
         // each different row counts once: where it stands first
         if !rows[..i].contains(a) {
-            most = most.max(1 + rows[..i].iter().enumerate().filter(|(j, b)| clashes(b) && !rows[..*j].contains(b)).count() as u32);
+            most = most.max(
+                1 + rows[..i].iter().enumerate().filter(|(j, b)| clashes(b) && !rows[..*j].contains(b)).count() as u32,
+            );
         }
     }
     most

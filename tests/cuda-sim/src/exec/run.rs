@@ -1,5 +1,8 @@
 //! The interpreter: one warp, until it cannot go on.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Launch;
@@ -39,7 +42,7 @@ pub(crate) struct Machine<'l> {
     pub(crate) budget: &'l AtomicU64,
     /// Number of each function's first instruction, over all functions.
     pub(crate) starts: Vec<u32>,
-    /// By instruction, numbered so, and warp.
+    /// By instruction, numbered so, and warp; in shared memory, in global memory.
     pub(super) patterns: Vec<Option<Box<Pattern>>>,
 }
 
@@ -63,7 +66,7 @@ impl<'l> Machine<'l> {
         let starts = starts.collect();
         let warps = launch.block.iter().product::<u32>().div_ceil(32) as usize;
         let ops: usize = counts.iter().map(Vec::len).sum();
-        let patterns = std::iter::repeat_with(|| None).take(ops * warps).collect();
+        let patterns = std::iter::repeat_with(|| None).take(2 * ops * warps).collect();
         Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts, patterns }
     }
 
@@ -585,7 +588,6 @@ impl<'l> Machine<'l> {
     }
 
     /// What a barrier instruction asks for.
-    #[allow(clippy::too_many_arguments)]
     fn arrival(
         &self,
         block: &Block,
@@ -677,7 +679,7 @@ impl<'l> Machine<'l> {
     ) -> Box<Finding> {
         let lane = lanes.trailing_zeros().min(31);
         let mut finding = Finding::new(kind, message);
-        finding.place = Some(self.place(block.index, warp.index, lane, at));
+        finding.place = Some(Box::new(self.place(block.index, warp.index, lane, at)));
         finding.kernel = self.launch.program.entries[self.launch.entry].name.clone();
         Box::new(finding)
     }

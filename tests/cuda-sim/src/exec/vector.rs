@@ -1,5 +1,8 @@
 //! Arithmetic over the addresses of 32 lanes, compiled for AVX2 where the processor has it.
 
+// Several arrays go in step.
+#![allow(clippy::needless_range_loop)]
+
 use crate::lanes::{Unit, wide};
 
 pub(super) type Addresses = [u64; 32];
