@@ -887,13 +887,14 @@ impl Machine<'_> {
             check::Kind::Read => "read",
             check::Kind::Write => "write",
             check::Kind::Atomic => "atomic",
-            check::Kind::Copy => "cp.async in flight",
+            check::Kind::Copy => "cp.async",
         };
         let function = self.starts.partition_point(|&s| s <= conflict.other_op) - 1;
         let other = At { function: function as u32, pc: conflict.other_op - self.starts[function] };
         let place = if space == "shared" { "shared offset" } else { "address" };
         let (a, b) = (word(conflict.kind), word(conflict.other_kind));
-        let in_flight = conflict.other_kind == check::Kind::Copy || conflict.kind == check::Kind::Copy;
+        // A cp.async over bytes that were merely touched before is an ordinary race.
+        let in_flight = conflict.other_kind == check::Kind::Copy;
         let kind = if in_flight { Kind::AsyncCopy } else { Kind::Race };
         let message = if in_flight {
             format!("{a} of {space} memory that a cp.async is still writing, at {place} 0x{:x}", conflict.address)

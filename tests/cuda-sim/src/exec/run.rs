@@ -108,7 +108,14 @@ impl<'l> Machine<'l> {
         let before = warp.clock;
         let result = self.interpret(block, warp, f, &mut counts);
         self.counts[function as usize] = counts;
-        self.spend(warp.clock - before, block, warp, At { function, pc }, mask)?;
+        // Where it has got to, if it is still there.
+        let (at, mask) = match warp.fragments.get(f) {
+            Some(now) if now.mask & mask != 0 => {
+                (At { function: warp.frames[now.frame as usize].function, pc: now.pc }, now.mask)
+            }
+            _ => (At { function, pc }, mask),
+        };
+        self.spend(warp.clock - before, block, warp, at, mask)?;
         result
     }
 
