@@ -979,11 +979,10 @@ fn conv3x3() -> Subject {
             finds(Race, &["out[y * width + x]"]),
         )
         .from_shape(1),
-        patch(
-            "writes to constant memory",
-            "float sum = 0.0f;",
-            "float sum = 0.0f; const_cast<float *>(&weights[0])[threadIdx.x] = 1.0f;",
-            finds(ReadOnly, &["float sum = 0.0f"]),
+        launch(
+            "the result goes to constant memory",
+            |gpu, work| work.set(3, gpu.variable("weights").0),
+            finds(ReadOnly, &["out[y * width + x] = sum"]),
         ),
         patch("the tile lacks a column", "[TW + 2];", "[TW + 1];", finds(OutOfBounds, &["tile[i][j] ="])),
         launch("height and width are swapped", |_, work| work.swap(0, 1), Expected::Unwritten),
@@ -1036,6 +1035,13 @@ fn transpose() -> Subject {
             "(x < width && y + j < height)",
             "(x < width)",
             finds(OutOfBounds, &["= in["]),
+        )
+        .from_shape(1),
+        patch(
+            "a barrier for the columns inside only",
+            "__syncthreads();",
+            "if (x < width) __syncthreads();",
+            finds(Uninitialised, &["= tile["]),
         )
         .from_shape(1),
         launch("in place", |_, work| work.set(3, work.address(2)), finds(Race, &["= in[", "= tile["])),
@@ -1280,7 +1286,7 @@ fn scan() -> Subject {
         .from_shape(1),
         patch("columns are not bounded at the store", "if (t < cols)\n        out", "out", finds(Race, &["= x;"]))
             .from_shape(1),
-        patch("the loop never ends", "int d = 1; d", "int d = 0; d", finds(Timeout, &["sums["])),
+        patch("the loop never ends", "int d = 1; d", "int d = 0; d", finds(Timeout, &["all have written"])),
     ];
     Subject { kernel: "scan", shapes: &[[3, 128, 0], [2, 100, 0], [4, 1, 0], [1, 33, 0]], prepare, mutants }
 }

@@ -827,7 +827,7 @@ impl Machine<'_> {
             let message = format!("{} of {bytes} bytes at 0x{address:x}{}: {why}", doing.verb(), named(target));
             Err(self.finding(kind, message, block, warp, at, lanes))
         };
-        if !target.alive() {
+        if !target.alive() && self.launch.memory.before(address).is_none() {
             return wrong(Kind::UseAfterFree, format!("these {} bytes have been freed", target.info.bytes));
         }
         if target.info.purpose == Purpose::Constant && doing != Doing::Read {
@@ -860,12 +860,14 @@ impl Machine<'_> {
             let offset = all[l].wrapping_sub(base);
             let (kind, why) = if offset.checked_add(bytes as u64).is_none_or(|end| end > size) {
                 let beyond = offset.saturating_add(bytes as u64).saturating_sub(size);
-                let end = if offset >= size {
-                    format!("{} bytes behind", offset - size)
+                let (end, base, size) = if let Some((distance, next)) = self.launch.memory.before(all[l]) {
+                    (format!("{distance} bytes before"), next.info.base, next.info.bytes as u64)
+                } else if offset >= size {
+                    (format!("{} bytes behind the end of", offset - size), base, size)
                 } else {
-                    format!("{beyond} bytes over")
+                    (format!("{beyond} bytes over the end of"), base, size)
                 };
-                (Kind::OutOfBounds, format!("{end} the end of the allocation of {size} bytes at 0x{base:x}"))
+                (Kind::OutOfBounds, format!("{end} the allocation of {size} bytes at 0x{base:x}"))
             } else if all[l] % bytes as u64 != 0 {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {

@@ -98,3 +98,20 @@ fn modulo_by_multiplication() {
     .words(32);
     assert_eq!(words, (0..32).map(|t| t % 3).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_address_before_an_allocation_is_told_as_such() {
+    let case = Case::kernel("st.global.u32 [%rd0+-8], %r0;");
+    // `out` is the first of a memory: nothing is known of what lies before.
+    assert_eq!(case.fails().kind, Kind::OutOfBounds);
+    let first = case.out;
+    let case = Case { out: case.memory.allocate(0, OUT, Purpose::Device, "").expect("memory"), ..case };
+    let told = |what: &str| {
+        let finding = case.fails();
+        let wanted = format!("8 bytes before the allocation of {OUT} bytes at 0x{:x}", case.out);
+        assert!(finding.kind == Kind::OutOfBounds && finding.message.contains(&wanted), "{what}: {finding}");
+    };
+    told("behind a living one");
+    case.memory.free(first).expect("an allocation");
+    told("behind one that has been freed");
+}
