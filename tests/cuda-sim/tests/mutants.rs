@@ -476,6 +476,7 @@ fn tf32_gemm() -> Subject {
             "bt[(kk + group) * BS + wn + h * 8 + in]",
             Expected::Wrong,
         ),
+        patch("the sum starts undefined", "float d[2][4] = {};", "float d[2][4];", Expected::Wrong),
         patch("columns of the result as if one a lane", "in * 2 + e % 2", "in + e % 2 * 4", Expected::Wrong),
         patch("rows of the result by the wrong bit", "group + e / 2 * 8", "group + e % 2 * 8", Expected::Unwritten),
         patch(
@@ -518,6 +519,7 @@ fn hgemm() -> Subject {
             r#""r"(fb[h]), "r"(fb[h + 2])"#,
             Expected::Wrong,
         ),
+        patch("the sum starts undefined", "float d[2][4] = {};", "float d[2][4];", Expected::Wrong),
         patch("half of the depth", "kk < BK;", "kk + 16 < BK;", Expected::Wrong),
         patch("rows that are not aligned", "PAD = 8", "PAD = 4", finds(Misaligned, &["*(uint4 *)&"])),
         patch(
@@ -1275,6 +1277,7 @@ fn scan() -> Subject {
         ),
         patch("lanes read the warp before", "lane >= d", "t >= d", finds(Race, &["int left", "sums[t] = x"])),
         patch("the last step is missing", "d < 32;", "d < 16;", Expected::Wrong),
+        patch("all lanes leave the total", "if (lane == 31)\n        ", "", Expected::Wrong),
         patch("the first lane leaves the total", "lane == 31", "lane == 0", Expected::Wrong),
         patch("the own total counts too", "w < warp;", "w <= warp;", Expected::Wrong),
         patch(

@@ -1042,7 +1042,8 @@ unsafe fn gather(data: *const u8, offsets: &Addresses, mask: u32, access: &Acces
     }
 }
 
-/// Stores the registers of the lanes, the highest lane last.
+/// Stores the registers of the lanes. Which of those that hit the same bytes stays is undefined on the hardware; here it is
+/// the highest of the lower half, if one is there, so that code shows which counts on the first or on the last of a warp.
 ///
 /// # Safety
 /// As for [`gather`].
@@ -1061,13 +1062,13 @@ unsafe fn scatter(
             if (1..32).all(|l| offsets[l] == offsets[l - 1] + 4) {
                 std::ptr::copy_nonoverlapping(lanes.as_ptr() as *const u8, data.add(offsets[0] as usize), 128);
             } else {
-                for l in 0..32 {
+                for l in (16..32).chain(0..16) {
                     (data.add(offsets[l] as usize) as *mut u32).write_unaligned(lanes[l]);
                 }
             }
             return;
         }
-        for l in each(mask) {
+        for l in each(mask & 0xffff_0000).chain(each(mask & 0xffff)) {
             for (r, &register) in registers.iter().enumerate() {
                 let place = data.add(offsets[l] as usize + r * access.element as usize);
                 let words = file.add(register as usize) as *const u32;
