@@ -388,6 +388,18 @@ impl Memory {
         self.chunks.get(id / CHUNK)?.get()?[id % CHUNK].get()
     }
 
+    /// The allocation that an address is meant to be in if it lies shortly before one: that bears the next id, and the address
+    /// seems to be far behind the end of its predecessor. With the distance in bytes.
+    pub(crate) fn before(&self, address: u64) -> Option<(u64, &Block)> {
+        let own = self.device_block(address)?;
+        let offset = address - own.info.base;
+        if offset >> (OFFSET_BITS - 1) == 0 || offset < own.info.bytes as u64 {
+            return None;
+        }
+        let distance = (1 << OFFSET_BITS) - offset;
+        self.device_block(address + distance).map(|block| (distance, block))
+    }
+
     /// The host allocation that holds an address.
     pub(crate) fn host_block(&self, address: u64) -> Option<Arc<Block>> {
         let table = self.host.read().ok()?;
