@@ -1,10 +1,13 @@
 //! The interpreter: one warp, until it cannot go on.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Launch;
 use super::block::{Arrival, Block};
-use super::counters::{Count, Counters};
+use super::counters::{Count, Counters, Pattern};
 use super::warp::{Fragment, State, Warp, mergeable};
 use crate::finding::{Finding, Kind, Place as Where};
 use crate::lanes::{Class, Unit};
@@ -39,6 +42,8 @@ pub(crate) struct Machine<'l> {
     pub(crate) budget: &'l AtomicU64,
     /// Number of each function's first instruction, over all functions.
     pub(crate) starts: Vec<u32>,
+    /// By instruction, numbered so, and warp; in shared memory, in global memory.
+    pub(super) patterns: Vec<Option<Box<Pattern>>>,
 }
 
 /// Where the interpreter is.
@@ -52,14 +57,17 @@ pub(crate) type Result<T> = std::result::Result<T, Box<Finding>>;
 
 impl<'l> Machine<'l> {
     pub(crate) fn new(launch: &'l Launch<'l>, kernel: &'l Kernel, budget: &'l AtomicU64) -> Machine<'l> {
-        let counts = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
+        let counts: Vec<Vec<Count>> = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
         let strict = launch.options.strict;
         let starts = kernel.functions.iter().scan(0, |next, f| {
             *next += f.code.len() as u32;
             Some(*next - f.code.len() as u32)
         });
         let starts = starts.collect();
-        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts }
+        let warps = launch.block.iter().product::<u32>().div_ceil(32) as usize;
+        let ops: usize = counts.iter().map(Vec::len).sum();
+        let patterns = std::iter::repeat_with(|| None).take(2 * ops * warps).collect();
+        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts, patterns }
     }
 
     /// All that was counted.
@@ -258,14 +266,18 @@ impl<'l> Machine<'l> {
                     pc += 1;
                 }
                 Action::AsyncCommit => {
-                    (0..32).filter(|l| lanes >> l & 1 != 0).for_each(|l| warp.committed[l] += 1);
                     if let Some(check) = &mut block.check {
                         check.async_commit(warp.index, lanes);
                     }
                     pc += 1;
                 }
                 Action::AsyncWait { left } => {
-                    self.async_wait(block, warp, *left, lanes, At { function, pc })?;
+                    if let Some(check) = &mut block.check {
+                        if left.is_none() {
+                            check.async_commit(warp.index, lanes);
+                        }
+                        check.async_wait(warp.index, lanes, left.unwrap_or(0));
+                    }
                     pc += 1;
                 }
                 Action::Transfer(transfer) => {
@@ -583,7 +595,6 @@ impl<'l> Machine<'l> {
     }
 
     /// What a barrier instruction asks for.
-    #[allow(clippy::too_many_arguments)]
     fn arrival(
         &self,
         block: &Block,
@@ -675,7 +686,7 @@ impl<'l> Machine<'l> {
     ) -> Box<Finding> {
         let lane = lanes.trailing_zeros().min(31);
         let mut finding = Finding::new(kind, message);
-        finding.place = Some(self.place(block.index, warp.index, lane, at));
+        finding.place = Some(Box::new(self.place(block.index, warp.index, lane, at)));
         finding.kernel = self.launch.program.entries[self.launch.entry].name.clone();
         Box::new(finding)
     }

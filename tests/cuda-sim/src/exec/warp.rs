@@ -51,21 +51,6 @@ pub(crate) struct Frame {
     pub(crate) depth: u32,
 }
 
-/// Copies of `cp.async` that have not been performed, of one instruction.
-#[derive(Debug, Clone)]
-pub(crate) struct Pending {
-    pub(crate) mask: u32,
-    /// The group of each lane, counted from the lane's first.
-    pub(crate) group: [u32; 32],
-    pub(crate) to: [u64; 32],
-    pub(crate) from: [u64; 32],
-    /// Bytes taken from the source, zeros behind.
-    pub(crate) take: [u8; 32],
-    pub(crate) bytes: u32,
-    pub(crate) function: u32,
-    pub(crate) pc: u32,
-}
-
 pub(crate) struct Warp {
     /// Its number in the block.
     pub(crate) index: u32,
@@ -78,9 +63,6 @@ pub(crate) struct Warp {
     pub(crate) exist: u32,
     /// Local memory, interleaved: word `w` of lane `l` is at `(32 * w + l) * 4`, as on the hardware. It starts as poison.
     pub(crate) local: Vec<u8>,
-    pub(crate) pending: Vec<Pending>,
-    /// Groups that each lane has committed.
-    pub(crate) committed: [u32; 32],
     /// Instructions executed, which is what `%clock` tells.
     pub(crate) clock: u64,
     /// Index of the fragment that has just had its turn.
@@ -145,8 +127,6 @@ impl Warp {
             alive: 0,
             exist: 0,
             local: Vec::new(),
-            pending: Vec::new(),
-            committed: [0; 32],
             clock: 0,
             skip: u32::MAX,
             ready: false,
@@ -199,8 +179,6 @@ impl Warp {
             jumps: 0,
             watching: false,
         });
-        self.pending.clear();
-        self.committed = [0; 32];
         self.clock = 0;
     }
 

@@ -259,6 +259,8 @@ pub(crate) struct Transfer {
     /// The base, the stride (if there is one), then the registers.
     pub(crate) operands: Operands,
     pub(crate) layout: crate::isa::matrix::Transfer,
+    /// `ldmatrix`
+    pub(crate) rows: bool,
 }
 
 /// What a barrier does beside waiting.

@@ -172,7 +172,7 @@ fn instructions(function: &ast::Function) -> impl Iterator<Item = &Instruction> 
 fn names_in<'a>(operand: &'a Operand, found: &mut impl FnMut(&'a str)) {
     match operand {
         Operand::Name(n) | Operand::Offset(n, _) => found(n),
-        Operand::Memory { base, .. } | Operand::Not(base) => names_in(base, found),
+        Operand::Memory { base, .. } | Operand::Not(base) | Operand::Minus(base) => names_in(base, found),
         Operand::Vector(v) | Operand::Tuple(v) => v.iter().for_each(|o| names_in(o, found)),
         Operand::Pair(a, b) => {
             names_in(a, found);

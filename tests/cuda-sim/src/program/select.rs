@@ -207,7 +207,8 @@ fn registers(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         Err(why) => return unsupported(i, &why.0),
     };
     let mut operands: Vec<&Operand> = Vec::new();
-    for operand in &i.operands {
+    let video = isa::video::operands(i);
+    for operand in video.as_deref().unwrap_or(&i.operands) {
         flatten(operand, &mut operands, i)?;
     }
     let carry = Operand::Name("%cc".into());
@@ -612,7 +613,8 @@ fn transfer(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
     for r in registers {
         l.operand(r, if layout.load { Role::Out } else { Role::In }, layout.ty, i.line)?;
     }
-    let transfer = Transfer { address, operands: Operands::default(), layout };
+    let rows = i.opcode == "ldmatrix";
+    let transfer = Transfer { address, operands: Operands::default(), layout, rows };
     Ok((Action::Transfer(Box::new(transfer)), Class::Matrix, 0))
 }
 

@@ -95,6 +95,8 @@ pub struct Gpu {
     counters: RefCell<Vec<Counters>>,
 }
 
+// One of them a test: which is larger does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Place {
     Library { memory: Memory, program: Program, options: Options },
     Driver(Driver),
