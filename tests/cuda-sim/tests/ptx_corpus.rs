@@ -85,7 +85,7 @@ fn names<'a>(operand: &'a Operand, found: &mut Vec<&'a str>) {
     match operand {
         Operand::Name(name) | Operand::Offset(name, _) => found.push(name),
         Operand::Int(_) | Operand::F32(_) | Operand::F64(_) => {}
-        Operand::Memory { base, .. } | Operand::Not(base) => names(base, found),
+        Operand::Memory { base, .. } | Operand::Not(base) | Operand::Minus(base) => names(base, found),
         Operand::Vector(parts) | Operand::Tuple(parts) => parts.iter().for_each(|part| names(part, found)),
         Operand::Pair(first, second) => [first, second].into_iter().for_each(|part| names(part, found)),
     }

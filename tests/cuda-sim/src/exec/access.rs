@@ -815,7 +815,7 @@ impl Machine<'_> {
             let message = format!("{} of {bytes} bytes at 0x{address:x}{}: {why}", doing.verb(), named(target));
             Err(self.finding(kind, message, block, warp, at, lanes))
         };
-        if !target.alive() {
+        if !target.alive() && self.launch.memory.before(address).is_none() {
             return wrong(Kind::UseAfterFree, format!("these {} bytes have been freed", target.info.bytes));
         }
         if target.info.purpose == Purpose::Constant && doing != Doing::Read {
@@ -847,12 +847,14 @@ impl Machine<'_> {
             let offset = all[l].wrapping_sub(base);
             let (kind, why) = if offset.checked_add(bytes as u64).is_none_or(|end| end > size) {
                 let beyond = offset.saturating_add(bytes as u64).saturating_sub(size);
-                let end = if offset >= size {
-                    format!("{} bytes behind", offset - size)
+                let (end, base, size) = if let Some((distance, next)) = self.launch.memory.before(all[l]) {
+                    (format!("{distance} bytes before"), next.info.base, next.info.bytes as u64)
+                } else if offset >= size {
+                    (format!("{} bytes behind the end of", offset - size), base, size)
                 } else {
-                    format!("{beyond} bytes over")
+                    (format!("{beyond} bytes over the end of"), base, size)
                 };
-                (Kind::OutOfBounds, format!("{end} the end of the allocation of {size} bytes at 0x{base:x}"))
+                (Kind::OutOfBounds, format!("{end} the allocation of {size} bytes at 0x{base:x}"))
             } else if !all[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
@@ -874,13 +876,14 @@ impl Machine<'_> {
             check::Kind::Read => "read",
             check::Kind::Write => "write",
             check::Kind::Atomic => "atomic",
-            check::Kind::Copy => "cp.async in flight",
+            check::Kind::Copy => "cp.async",
         };
         let function = self.starts.partition_point(|&s| s <= conflict.other_op) - 1;
         let other = At { function: function as u32, pc: conflict.other_op - self.starts[function] };
         let place = if space == "shared" { "shared offset" } else { "address" };
         let (a, b) = (word(conflict.kind), word(conflict.other_kind));
-        let in_flight = conflict.other_kind == check::Kind::Copy || conflict.kind == check::Kind::Copy;
+        // A cp.async over bytes that were merely touched before is an ordinary race.
+        let in_flight = conflict.other_kind == check::Kind::Copy;
         let kind = if in_flight { Kind::AsyncCopy } else { Kind::Race };
         let message = if in_flight {
             format!("{a} of {space} memory that a cp.async is still writing, at {place} 0x{:x}", conflict.address)
@@ -1038,7 +1041,8 @@ unsafe fn gather(data: *const u8, offsets: &Addresses, mask: u32, access: &Acces
     }
 }
 
-/// Stores the registers of the lanes, the highest lane last.
+/// Stores the registers of the lanes. Which of those that hit the same bytes stays is undefined on the hardware; here it is
+/// the highest of the lower half, if one is there, so that code shows which counts on the first or on the last of a warp.
 ///
 /// # Safety
 /// As for [`gather`].
@@ -1057,13 +1061,13 @@ unsafe fn scatter(
             if contiguous(offsets, 4) {
                 std::ptr::copy_nonoverlapping(lanes.as_ptr() as *const u8, data.add(offsets[0] as usize), 128);
             } else {
-                for l in 0..32 {
+                for l in (16..32).chain(0..16) {
                     (data.add(offsets[l] as usize) as *mut u32).write_unaligned(lanes[l]);
                 }
             }
             return;
         }
-        for l in each(mask) {
+        for l in each(mask & 0xffff_0000).chain(each(mask & 0xffff)) {
             for (r, &register) in registers.iter().enumerate() {
                 let place = data.add(offsets[l] as usize + r * access.element as usize);
                 let words = file.add(register as usize) as *const u32;

@@ -116,7 +116,14 @@ impl<'l> Machine<'l> {
         let before = warp.clock;
         let result = self.interpret(block, warp, f, &mut counts);
         self.counts[function as usize] = counts;
-        self.spend(warp.clock - before, block, warp, At { function, pc }, mask)?;
+        // Where it has got to, if it is still there.
+        let (at, mask) = match warp.fragments.get(f) {
+            Some(now) if now.mask & mask != 0 => {
+                (At { function: warp.frames[now.frame as usize].function, pc: now.pc }, now.mask)
+            }
+            _ => (At { function, pc }, mask),
+        };
+        self.spend(warp.clock - before, block, warp, at, mask)?;
         result
     }
 
@@ -691,13 +698,16 @@ impl<'l> Machine<'l> {
         let [x, y, _] = self.launch.block;
         let thread = warp * 32 + lane;
         let info = function.info.get(at.pc as usize);
-        let file = info.and_then(|i| self.launch.program.files.get(&i.location.file));
+        // What the compiler added has line 0: the one above it in the text tells where that is.
+        let above = function.info.iter().filter(|i| i.location.line != 0 && info.is_some_and(|at| i.line <= at.line));
+        let line = above.max_by_key(|i| i.line).map(|i| i.location);
+        let file = line.and_then(|l| self.launch.program.files.get(&l.file));
         Where {
             block: [(block % gx) as u32, (block / gx % gy) as u32, (block / gx / gy) as u32],
             thread: [thread % x, thread / x % y, thread / x / y],
             warp,
             lane,
-            source: file.zip(info).map(|(f, i)| (f.clone(), i.location.line)),
+            source: file.zip(line).map(|(f, l)| (f.clone(), l.line)),
             ptx_line: info.map_or(0, |i| i.line),
             instruction: info.map_or(String::new(), |i| i.form.clone()),
             function: function.name.clone(),

@@ -207,7 +207,8 @@ fn registers(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         Err(why) => return unsupported(i, &why.0),
     };
     let mut operands: Vec<&Operand> = Vec::new();
-    for operand in &i.operands {
+    let video = isa::video::operands(i);
+    for operand in video.as_deref().unwrap_or(&i.operands) {
         flatten(operand, &mut operands, i)?;
     }
     let carry = Operand::Name("%cc".into());

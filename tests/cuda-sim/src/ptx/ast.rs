@@ -212,6 +212,8 @@ pub enum Operand {
     Pair(Box<Operand>, Box<Operand>),
     /// `!p`
     Not(Box<Operand>),
+    /// `-r`, of a video instruction.
+    Minus(Box<Operand>),
     /// `(a, b)` of a call.
     Tuple(Vec<Operand>),
 }

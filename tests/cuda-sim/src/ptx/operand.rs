@@ -48,10 +48,8 @@ impl Parser<'_> {
             Kind::Sym("[") => self.memory(depth),
             Kind::Sym(sign @ ("!" | "-")) if matches!(self.ahead(1), Kind::Name(name) if name != "WARP_SZ") => {
                 self.advance();
-                match sign {
-                    "!" => Ok(Operand::Not(Box::new(Operand::Name(self.selected()?)))),
-                    _ => Err(self.unsupported("the negation of an operand")),
-                }
+                let operand = Box::new(Operand::Name(self.selected()?));
+                Ok(if sign == "!" { Operand::Not(operand) } else { Operand::Minus(operand) })
             }
             Kind::Name(name) if name != "WARP_SZ" => {
                 let name = self.selected()?;

@@ -137,7 +137,9 @@ impl<'m> Scopes<'m> {
             }
             Operand::Offset(name, _) => self.rename(scope, name, at)?,
             Operand::Int(_) | Operand::F32(_) | Operand::F64(_) => {}
-            Operand::Memory { base: inner, .. } | Operand::Not(inner) => self.rename_operand(scope, inner, at)?,
+            Operand::Memory { base: inner, .. } | Operand::Not(inner) | Operand::Minus(inner) => {
+                self.rename_operand(scope, inner, at)?
+            }
             Operand::Vector(parts) | Operand::Tuple(parts) => {
                 parts.iter_mut().try_for_each(|part| self.rename_operand(scope, part, at))?;
             }
