@@ -19,6 +19,8 @@ extern "C" __global__ void reads_table(int *y) { y[threadIdx.x] = table[threadId
 
 extern "C" __global__ void uninitialised(int *y) { y[threadIdx.x] = dynamic[threadIdx.x]; }
 
+extern "C" __global__ void unwritten(int *y) { y[threadIdx.x] += 1; }
+
 extern "C" __global__ void race(int *y) {
     dynamic[threadIdx.x] = threadIdx.x;
     y[threadIdx.x] = dynamic[threadIdx.x ^ 1];
