@@ -483,6 +483,19 @@ mod simulated {
         }
     }
 
+    /// Whether README.md has this as a row of its table of mistakes, addresses and handles aside.
+    fn in_readme(error: u32, line: &str) -> bool {
+        let fence = if line.contains('`') { "``" } else { "`" };
+        let row = format!("| {error} | {fence}{line}{fence} |");
+        without_numbers(include_str!("../README.md")).contains(&without_numbers(&row))
+    }
+
+    fn without_numbers(text: &str) -> String {
+        let mut parts = text.split("0x");
+        let first = parts.next().unwrap_or_default();
+        parts.fold(first.to_owned(), |all, part| all + "0x" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+    }
+
     #[test]
     fn a_program_can_tell() {
         let body = || {
@@ -594,7 +607,7 @@ mod simulated {
         let Some((_, said)) = child("unordered_streams_are_reported", &[], body) else { return };
         eprintln!("{said}");
         let line = said.lines().find_map(|line| line.strip_prefix("========= ")).expect("a report");
-        assert!(include_str!("../README.md").contains(&format!("| 719 | `{line}` |")), "not in README.md: {line}");
+        assert!(in_readme(719, line), "not in README.md: {line}");
     }
 
     #[test]
@@ -778,7 +791,7 @@ mod simulated {
             ("stack_overflow", 719),
             ("illegal_instruction", 715),
         ];
-        let mut rows = Vec::new();
+        let mut missing = Vec::new();
         for (mistake, error) in expected {
             let variables = [(MISTAKE, mistake), ("CUDA_SIM_BUDGET", "100000"), ("CUDA_SIM_DEVICES", "2")];
             let test = "every_mistake_is_reported_as_the_readme_says";
@@ -786,11 +799,10 @@ mod simulated {
             let line = said.lines().find_map(|line| line.strip_prefix("========= ")).unwrap_or("no report");
             has_all(&out, &[&format!("error {error}\n")]);
             has_all(&said, &["mistakes.cu:", &format!("during {mistake}")]);
-            let fence = if line.contains('`') { "``" } else { "`" };
-            rows.push(format!("| {error} | {fence}{line}{fence} |"));
+            if !in_readme(error, line) {
+                missing.push((mistake, error, line.to_owned()));
+            }
         }
-        let readme = include_str!("../README.md");
-        let missing: Vec<_> = rows.iter().filter(|row| !readme.contains(*row)).collect();
         assert!(missing.is_empty(), "not in README.md: {missing:#?}");
     }
 
