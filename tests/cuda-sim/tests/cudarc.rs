@@ -1,7 +1,7 @@
 //! An unmodified cudarc, end to end: what a Rust program sees of the device behind `libcuda.so.1`.
 //!
 //! To be run after `. tests/cuda-sim/env.sh`, which puts that library and NVRTC where cudarc looks. What stands outside of
-//! [`simulated`] holds on a GPU too. The tests inside it are about the simulated device alone; where the environment has a
+//! [`simulated`] uses nothing that a GPU lacks. The tests inside it are about the simulated device alone; where the environment has a
 //! GPU's driver, they run on the simulated device all the same, in child processes that find this build's library first.
 //!
 //! The device reads its variables once, and an error of a kernel stays: a test that sets variables or fails a kernel runs
