@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 out=${1:-target/full}
 rm -rf "$out"
 mkdir -p "$out"
-cargo build --release --locked
+cargo build --release --locked --package intervene
 program=target/release/intervene
 failed=0
 

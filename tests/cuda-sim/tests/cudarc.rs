@@ -1,7 +1,7 @@
 //! An unmodified cudarc, end to end: what a Rust program sees of the device behind `libcuda.so.1`.
 //!
 //! To be run after `. tests/cuda-sim/env.sh`, which puts that library and NVRTC where cudarc looks. What stands outside of
-//! [`simulated`] holds on a GPU too. The tests inside it are about the simulated device alone; where the environment has a
+//! [`simulated`] uses nothing that a GPU lacks. The tests inside it are about the simulated device alone; where the environment has a
 //! GPU's driver, they run on the simulated device all the same, in child processes that find this build's library first.
 //!
 //! The device reads its variables once, and an error of a kernel stays: a test that sets variables or fails a kernel runs
@@ -144,10 +144,10 @@ fn half_precision_takes_the_toolkits_headers() {
     let stream = context.default_stream();
     let source = r#"
         #include <cuda_fp16.h>
-        extern "C" __global__ void fma(__half2 *y, const __half2 *x) {
+        extern "C" __global__ void half_fma(__half2 *y, const __half2 *x) {
             y[threadIdx.x] = __hfma2(x[threadIdx.x], __float2half2_rn(0.5f), y[threadIdx.x]);
         }"#;
-    let function = context.load_module(compile(source)).unwrap().load_function("fma").unwrap();
+    let function = context.load_module(compile(source)).unwrap().load_function("half_fma").unwrap();
     let x: Vec<f16> = (0..64).map(|i| f16::from_f32(i as f32)).collect();
     let device_x = stream.clone_htod(&x).unwrap();
     let mut y = stream.clone_htod(&vec![f16::ONE; 64]).unwrap();
@@ -483,6 +483,19 @@ mod simulated {
         }
     }
 
+    /// Whether README.md has this as a row of its table of mistakes, addresses and handles aside.
+    fn in_readme(error: u32, line: &str) -> bool {
+        let fence = if line.contains('`') { "``" } else { "`" };
+        let row = format!("| {error} | {fence}{line}{fence} |");
+        without_numbers(include_str!("../README.md")).contains(&without_numbers(&row))
+    }
+
+    fn without_numbers(text: &str) -> String {
+        let mut parts = text.split("0x");
+        let first = parts.next().unwrap_or_default();
+        parts.fold(first.to_owned(), |all, part| all + "0x" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+    }
+
     #[test]
     fn a_program_can_tell() {
         let body = || {
@@ -568,7 +581,7 @@ mod simulated {
         };
         let Some((_, said)) = child("the_buggy_example_is_reported", &[], body) else { return };
         eprintln!("{said}");
-        has_all(&said, &["Race", "block_sums.cu:7", "during block_sums"]);
+        has_all(&said, &["race in shared memory", "block_sums.cu:7", "during block_sums"]);
     }
 
     /// cudarc's events order the streams; without them a program has to.
@@ -593,8 +606,8 @@ mod simulated {
         };
         let Some((_, said)) = child("unordered_streams_are_reported", &[], body) else { return };
         eprintln!("{said}");
-        has_all(&said, &["=========", "add", "stream"]);
-        assert_eq!(said.matches("========= ").filter(|_| true).count() > 0, true);
+        let line = said.lines().find_map(|line| line.strip_prefix("========= ")).expect("a report");
+        assert!(in_readme(719, line), "not in README.md: {line}");
     }
 
     #[test]
@@ -671,6 +684,14 @@ mod simulated {
             let code_only = cubin(SOURCE, &["--gpu-architecture=sm_80"]);
             let refused = context.load_module(Ptx::from_binary(code_only));
             assert_eq!(code(refused), Some(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU));
+            // With line information NVRTC 13 puts PTX beside the machine code.
+            let (mut major, mut minor) = (0, 0);
+            // SAFETY: two numbers to be written.
+            unsafe { cudarc::nvrtc::sys::nvrtcVersion(&mut major, &mut minor) }.result().unwrap();
+            let both = cubin(SOURCE, &["--gpu-architecture=sm_80", "--generate-line-info"]);
+            let loaded = context.load_module(Ptx::from_binary(both));
+            let expected = (major < 13).then_some(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
+            assert_eq!(code(loaded), expected, "NVRTC {major}.{minor}");
             let stream = context.default_stream();
             let mut y = stream.alloc_zeros::<u32>(4).unwrap();
             add(&stream, &module(&context).load_function("add").unwrap(), &mut y, 1).unwrap();
@@ -714,6 +735,75 @@ mod simulated {
         eprintln!("{said}");
         let line: serde_json::Value = serde_json::from_str(taken(&path).lines().next().unwrap()).unwrap();
         assert_eq!((&line["kernel"], &line["counters"]["fma"]), (&"saxpy".into(), &1000.into()));
+    }
+
+    const MISTAKE: &str = "CUDARC_MISTAKE";
+
+    /// Each kernel of `mistakes.cu`, the error that the program sees, and that the report is the one in README.md.
+    #[test]
+    fn every_mistake_is_reported_as_the_readme_says() {
+        let body = || {
+            let mistake = std::env::var(MISTAKE).unwrap();
+            let context = device();
+            let stream = context.default_stream();
+            let options = CompileOptions { name: Some("mistakes.cu".into()), arch: Some("compute_80"), ..options() };
+            let ptx = compile_ptx_with_opts(include_str!("kernels/mistakes.cu"), options).unwrap();
+            let module = context.load_module(ptx).unwrap();
+            let function = module.load_function(&mistake).unwrap();
+            let y = stream.alloc_zeros::<i32>(64).unwrap();
+            let neighbour = CudaContext::new(1).unwrap();
+            let theirs = neighbour.default_stream().alloc_zeros::<i32>(64).unwrap();
+            context.bind_to_thread().unwrap();
+            let mut address = y.device_ptr(&stream).0;
+            match mistake.as_str() {
+                "use_after_free" => drop(y),
+                "read_only" => address = module.get_global("table", &stream).unwrap().view_ptr(&stream).0,
+                "not_accessible" => address = theirs.leak(),
+                // SAFETY: that nobody writes it is the mistake.
+                "unwritten" => address = unsafe { stream.alloc::<i32>(64) }.unwrap().leak(),
+                _ => {}
+            }
+            let shape = LaunchConfig { shared_mem_bytes: 256, ..one_block(64) };
+            // SAFETY: it is the kernel that is wrong.
+            unsafe { stream.launch_builder(&function).arg(&address).launch(shape) }.unwrap();
+            let error = stream.synchronize().unwrap_err();
+            println!("error {}", error.0 as u32);
+        };
+        if std::env::var_os(CHILD).is_some() {
+            return body();
+        }
+        let expected = [
+            ("out_of_bounds", 700),
+            ("use_after_free", 700),
+            ("misaligned", 716),
+            ("read_only", 700),
+            ("not_accessible", 700),
+            ("uninitialised", 719),
+            ("unwritten", 719),
+            ("race", 719),
+            ("divergence", 719),
+            ("barrier", 719),
+            ("deadlock", 719),
+            ("async_copy", 719),
+            ("trap", 719),
+            ("assertion", 710),
+            ("timeout", 702),
+            ("stack_overflow", 719),
+            ("illegal_instruction", 715),
+        ];
+        let mut missing = Vec::new();
+        for (mistake, error) in expected {
+            let variables = [(MISTAKE, mistake), ("CUDA_SIM_BUDGET", "100000"), ("CUDA_SIM_DEVICES", "2")];
+            let test = "every_mistake_is_reported_as_the_readme_says";
+            let Some((out, said)) = child(test, &variables, || ()) else { return };
+            let line = said.lines().find_map(|line| line.strip_prefix("========= ")).unwrap_or("no report");
+            has_all(&out, &[&format!("error {error}\n")]);
+            has_all(&said, &["mistakes.cu:", &format!("during {mistake}")]);
+            if !in_readme(error, line) {
+                missing.push((mistake, error, line.to_owned()));
+            }
+        }
+        assert!(missing.is_empty(), "not in README.md: {missing:#?}");
     }
 
     #[test]
