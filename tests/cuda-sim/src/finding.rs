@@ -101,9 +101,9 @@ pub struct Finding {
     /// The kernel (or the driver call) during which it was noticed.
     pub kernel: String,
     /// Where it was noticed.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// The other side of a race.
-    pub other: Option<Place>,
+    pub other: Option<Box<Place>>,
     /// Further lines, such as what to do.
     pub notes: Vec<String>,
 }

@@ -20,8 +20,10 @@ pub const OFFSET_BITS: u32 = 36;
 /// What an uninitialised byte looks like to the host.
 pub const POISON: u8 = 0xCD;
 
-const CHUNK: usize = 256;
+const CHUNK: usize = 2048;
 const CHUNKS: usize = 1 << 16;
+
+type Chunk = OnceLock<Box<[OnceLock<Block>]>>;
 
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +68,8 @@ pub struct Info {
 pub(crate) struct Block {
     pub(crate) info: Info,
     data: *mut u8,
-    /// A bit a byte; none where initialisation is not tracked.
-    init: Box<[AtomicU64]>,
+    /// A bit a byte, as long as it lives; null where initialisation is not tracked.
+    init: *mut AtomicU64,
     alive: AtomicBool,
 }
 
@@ -77,20 +79,29 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn new(info: Info, tracked: bool) -> Option<Block> {
-        let init = if tracked { zeroed_words(info.bytes.div_ceil(64))? } else { Box::default() };
-        // SAFETY: the layout has a size of at least one.
+        let words = words(info.bytes)?;
+        // SAFETY: both layouts have a size of at least one.
         let data = unsafe { std::alloc::alloc_zeroed(layout(info.bytes, info.purpose)?) };
-        (!data.is_null()).then_some(Block { info, data, init, alive: AtomicBool::new(true) })
+        let init = if tracked { unsafe { std::alloc::alloc_zeroed(words) } } else { std::ptr::null_mut() };
+        let block = Block { info, data, init: init.cast(), alive: AtomicBool::new(!data.is_null()) };
+        // what there is of it is freed with `block`
+        (!data.is_null() && (!tracked || !init.is_null())).then_some(block)
     }
 
     fn release(&self) -> bool {
         let was = self.alive.swap(false, Relaxed);
+        let layouts = layout(self.info.bytes, self.info.purpose).zip(words(self.info.bytes));
         if was
             && self.info.purpose != Purpose::Registered
-            && let Some(layout) = layout(self.info.bytes, self.info.purpose)
+            && let Some((data, words)) = layouts
         {
-            // SAFETY: allocated in `new` with the same layout; `alive` was true, so only once.
-            unsafe { std::alloc::dealloc(self.data, layout) };
+            // SAFETY: allocated in `new` with the same layouts; `alive` was true, so only once.
+            unsafe {
+                std::alloc::dealloc(self.data, data);
+                if !self.init.is_null() {
+                    std::alloc::dealloc(self.init.cast(), words);
+                }
+            }
         }
         was
     }
@@ -109,50 +120,59 @@ impl Block {
     /// Whether `bytes` from `offset` on, at most 32, have all been written.
     #[inline(always)]
     pub(crate) fn initialised(&self, offset: usize, bytes: usize) -> bool {
-        if self.init.is_empty() {
+        if self.init.is_null() {
             return true;
         }
         let (word, bit) = (offset / 64, offset % 64);
         let mask = (1u64 << bytes) - 1;
-        if self.init[word].load(Relaxed) & mask << bit != mask << bit {
+        if self.word(word).load(Relaxed) & (mask << bit) != mask << bit {
             return false;
         }
         bit + bytes <= 64 || {
             let rest = mask >> (64 - bit);
-            self.init[word + 1].load(Relaxed) & rest == rest
+            self.word(word + 1).load(Relaxed) & rest == rest
         }
     }
 
     /// Whether a range of any length has been written.
     pub(crate) fn all_initialised(&self, offset: usize, bytes: usize) -> bool {
-        self.init.is_empty() || self.words(offset, bytes).all(|(w, m)| self.init[w].load(Relaxed) & m == m)
+        self.init.is_null() || self.words(offset, bytes).all(|(w, m)| self.word(w).load(Relaxed) & m == m)
     }
 
     /// Marks a range as written.
     #[inline]
     pub(crate) fn mark(&self, offset: usize, bytes: usize) {
-        if self.init.is_empty() {
+        if self.init.is_null() {
             return;
         }
         for (word, mask) in self.words(offset, bytes) {
             // most stores hit bytes that are known already, and a plain load does not take the line from other threads
-            if self.init[word].load(Relaxed) & mask != mask {
-                self.init[word].fetch_or(mask, Relaxed);
+            if self.word(word).load(Relaxed) & mask != mask {
+                self.word(word).fetch_or(mask, Relaxed);
             }
         }
     }
 
     fn unmark(&self, offset: usize) {
-        if !self.init.is_empty() {
-            self.init[offset / 64].fetch_and(!(1 << (offset % 64)), Relaxed);
+        if !self.init.is_null() {
+            self.word(offset / 64).fetch_and(!(1 << (offset % 64)), Relaxed);
         }
+    }
+
+    /// A word of `init`, which is there.
+    #[inline(always)]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < self.info.bytes.div_ceil(64) && self.alive());
+        // SAFETY: the callers have checked the bounds of what they ask about, and that the block lives.
+        unsafe { &*self.init.add(index) }
     }
 
     /// The words of `init` that a range touches, with the bits in each.
     #[inline(always)]
     fn words(&self, offset: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
         let end = offset + bytes;
-        (offset / 64..end.div_ceil(64)).map(move |word| {
+        let after = if bytes == 0 { offset / 64 } else { end.div_ceil(64) };
+        (offset / 64..after).map(move |word| {
             let from = offset.max(word * 64) - word * 64;
             let to = end.min(word * 64 + 64) - word * 64;
             (word, (u64::MAX >> (64 - (to - from))) << from)
@@ -170,23 +190,19 @@ fn layout(bytes: usize, purpose: Purpose) -> Option<Layout> {
     Layout::from_size_align(bytes.max(1), if purpose.host() { 4096 } else { 256 }).ok()
 }
 
-fn zeroed_words(count: usize) -> Option<Box<[AtomicU64]>> {
-    let layout = Layout::array::<AtomicU64>(count.max(1)).ok()?;
-    // SAFETY: the layout is of an array of `count` words, for which zero is a valid value.
-    unsafe {
-        let words = std::alloc::alloc_zeroed(layout) as *mut AtomicU64;
-        (!words.is_null()).then(|| Box::from_raw(std::ptr::slice_from_raw_parts_mut(words, count.max(1))))
-    }
+/// Of the bits that say what is initialised.
+fn words(bytes: usize) -> Option<Layout> {
+    Layout::array::<AtomicU64>(bytes.div_ceil(64).max(1)).ok()
 }
 
 /// All allocations of the process.
 ///
 /// Copies and launches run one at a time (the driver's lock); within a launch, many threads read and write through
-/// `&Memory`. No allocation ends during a launch: `free` waits for [`Memory::hold`].
+/// `&Memory`. No allocation ends during a launch: `free` waits for its end.
 pub struct Memory {
     strict: bool,
     /// Device allocations by id, in chunks so that a reference stays valid while others are added.
-    chunks: Box<[OnceLock<Box<[OnceLock<Block>]>>]>,
+    chunks: Box<[Chunk]>,
     next: AtomicU32,
     /// Host allocations by address.
     host: RwLock<BTreeMap<u64, Arc<Block>>>,
@@ -248,7 +264,7 @@ impl Memory {
             return Err(Finding::new(Kind::Misuse, format!("{bytes} bytes at 0x{base:x} are registered already")));
         }
         let info = Info { base, bytes, device, purpose: Purpose::Registered, name: String::new() };
-        let block = Block { info, data: host, init: Box::default(), alive: AtomicBool::new(true) };
+        let block = Block { info, data: host, init: std::ptr::null_mut(), alive: AtomicBool::new(true) };
         table.insert(base, Arc::new(block));
         Ok(())
     }
@@ -266,7 +282,7 @@ impl Memory {
                 return Err(Finding::new(Kind::UseAfterFree, format!("0x{address:x} has been freed already")));
             }
             if let Ok(mut living) = self.living.lock() {
-                living.remove(&((address - BASE >> OFFSET_BITS) as u32));
+                living.remove(&(((address - BASE) >> OFFSET_BITS) as u32));
             }
             return Ok(block.info.clone());
         }
@@ -372,6 +388,18 @@ impl Memory {
         self.chunks.get(id / CHUNK)?.get()?[id % CHUNK].get()
     }
 
+    /// The allocation that an address is meant to be in if it lies shortly before one: that bears the next id, and the address
+    /// seems to be far behind the end of its predecessor. With the distance in bytes.
+    pub(crate) fn before(&self, address: u64) -> Option<(u64, &Block)> {
+        let own = self.device_block(address)?;
+        let offset = address - own.info.base;
+        if offset >> (OFFSET_BITS - 1) == 0 || offset < own.info.bytes as u64 {
+            return None;
+        }
+        let distance = (1 << OFFSET_BITS) - offset;
+        self.device_block(address + distance).map(|block| (distance, block))
+    }
+
     /// The host allocation that holds an address.
     pub(crate) fn host_block(&self, address: u64) -> Option<Arc<Block>> {
         let table = self.host.read().ok()?;
@@ -438,6 +466,9 @@ mod tests {
         let mut all = [0; 200];
         assert_eq!(memory.read(b, &mut all).unwrap(), 0);
         assert_eq!((all[0], all[199]), (1, 2));
+        // nothing, in the middle of a word
+        memory.copy(b + 3, a + 70, 0).unwrap();
+        memory.write(b + 3, &[]).unwrap();
         // copying the unknown makes the known unknown again
         memory.copy(b, a, 1).unwrap();
         assert_eq!(memory.read(b, &mut all).unwrap(), 1);
@@ -448,7 +479,7 @@ mod tests {
         let memory = Memory::new(true);
         let a = memory.allocate(0, 100, Purpose::Device, "x").unwrap();
         let b = memory.allocate(1, 100, Purpose::Device, "").unwrap();
-        assert!(a % 256 == 0 && b % 256 == 0);
+        assert!(a.is_multiple_of(256) && b.is_multiple_of(256));
         assert_eq!(memory.find(a + 99).unwrap().name, "x");
         assert!(memory.find(a + 100).is_none());
         assert_eq!(memory.find(b).unwrap().device, 1);

@@ -278,7 +278,8 @@ fn operations_on_halves() {
         }
     };
     let saturated = |x: f64| if x.is_nan() || x <= 0.0 { f16::ZERO } else { to_half(x.min(1.0)) };
-    let operations: [(&str, &dyn Fn(f16, f16) -> f16); 10] = [
+    type Operation<'a> = (&'a str, &'a dyn Fn(f16, f16) -> f16);
+    let operations: [Operation; 10] = [
         ("hadd", &|x, y| to_half(x.to_f64() + y.to_f64())),
         ("hsub", &|x, y| to_half(x.to_f64() - y.to_f64())),
         ("hmul", &|x, y| to_half(x.to_f64() * y.to_f64())),

@@ -112,8 +112,9 @@ impl Class {
         me: Thread,
         past: &Past,
         rules: (bool, bool),
-        write: bool,
+        theirs: usize,
     ) -> Option<(Thread, u32)> {
+        let write = theirs == WEAK_WRITE;
         let block = self.block[cell];
         let local = block == me.block;
         let (epoch, warps, lanes) = (self.epoch[cell], self.warps[cell], self.lanes[cell]);
@@ -142,6 +143,11 @@ impl Class {
                     return Some((Thread { block, warp, lane }, self.op[cell]));
                 }
             }
+        }
+        // The thread's own atomic came after the other block's in the location's order, and what it does next comes after that:
+        // so the last block of a single pass resets the counter that all have counted up.
+        if theirs == DEVICE_WRITE && local && warps == 1 << me.warp && lanes == 1 << me.lane {
+            return None;
         }
         let o = self.others.as_ref()?;
         let (block, thread) = (o.block[cell], o.thread[cell] as u32);
@@ -462,7 +468,7 @@ fn clash(
             for lane in ones(lanes) {
                 let me = Thread { block: w.block, warp: a.warp, lane };
                 let past = w.threads.past(a.warp, lane);
-                let Some((other, other_op)) = class.unordered(cell, me, past, rules, theirs == WEAK_WRITE) else {
+                let Some((other, other_op)) = class.unordered(cell, me, past, rules, theirs) else {
                     continue;
                 };
                 if w.class == WEAK_WRITE && theirs == WEAK_WRITE && same(lane) {

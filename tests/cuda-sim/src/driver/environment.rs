@@ -14,7 +14,8 @@
 //! | `CUDA_SIM_LEAKS` | 0, 1 | 0 | memory that is left at the end of a context or of the process is reported |
 //!
 //! Counting from 1. A value that cannot be read makes `cuInit` fail with `CUDA_ERROR_INVALID_VALUE` and a line on standard
-//! error that says which. A variable that starts with `CUDA_SIM_` and is not in this table gets a line too, and no more.
+//! error that says which. A variable that starts with `CUDA_SIM_` and is not in this table gets a line too, and no more; the two
+//! that `env.sh` sets, `CUDA_SIM_NVRTC` and `CUDA_SIM_INCLUDE`, mean nothing to the device.
 
 use std::path::PathBuf;
 
@@ -133,6 +134,8 @@ impl Environment {
                         _ => Sink::File(path(value).ok_or(wrong("the name of a file, or -"))?),
                     });
                 }
+                // Those by which env.sh tells programs where NVRTC is.
+                "CUDA_SIM_NVRTC" | "CUDA_SIM_INCLUDE" => {}
                 _ => eprintln!("cuda-sim: {name}: there is no such variable"),
             }
         }

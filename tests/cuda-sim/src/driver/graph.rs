@@ -575,8 +575,8 @@ impl Driver {
             return unsafe { put(count, found.len()) };
         }
         let written = room.min(found.len());
-        for i in 0..written {
-            unsafe { out.add(i).write_unaligned(found[i]) };
+        for (i, handle) in found.iter().take(written).enumerate() {
+            unsafe { out.add(i).write_unaligned(*handle) };
         }
         if room > found.len() {
             for i in written..room {

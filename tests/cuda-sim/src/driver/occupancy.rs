@@ -234,8 +234,8 @@ mod tests {
         assert_eq!(kernel(32, 0).best(chip(86), 0, |_| 0), (768, 2));
         // 32 blocks of 64 are 2048 threads, 21 of 96 are 2016, 16 of 100 are 1600.
         assert_eq!(kernel(32, 0).best(chip(80), 100, |_| 0), (64, 32));
-        // Shared memory that grows with the block.
-        assert_eq!(kernel(32, 0).best(chip(80), 0, |threads| threads as usize * 1024), (128, 1));
+        // Shared memory that grows with the block, of which it can have 163 KiB.
+        assert_eq!(kernel(32, 0).best(chip(80), 0, |threads| threads as usize * 1024), (160, 1));
     }
 
     #[test]

@@ -144,8 +144,7 @@ impl Order {
         reads: &[(u64, u64)],
         writes: &[(u64, u64)],
     ) -> Option<Finding> {
-        let Some(state) = self.timelines.get(&timeline) else { return None };
-        let clock = state.clock.clone();
+        let clock = self.timelines.get(&timeline)?.clock.clone();
         let access = Access { timeline, time: clock.at(timeline), write: false, what: what.into() };
         let mut finding = None;
         let ranges = reads.iter().map(|range| (*range, false)).chain(writes.iter().map(|range| (*range, true)));

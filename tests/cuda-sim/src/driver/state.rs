@@ -20,7 +20,7 @@ use super::order::Order;
 use super::stream::Stream;
 use super::types::{CUcontext, CUresult};
 use crate::exec::Options;
-use crate::exec::counters::Counters;
+use crate::exec::counters::{Banks, Counters};
 use crate::finding::{Finding, Kind};
 use crate::memory::Memory;
 
@@ -123,17 +123,8 @@ const KEPT: usize = 4096;
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Total {
     pub launches: u64,
-    pub warp_instructions: u64,
-    pub lane_instructions: u64,
-    pub fma: u64,
-    pub tensor_macs: u64,
-    pub global_bytes: u64,
-    pub global_sectors: u64,
-    pub shared_bytes: u64,
-    pub shared_wavefronts: u64,
-    pub shared_conflicts: u64,
-    pub barriers: u64,
-    pub divergent_branches: u64,
+    #[serde(flatten)]
+    pub counters: Counters,
 }
 
 /// What was counted since the start or since `cuSimReset`.
@@ -353,21 +344,9 @@ impl Driver {
                 let _ = writeln!(file, "{line}");
             }
         }
-        let c = &launched.counters;
         let total = self.record.kernels.entry(launched.kernel.clone()).or_default();
         total.launches += 1;
-        total.warp_instructions += c.instructions.values().map(|count| count.warps).sum::<u64>();
-        total.lane_instructions += c.instructions.values().map(|count| count.lanes).sum::<u64>();
-        total.fma += c.fma;
-        total.tensor_macs += c.tensor_macs;
-        total.global_bytes += c.global_load.bytes + c.global_store.bytes;
-        total.global_sectors += c.global_load.sectors + c.global_store.sectors;
-        total.shared_bytes += c.shared_load.bytes + c.shared_store.bytes;
-        total.shared_wavefronts += c.shared_load.wavefronts + c.shared_store.wavefronts;
-        total.shared_conflicts += c.shared_load.wavefronts.saturating_sub(c.shared_load.ideal)
-            + c.shared_store.wavefronts.saturating_sub(c.shared_store.ideal);
-        total.barriers += c.barriers;
-        total.divergent_branches += c.divergent_branches;
+        total.counters.merge(&launched.counters);
         if self.record.launches.len() == KEPT {
             self.record.launches.pop_front();
             self.record.dropped += 1;
@@ -403,14 +382,16 @@ impl Record {
             ["kernel", "launches", "warp instr", "fma", "tensor macs", "global bytes", "sectors", "bank conflicts"];
         let mut rows = vec![header.map(String::from)];
         for (name, total) in &self.kernels {
+            let c = &total.counters;
+            let conflicts = |banks: &Banks| banks.wavefronts.saturating_sub(banks.ideal);
             let counts = [
                 total.launches,
-                total.warp_instructions,
-                total.fma,
-                total.tensor_macs,
-                total.global_bytes,
-                total.global_sectors,
-                total.shared_conflicts,
+                c.instructions.values().map(|count| count.warps).sum(),
+                c.fma,
+                c.tensor_macs,
+                c.global_load.bytes + c.global_store.bytes,
+                c.global_load.sectors + c.global_store.sectors,
+                conflicts(&c.shared_load) + conflicts(&c.shared_store),
             ];
             rows.push(std::array::from_fn(|i| i.checked_sub(1).map_or(name.clone(), |i| counts[i].to_string())));
         }

@@ -129,9 +129,19 @@ fn extent(address: u64, width: usize, pitch: usize, rows: usize, plane: usize, p
 enum Failure {
     Code(CUresult),
     /// Reported, and returned at once: an argument of the call is at fault.
-    Argument(Finding),
+    Argument(Box<Finding>),
     /// Reported, and the context fails: a device would have noticed while it ran.
-    Context(Finding),
+    Context(Box<Finding>),
+}
+
+impl Failure {
+    fn argument(finding: Finding) -> Failure {
+        Failure::Argument(Box::new(finding))
+    }
+
+    fn context(finding: Finding) -> Failure {
+        Failure::Context(Box::new(finding))
+    }
 }
 
 impl From<CUresult> for Failure {
@@ -184,11 +194,11 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(Failure::Code(code)) => Err(code),
             Err(Failure::Argument(finding)) => {
-                self.report(finding);
+                self.report(*finding);
                 Err(error::INVALID_VALUE)
             }
             Err(Failure::Context(finding)) => {
-                let code = self.fail(context, finding);
+                let code = self.fail(context, *finding);
                 if form == Form::Synchronous && code != error::SUCCESS { Err(code) } else { Ok(()) }
             }
         }
@@ -205,7 +215,7 @@ impl Driver {
         if !self.environment.strict {
             return Ok(());
         }
-        self.order.touch(timeline, what, reads, writes).map_or(Ok(()), |finding| Err(Failure::Context(finding)))
+        self.order.touch(timeline, what, reads, writes).map_or(Ok(()), |finding| Err(Failure::context(finding)))
     }
 
     fn run_kernel(
@@ -220,7 +230,7 @@ impl Driver {
         let raced =
             self.touch(timeline, &format!("kernel {name}"), &outcome.footprint.reads, &outcome.footprint.writes);
         match outcome.finding {
-            Some(finding) => Err(Failure::Context(finding)),
+            Some(finding) => Err(Failure::context(finding)),
             None => raced,
         }
     }
@@ -301,7 +311,7 @@ impl Driver {
                     Ok(())
                 }
             };
-            moved.map_err(Failure::Argument)?;
+            moved.map_err(Failure::argument)?;
         }
         let host = |purpose: Option<Purpose>| purpose.is_none_or(|purpose| purpose.host());
         let direction = match (host(to), host(from)) {
@@ -379,7 +389,7 @@ impl Driver {
         for row in 0..fill.rows {
             let start = fill.address + (row * fill.pitch) as u64;
             let pattern = &fill.value.to_le_bytes()[..fill.element];
-            self.memory.fill(start, pattern, fill.count).map_err(Failure::Argument)?;
+            self.memory.fill(start, pattern, fill.count).map_err(Failure::argument)?;
         }
         // Fills of device memory are asynchronous whatever their name; those of host memory are what it says.
         if form == Form::Synchronous && self.purpose(fill.address).is_some_and(|purpose| purpose.host()) {

@@ -3,12 +3,17 @@
 //! Every access is checked against the allocation it belongs to, strict or not. A lane that does not take part gets the
 //! address of one that does, so that the loops over lanes need no branches.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
+use super::counters::Pattern;
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
-use super::warp::{LOCAL_WINDOW, Pending, Warp};
+use super::vector::{Addresses, contiguous, extent, fill, narrow, plus, together};
+use super::warp::{LOCAL_WINDOW, Warp};
 use crate::check;
 use crate::finding::{Finding, Kind};
 use crate::isa::logic::{PARAM_WINDOW, SHARED_WINDOW};
@@ -18,8 +23,6 @@ use crate::num;
 use crate::num::format::{Bf16, F16};
 use crate::program::code::*;
 use crate::ptx::ast::Type;
-
-type Addresses = [u64; 32];
 
 /// What an instruction does to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,29 +64,17 @@ fn each(mask: u32) -> impl Iterator<Item = usize> {
     (0..32).filter(move |l| mask >> l & 1 != 0)
 }
 
-/// Gives the lanes outside of `mask` the value of its first.
-#[inline(always)]
-fn fill(values: &mut Addresses, mask: u32) {
-    if mask != u32::MAX {
-        let first = values[mask.trailing_zeros() as usize & 31];
-        for l in 0..32 {
-            values[l] = if mask >> l & 1 != 0 { values[l] } else { first };
-        }
-    }
-}
-
 /// The addresses of all lanes.
 #[inline(always)]
 fn addresses(address: &Address, base: Option<u16>, file: *const Unit, memory: u32, mask: u32) -> Addresses {
     let offset = address.offset as u64;
-    let mut all = match (address.base, base) {
+    let mut all = [offset.wrapping_add(if address.frame { memory as u64 } else { 0 }); 32];
+    match (address.base, base) {
         // SAFETY: every place in the code lies in the frame, 64-bit ones with two units.
-        (Base::Narrow, Some(slot)) => {
-            unsafe { read_lanes(file, slot, 1) }.map(|a| (a as u32).wrapping_add(offset as u32) as u64)
-        }
-        (Base::Wide, Some(slot)) => unsafe { read_lanes(file, slot, 2) }.map(|a| a.wrapping_add(offset)),
-        _ => return [offset.wrapping_add(if address.frame { memory as u64 } else { 0 }); 32],
-    };
+        (Base::Narrow, Some(slot)) => narrow(unsafe { &*file.add(slot as usize) }, offset, &mut all),
+        (Base::Wide, Some(slot)) => plus(unsafe { &*(file.add(slot as usize) as *const Addresses) }, offset, &mut all),
+        _ => return all,
+    }
     fill(&mut all, mask);
     all
 }
@@ -96,9 +87,8 @@ impl Machine<'_> {
             found[0] = (address.space, lanes);
             return (found, 1);
         }
-        let first = window(all[0]);
-        if all.iter().all(|&a| window(a) == first) {
-            found[0] = (first, lanes);
+        if together(all) {
+            found[0] = (window(all[0]), lanes);
             return (found, 1);
         }
         let mut count = 0;
@@ -112,7 +102,6 @@ impl Machine<'_> {
         (found, count)
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn load(
         &mut self,
         block: &mut Block,
@@ -165,7 +154,7 @@ impl Machine<'_> {
                     }
                     for l in each(mask) {
                         let end = here[l].checked_add(bytes as u64);
-                        if end.is_none_or(|e| e > params.len() as u64) || here[l] % bytes as u64 != 0 {
+                        if end.is_none_or(|e| e > params.len() as u64) || !here[l].is_multiple_of(bytes as u64) {
                             let message =
                                 format!("read of {bytes} bytes at parameter offset {}, of {}", here[l], params.len());
                             return Err(self.finding(Kind::OutOfBounds, message, block, warp, at, 1 << l));
@@ -207,7 +196,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn store(
         &mut self,
         block: &mut Block,
@@ -288,7 +276,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn atomic(
         &mut self,
         block: &mut Block,
@@ -374,7 +361,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn async_copy(
         &mut self,
         block: &mut Block,
@@ -391,7 +377,7 @@ impl Machine<'_> {
         let (to_base, rest) = split(copy.to.base, operands);
         let (from_base, rest) = split(copy.from.base, rest);
         let to = addresses(&copy.to, to_base, file, memory, lanes);
-        let mut from = addresses(&copy.from, from_base, file, memory, lanes);
+        let from = addresses(&copy.from, from_base, file, memory, lanes);
         let mut take = [copy.bytes as u8; 32];
         match copy.limit {
             Limit::All => {}
@@ -412,7 +398,9 @@ impl Machine<'_> {
             }
         }
         self.bounds_shared(block, warp, &to, copy.bytes, lanes, Doing::Write, at)?;
-        self.counters.shared_store.count(lanes, &to, copy.bytes);
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize);
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
+        self.counters.shared_store.count(pattern, lanes, &to, copy.bytes);
         if let Some(check) = &mut block.check {
             let access = check::Access {
                 warp: warp.index,
@@ -428,101 +416,43 @@ impl Machine<'_> {
                 return Err(self.race(conflict, "shared", block, warp, at));
             }
         }
-        // the source: lanes that take as much are looked at together
+        // The bytes are there at once; until the wait, the check lets nobody touch them. Lanes that take as much go together.
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
-        let mut left = each(lanes).filter(|&l| take[l] > 0).fold(0u32, |m, l| m | 1 << l);
+        let size = copy.bytes as usize;
+        let mut left = lanes;
         while left != 0 {
             let n = take[left.trailing_zeros() as usize];
-            let group = each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l);
+            let group =
+                if take == [n; 32] { left } else { each(left).filter(|&l| take[l] == n).fold(0u32, |m, l| m | 1 << l) };
             left &= !group;
+            for l in each(group).filter(|_| (n as usize) < size) {
+                block.shared[to[l] as usize..][..size].fill(0);
+            }
             let mut here = from;
             fill(&mut here, group);
-            // part of an element is read byte by byte: it need not be aligned to its own size
-            let whole = n as u32 == copy.bytes;
-            if whole {
-                self.global(
-                    block,
-                    warp,
-                    &here,
-                    n as u32,
-                    group,
-                    Doing::Read,
-                    order,
-                    at,
-                    &mut |_, _| false,
-                    &mut |_, _, _, _| Ok(()),
-                )?;
-            } else {
-                for i in 0..n as u64 {
-                    let bytes = here.map(|a| a.wrapping_add(i));
-                    self.global(
-                        block,
-                        warp,
-                        &bytes,
-                        1,
-                        group,
-                        Doing::Read,
-                        order,
-                        at,
-                        &mut |_, _| false,
-                        &mut |_, _, _, _| Ok(()),
-                    )?;
-                }
+            // part of an element need not be aligned to its own size
+            let (step, steps) = if n as usize == size { (size, 1) } else { (1, n as usize) };
+            for i in 0..steps {
+                let here = if i == 0 { here } else { here.map(|a| a.wrapping_add(i as u64)) };
+                let pieces = &mut |_: &mut Self, block: &mut Block, _: &mut Warp, piece: &Piece| {
+                    // SAFETY: `global` checked the source, `bounds_shared` the destination.
+                    unsafe {
+                        let place = block.shared.as_mut_ptr().add(i);
+                        match step {
+                            1 => copy_each::<1>(piece, place, &to),
+                            4 => copy_each::<4>(piece, place, &to),
+                            8 => copy_each::<8>(piece, place, &to),
+                            _ => copy_each::<16>(piece, place, &to),
+                        }
+                    }
+                    Ok(())
+                };
+                self.global(block, warp, &here, step as u32, group, Doing::Read, order, at, &mut |_, _| false, pieces)?;
             }
-            each(group).for_each(|l| from[l] = here[l]);
         }
-        let group = warp.committed;
-        let (function, pc) = (at.function, at.pc);
-        warp.pending.push(Pending { mask: lanes, group, to, from, take, bytes: copy.bytes, function, pc });
         Ok(())
     }
 
-    /// Performs the copies of all groups but the last `left`, as late as they may be.
-    pub(super) fn async_wait(
-        &mut self,
-        block: &mut Block,
-        warp: &mut Warp,
-        left: Option<u32>,
-        lanes: u32,
-        at: At,
-    ) -> Result<()> {
-        let mut pending = std::mem::take(&mut warp.pending);
-        for p in &mut pending {
-            let due = |l: &usize| left.is_none_or(|n| p.group[*l] as u64 + (n as u64) < warp.committed[*l] as u64);
-            let ready = each(p.mask & lanes).filter(due).fold(0u32, |m, l| m | 1 << l);
-            p.mask &= !ready;
-            for l in each(ready) {
-                let mut value = [0u8; 16];
-                let n = p.take[l] as usize;
-                // bounds were checked when the copy was issued, and nothing is freed during a launch
-                if n > 0 && self.launch.memory.read(p.from[l], &mut value[..n]).is_err() {
-                    let message = format!("cp.async from 0x{:x}", p.from[l]);
-                    return Err(self.finding(
-                        Kind::OutOfBounds,
-                        message,
-                        block,
-                        warp,
-                        At { function: p.function, pc: p.pc },
-                        1 << l,
-                    ));
-                }
-                let to = p.to[l] as usize;
-                block.shared[to..to + p.bytes as usize].copy_from_slice(&value[..p.bytes as usize]);
-            }
-        }
-        pending.retain(|p| p.mask != 0);
-        warp.pending = pending;
-        if let Some(check) = &mut block.check {
-            if left.is_none() {
-                check.async_commit(warp.index, lanes);
-            }
-            check.async_wait(warp.index, lanes, left.unwrap_or(0));
-        }
-        let _ = at;
-        Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn transfer(
         &mut self,
         block: &mut Block,
@@ -549,6 +479,9 @@ impl Machine<'_> {
         let doing = if layout.load { Doing::Read } else { Doing::Write };
         let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
         let units = layout.ty.bits().div_ceil(32) as u8;
+        if transfer.rows && lanes == u32::MAX && transfer.address.space == Space::Shared {
+            return self.load_rows(block, warp, file, &all, registers, layout.pieces(0, 0).len() == 2, at);
+        }
         for r in 0..layout.distinct {
             // SAFETY: the register has that many units.
             let mut value = if layout.load { [0; 32] } else { unsafe { read_lanes(file, registers[r], units) } };
@@ -562,7 +495,7 @@ impl Machine<'_> {
                 });
                 for l in each(lanes) {
                     let start = all[layout.pieces(r, l)[p].lane as usize];
-                    if start % layout.alignment as u64 != 0 {
+                    if !start.is_multiple_of(layout.alignment as u64) {
                         let message = format!("a matrix at 0x{start:x}: it must be a multiple of {}", layout.alignment);
                         return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << l));
                     }
@@ -620,8 +553,48 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// `ldmatrix` by a whole warp: rows of 16 bytes. Each matrix counts, and is checked, as one request of 4 bytes a lane.
+    fn load_rows(
+        &mut self,
+        block: &mut Block,
+        warp: &mut Warp,
+        file: *mut Unit,
+        all: &Addresses,
+        registers: &[u16],
+        transposed: bool,
+        at: At,
+    ) -> Result<()> {
+        let order = Order { strong: false, acquire: false, release: false, scope: check::Scope::Cta };
+        for (matrix, &register) in registers.iter().enumerate() {
+            let rows = &all[8 * matrix..8 * matrix + 8];
+            if let Some(r) = rows.iter().position(|a| !a.is_multiple_of(16)) {
+                let message = format!("a matrix row at shared offset 0x{:x}: it must be a multiple of 16", rows[r]);
+                return Err(self.finding(Kind::Misaligned, message, block, warp, at, 1 << (8 * matrix + r)));
+            }
+            let lanes: Addresses = std::array::from_fn(|l| rows[l / 4].wrapping_add(4 * (l % 4) as u64));
+            self.check_shared(block, warp, &lanes, 4, u32::MAX, Doing::Read, order, at, &mut |_| false)?;
+            self.counters.shared_load.count_rows(rows);
+            // SAFETY: `check_shared` checked the bounds, and the register is a unit of the frame.
+            unsafe {
+                let unit = &mut (*file.add(register as usize)).0;
+                let row = |r: usize| block.shared.as_ptr().add(rows[r] as usize);
+                if transposed {
+                    let element = |r: usize, c: usize| (row(r).add(2 * c) as *const u16).read_unaligned() as u32;
+                    for (l, word) in unit.iter_mut().enumerate() {
+                        let (column, pair) = (l / 4, l % 4 * 2);
+                        *word = element(pair, column) | element(pair + 1, column) << 16;
+                    }
+                } else {
+                    for (r, words) in unit.chunks_exact_mut(4).enumerate() {
+                        std::ptr::copy_nonoverlapping(row(r), words.as_mut_ptr() as *mut u8, 16);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks and counts an access to shared memory.
-    #[allow(clippy::too_many_arguments)]
     fn shared(
         &mut self,
         block: &mut Block,
@@ -634,9 +607,27 @@ impl Machine<'_> {
         at: At,
         same: &mut dyn FnMut(u32) -> bool,
     ) -> Result<()> {
-        self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize);
         let banks = if doing == Doing::Read { &mut self.counters.shared_load } else { &mut self.counters.shared_store };
-        banks.count(mask, here, bytes);
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
+        banks.count(pattern, mask, here, bytes);
+        self.check_shared(block, warp, here, bytes, mask, doing, order, at, same)
+    }
+
+    /// Checks an access to shared memory.
+    fn check_shared(
+        &mut self,
+        block: &mut Block,
+        warp: &Warp,
+        here: &Addresses,
+        bytes: u32,
+        mask: u32,
+        doing: Doing,
+        order: Order,
+        at: At,
+        same: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<()> {
+        self.bounds_shared(block, warp, here, bytes, mask, doing, at)?;
         let Some(check) = &mut block.check else { return Ok(()) };
         if doing != Doing::Write
             && let Some(lane) = check.uninitialised(mask, here, bytes)
@@ -671,15 +662,14 @@ impl Machine<'_> {
         at: At,
     ) -> Result<()> {
         let size = block.shared.len() as u64;
-        let most = here.iter().copied().fold(0, u64::max);
-        let low = here.iter().copied().fold(0, |a, b| a | b);
-        if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low % bytes as u64 == 0 {
+        let (most, low) = extent(here, 0);
+        if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
             return Ok(());
         }
         for l in each(mask) {
             let (kind, why) = if here[l].checked_add(bytes as u64).is_none_or(|end| end > size) {
                 (Kind::OutOfBounds, format!("the block has {size} bytes of shared memory"))
-            } else if here[l] % bytes as u64 != 0 {
+            } else if !here[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -691,7 +681,6 @@ impl Machine<'_> {
     }
 
     /// Turns addresses of the local space into offsets of the lane's memory, checked.
-    #[allow(clippy::too_many_arguments)]
     fn local(
         &self,
         block: &Block,
@@ -710,7 +699,7 @@ impl Machine<'_> {
             }
             let (kind, why) = if here[l].checked_add(bytes as u64).is_none_or(|end| end > size) {
                 (Kind::OutOfBounds, format!("the thread has {size} bytes of local memory"))
-            } else if here[l] % bytes as u64 != 0 {
+            } else if !here[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -722,7 +711,6 @@ impl Machine<'_> {
     }
 
     /// Checks and counts an access to global memory, and hands out the pieces of host memory it lies in.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn global(
         &mut self,
         block: &mut Block,
@@ -736,9 +724,11 @@ impl Machine<'_> {
         same: &mut dyn FnMut(&Piece, u32) -> bool,
         each_piece: &mut dyn FnMut(&mut Self, &mut Block, &mut Warp, &Piece) -> Result<()>,
     ) -> Result<()> {
+        let at_op = 2 * (self.op(at) as usize * block.warp_count as usize + warp.index as usize) + 1;
         let traffic =
             if doing == Doing::Read { &mut self.counters.global_load } else { &mut self.counters.global_store };
-        traffic.count(mask, all, bytes);
+        let pattern = self.patterns[at_op].get_or_insert_with(|| Box::new(Pattern::NONE));
+        traffic.count(pattern, mask, all, bytes);
         let mut left = mask;
         while left != 0 {
             let first = all[left.trailing_zeros() as usize];
@@ -752,9 +742,8 @@ impl Machine<'_> {
             let (base, size) = (target.info.base, target.info.bytes as u64);
             // All lanes in the same allocation, in bounds and aligned: one pass without branches.
             let last = size.wrapping_sub(bytes as u64);
-            let most = all.iter().map(|a| a.wrapping_sub(base)).fold(0, u64::max);
-            let low = all.iter().fold(0, |a, b| a | b);
-            let lanes = if left == mask && most <= last && size >= bytes as u64 && low % bytes as u64 == 0 {
+            let (most, low) = extent(all, base);
+            let lanes = if left == mask && most <= last && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
                 mask
             } else {
                 let near = |a: u64| match host {
@@ -765,14 +754,14 @@ impl Machine<'_> {
             };
             left &= !lanes;
             self.allowed(target, doing, bytes, first, block, warp, at, lanes)?;
-            if lanes != mask || most > last || low % bytes as u64 != 0 {
+            if lanes != mask || most > last || !low.is_multiple_of(bytes as u64) {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
-            let mut offsets = all.map(|a| a.wrapping_sub(base));
+            let mut offsets = [0; 32];
+            plus(all, base.wrapping_neg(), &mut offsets);
             fill(&mut offsets, lanes);
             if self.strict && doing != Doing::Write {
-                let contiguous = lanes == u32::MAX && (1..32).all(|l| offsets[l] == offsets[l - 1] + bytes as u64);
-                let known = if contiguous {
+                let known = if lanes == u32::MAX && contiguous(&offsets, bytes as u64) {
                     target.all_initialised(offsets[0] as usize, 32 * bytes as usize)
                 } else {
                     offsets.iter().all(|&o| target.initialised(o as usize, bytes as usize))
@@ -811,7 +800,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn allowed(
         &self,
         target: &memory::Block,
@@ -827,7 +815,7 @@ impl Machine<'_> {
             let message = format!("{} of {bytes} bytes at 0x{address:x}{}: {why}", doing.verb(), named(target));
             Err(self.finding(kind, message, block, warp, at, lanes))
         };
-        if !target.alive() {
+        if !target.alive() && self.launch.memory.before(address).is_none() {
             return wrong(Kind::UseAfterFree, format!("these {} bytes have been freed", target.info.bytes));
         }
         if target.info.purpose == Purpose::Constant && doing != Doing::Read {
@@ -843,7 +831,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn bounds_global(
         &self,
         target: &memory::Block,
@@ -860,13 +847,15 @@ impl Machine<'_> {
             let offset = all[l].wrapping_sub(base);
             let (kind, why) = if offset.checked_add(bytes as u64).is_none_or(|end| end > size) {
                 let beyond = offset.saturating_add(bytes as u64).saturating_sub(size);
-                let end = if offset >= size {
-                    format!("{} bytes behind", offset - size)
+                let (end, base, size) = if let Some((distance, next)) = self.launch.memory.before(all[l]) {
+                    (format!("{distance} bytes before"), next.info.base, next.info.bytes as u64)
+                } else if offset >= size {
+                    (format!("{} bytes behind the end of", offset - size), base, size)
                 } else {
-                    format!("{beyond} bytes over")
+                    (format!("{beyond} bytes over the end of"), base, size)
                 };
-                (Kind::OutOfBounds, format!("{end} the end of the allocation of {size} bytes at 0x{base:x}"))
-            } else if all[l] % bytes as u64 != 0 {
+                (Kind::OutOfBounds, format!("{end} the allocation of {size} bytes at 0x{base:x}"))
+            } else if !all[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))
             } else {
                 continue;
@@ -887,13 +876,14 @@ impl Machine<'_> {
             check::Kind::Read => "read",
             check::Kind::Write => "write",
             check::Kind::Atomic => "atomic",
-            check::Kind::Copy => "cp.async in flight",
+            check::Kind::Copy => "cp.async",
         };
         let function = self.starts.partition_point(|&s| s <= conflict.other_op) - 1;
         let other = At { function: function as u32, pc: conflict.other_op - self.starts[function] };
         let place = if space == "shared" { "shared offset" } else { "address" };
         let (a, b) = (word(conflict.kind), word(conflict.other_kind));
-        let in_flight = conflict.other_kind == check::Kind::Copy || conflict.kind == check::Kind::Copy;
+        // A cp.async over bytes that were merely touched before is an ordinary race.
+        let in_flight = conflict.other_kind == check::Kind::Copy;
         let kind = if in_flight { Kind::AsyncCopy } else { Kind::Race };
         let message = if in_flight {
             format!("{a} of {space} memory that a cp.async is still writing, at {place} 0x{:x}", conflict.address)
@@ -902,8 +892,21 @@ impl Machine<'_> {
         };
         let mut finding = self.finding(kind, message, block, warp, at, 1 << conflict.lane);
         let t = conflict.other;
-        finding.other = Some(self.place(t.block as u64, t.warp, t.lane, other));
+        finding.other = Some(Box::new(self.place(t.block as u64, t.warp, t.lane, other)));
         finding
+    }
+}
+
+/// Copies `N` bytes of each lane.
+///
+/// # Safety
+/// They lie in the piece, and at `to + address`.
+unsafe fn copy_each<const N: usize>(piece: &Piece, to: *mut u8, addresses: &Addresses) {
+    for l in each(piece.lanes) {
+        unsafe {
+            let from = piece.data.add(piece.offsets[l] as usize) as *const [u8; N];
+            *(to.add(addresses[l] as usize) as *mut [u8; N]) = *from;
+        }
     }
 }
 
@@ -934,8 +937,7 @@ fn split(base: Base, operands: &[u16]) -> (Option<u16>, &[u16]) {
 }
 
 fn mark(target: &memory::Block, offsets: &Addresses, lanes: u32, bytes: u32) {
-    let contiguous = lanes == u32::MAX && (1..32).all(|l| offsets[l] == offsets[l - 1] + bytes as u64);
-    if contiguous {
+    if lanes == u32::MAX && contiguous(offsets, bytes as u64) {
         target.mark(offsets[0] as usize, 32 * bytes as usize);
     } else {
         each(lanes).for_each(|l| target.mark(offsets[l] as usize, bytes as usize));
@@ -1039,7 +1041,8 @@ unsafe fn gather(data: *const u8, offsets: &Addresses, mask: u32, access: &Acces
     }
 }
 
-/// Stores the registers of the lanes, the highest lane last.
+/// Stores the registers of the lanes. Which of those that hit the same bytes stays is undefined on the hardware; here it is
+/// the highest of the lower half, if one is there, so that code shows which counts on the first or on the last of a warp.
 ///
 /// # Safety
 /// As for [`gather`].
@@ -1055,16 +1058,16 @@ unsafe fn scatter(
     unsafe {
         if access.element == 4 && stride == 4 && access.units[0] == 1 && mask == u32::MAX {
             let lanes = &(*file.add(registers[0] as usize)).0;
-            if (1..32).all(|l| offsets[l] == offsets[l - 1] + 4) {
+            if contiguous(offsets, 4) {
                 std::ptr::copy_nonoverlapping(lanes.as_ptr() as *const u8, data.add(offsets[0] as usize), 128);
             } else {
-                for l in 0..32 {
+                for l in (16..32).chain(0..16) {
                     (data.add(offsets[l] as usize) as *mut u32).write_unaligned(lanes[l]);
                 }
             }
             return;
         }
-        for l in each(mask) {
+        for l in each(mask & 0xffff_0000).chain(each(mask & 0xffff)) {
             for (r, &register) in registers.iter().enumerate() {
                 let place = data.add(offsets[l] as usize + r * access.element as usize);
                 let words = file.add(register as usize) as *const u32;

@@ -146,7 +146,7 @@ impl<'l> Block<'l> {
                     other.lanes,
                 );
                 let lane = first.lanes.trailing_zeros().min(31);
-                finding.other = Some(machine.place(self.index, first.warp, lane, first.at));
+                finding.other = Some(Box::new(machine.place(self.index, first.warp, lane, first.at)));
                 return Err(finding);
             }
             let lanes = |w: u32| {
@@ -206,7 +206,7 @@ impl<'l> Block<'l> {
                     let warp = &self.warps[a.warp as usize];
                     let mut finding = machine.finding(Kind::Divergence, message, self, warp, a.at, a.lanes);
                     let lane = b.lanes.trailing_zeros().min(31);
-                    finding.other = Some(machine.place(self.index, b.warp, lane, b.at));
+                    finding.other = Some(Box::new(machine.place(self.index, b.warp, lane, b.at)));
                     return Err(finding);
                 }
             }
@@ -267,7 +267,8 @@ impl<'l> Block<'l> {
         let message =
             format!("{reached} threads wait at barrier {}, which is for {wanted}; no other can come", a.number);
         let mut finding = machine.finding(kind, message, self, warp, a.at, a.lanes);
-        finding.other = other.map(|b| machine.place(self.index, b.warp, b.lanes.trailing_zeros().min(31), b.at));
+        finding.other =
+            other.map(|b| Box::new(machine.place(self.index, b.warp, b.lanes.trailing_zeros().min(31), b.at)));
         finding
     }
 

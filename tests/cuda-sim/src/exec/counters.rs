@@ -105,19 +105,63 @@ impl AddAssign for Banks {
     }
 }
 
+/// What an instruction's last request looked like. In a loop it looks the same again and again, but for where it starts, and
+/// then costs the same.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    /// 0: nothing is known.
+    mask: u32,
+    /// Where the first lane is, within the banks.
+    phase: u32,
+    /// Where the others are, from there.
+    relative: [u64; 32],
+    cost: (u32, u32),
+}
+
+impl Pattern {
+    pub(crate) const NONE: Pattern = Pattern { mask: 0, phase: 0, relative: [0; 32], cost: (0, 0) };
+
+    /// `cost` of the request, from memory where it can be.
+    #[inline]
+    fn cost(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        bytes: u32,
+        cost: fn(u32, &[u64; 32], u32) -> (u32, u32),
+    ) -> (u32, u32) {
+        let first = addresses[0];
+        let phase = (first % 128) as u32;
+        if self.mask != mask || self.phase != phase || !super::vector::repeats(addresses, &self.relative) {
+            let relative = std::array::from_fn(|l| addresses[l].wrapping_sub(first));
+            *self = Pattern { mask, phase, relative, cost: cost(mask, addresses, bytes) };
+        }
+        self.cost
+    }
+}
+
 impl Traffic {
     /// Counts one request.
-    pub fn count(&mut self, mask: u32, addresses: &[u64; 32], bytes: u32) {
+    pub(crate) fn count(&mut self, pattern: &mut Pattern, mask: u32, addresses: &[u64; 32], bytes: u32) {
+        let (sectors, _) = pattern.cost(mask, addresses, bytes, |m, a, b| (sectors(m, a, b), 0));
         self.requests += 1;
-        self.sectors += u64::from(sectors(mask, addresses, bytes));
+        self.sectors += u64::from(sectors);
         self.bytes += u64::from(mask.count_ones()) * u64::from(bytes);
     }
 }
 
 impl Banks {
+    /// Counts one matrix of `ldmatrix`.
+    pub(crate) fn count_rows(&mut self, rows: &[u64]) {
+        self.requests += 1;
+        self.wavefronts += u64::from(row_passes(rows));
+        self.ideal += 1;
+        self.bytes += 128;
+    }
+
     /// Counts one request.
-    pub fn count(&mut self, mask: u32, addresses: &[u64; 32], bytes: u32) {
-        let (actual, ideal) = wavefronts(mask, addresses, bytes);
+    pub(crate) fn count(&mut self, pattern: &mut Pattern, mask: u32, addresses: &[u64; 32], bytes: u32) {
+        let (actual, ideal) = pattern.cost(mask, addresses, bytes, wavefronts);
         self.requests += 1;
         self.wavefronts += u64::from(actual);
         self.ideal += u64::from(ideal);
@@ -231,6 +275,25 @@ fn passes(members: u32, addresses: &[u64; 32], bytes: u32) -> u32 {
             }
             asked[bank] += 1;
             most = most.max(asked[bank]);
+        }
+    }
+    most
+}
+
+/// The passes that 8 rows of 16 bytes take, as one matrix of `ldmatrix`: rows that begin in the same 4 banks wait for each
+/// other, unless they are the same.
+pub(crate) fn row_passes(rows: &[u64]) -> u32 {
+    if rows.iter().fold(0u8, |banks, a| banks | 1 << (a / 16 % 8)) == 0xff {
+        return 1;
+    }
+    let mut most = 1;
+    for (i, a) in rows.iter().enumerate() {
+        let clashes = |b: &&u64| **b != *a && (**b / 16) % 8 == (a / 16) % 8;
+        // each different row counts once: where it stands first
+        if !rows[..i].contains(a) {
+            most = most.max(
+                1 + rows[..i].iter().enumerate().filter(|(j, b)| clashes(b) && !rows[..*j].contains(b)).count() as u32,
+            );
         }
     }
     most
@@ -408,13 +471,28 @@ mod tests {
         assert_eq!(wavefronts(0, &at(|i| i), 4), (0, 0));
     }
 
+    #[test]
+    fn rows_of_a_matrix_conflict_as_their_words_do() {
+        let mut seed = 1u64;
+        for _ in 0..2000 {
+            let rows: Vec<u64> = (0..8)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (seed >> 40) % 40 * 16
+                })
+                .collect();
+            let words: [u64; 32] = std::array::from_fn(|l| rows[l / 4] + 4 * (l as u64 % 4));
+            assert_eq!(row_passes(&rows), wavefronts(ALL, &words, 4).0, "{rows:?}");
+        }
+    }
+
     fn some() -> Counters {
         let mut c = Counters { fma: 2048, barriers: 3, branches: 10, divergent_branches: 1, ..Counters::default() };
         c.instructions.insert(Class::Fma32, Count { warps: 64, lanes: 2048 });
         c.instructions.insert(Class::LoadShared, Count { warps: 1, lanes: 16 });
-        c.global_load.count(ALL, &at(|i| 4 * i), 4);
-        c.global_store.count(0xff, &at(|i| 64 * i), 16);
-        c.shared_load.count(ALL, &at(|i| 8 * i), 4);
+        c.global_load.count(&mut Pattern::NONE.clone(), ALL, &at(|i| 4 * i), 4);
+        c.global_store.count(&mut Pattern::NONE.clone(), 0xff, &at(|i| 64 * i), 16);
+        c.shared_load.count(&mut Pattern::NONE.clone(), ALL, &at(|i| 8 * i), 4);
         c
     }
 

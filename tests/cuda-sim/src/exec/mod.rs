@@ -8,6 +8,7 @@ mod print;
 mod run;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod warp;
 
 use std::collections::{HashSet, VecDeque};
@@ -110,11 +111,9 @@ pub fn launch(launch: &Launch<'_>) -> Outcome {
         let mut waiting: VecDeque<Block> = VecDeque::new();
         loop {
             // A new one before those that wait: what they wait for may be in it.
+            // None behind one that has failed, whose finding is the one that counts.
             let index = next.fetch_add(1, Relaxed);
-            let mut block = if index < blocks {
-                if index > failed.load(Relaxed) {
-                    continue;
-                }
+            let mut block = if index < blocks.min(failed.load(Relaxed)) {
                 let mut block = spare.pop().unwrap_or_else(fresh);
                 block.start(kernel, index);
                 block

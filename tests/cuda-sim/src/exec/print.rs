@@ -1,5 +1,8 @@
 //! `printf` and `assert` of device code.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use super::block::Block;
 use super::run::{At, Machine, Result, read_lanes};
 use super::warp::{LOCAL_WINDOW, Warp};
@@ -13,7 +16,6 @@ const LONGEST: usize = 1 << 16;
 
 impl Machine<'_> {
     /// `vprintf(format, arguments)` and `__assertfail(message, file, line, function, size)`.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn external(
         &mut self,
         block: &mut Block,

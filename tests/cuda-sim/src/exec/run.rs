@@ -1,10 +1,13 @@
 //! The interpreter: one warp, until it cannot go on.
 
+// An access is told by where it stands, who does it, and to what: more than seven things.
+#![allow(clippy::too_many_arguments)]
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Launch;
 use super::block::{Arrival, Block};
-use super::counters::{Count, Counters};
+use super::counters::{Count, Counters, Pattern};
 use super::warp::{Fragment, State, Warp, mergeable};
 use crate::finding::{Finding, Kind, Place as Where};
 use crate::lanes::{Class, Unit};
@@ -39,6 +42,8 @@ pub(crate) struct Machine<'l> {
     pub(crate) budget: &'l AtomicU64,
     /// Number of each function's first instruction, over all functions.
     pub(crate) starts: Vec<u32>,
+    /// By instruction, numbered so, and warp; in shared memory, in global memory.
+    pub(super) patterns: Vec<Option<Box<Pattern>>>,
 }
 
 /// Where the interpreter is.
@@ -52,14 +57,17 @@ pub(crate) type Result<T> = std::result::Result<T, Box<Finding>>;
 
 impl<'l> Machine<'l> {
     pub(crate) fn new(launch: &'l Launch<'l>, kernel: &'l Kernel, budget: &'l AtomicU64) -> Machine<'l> {
-        let counts = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
+        let counts: Vec<Vec<Count>> = kernel.functions.iter().map(|f| vec![Count::default(); f.code.len()]).collect();
         let strict = launch.options.strict;
         let starts = kernel.functions.iter().scan(0, |next, f| {
             *next += f.code.len() as u32;
             Some(*next - f.code.len() as u32)
         });
         let starts = starts.collect();
-        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts }
+        let warps = launch.block.iter().product::<u32>().div_ceil(32) as usize;
+        let ops: usize = counts.iter().map(Vec::len).sum();
+        let patterns = std::iter::repeat_with(|| None).take(2 * ops * warps).collect();
+        Machine { launch, kernel, strict, counts, counters: Counters::default(), budget, starts, patterns }
     }
 
     /// All that was counted.
@@ -108,7 +116,14 @@ impl<'l> Machine<'l> {
         let before = warp.clock;
         let result = self.interpret(block, warp, f, &mut counts);
         self.counts[function as usize] = counts;
-        self.spend(warp.clock - before, block, warp, At { function, pc }, mask)?;
+        // Where it has got to, if it is still there.
+        let (at, mask) = match warp.fragments.get(f) {
+            Some(now) if now.mask & mask != 0 => {
+                (At { function: warp.frames[now.frame as usize].function, pc: now.pc }, now.mask)
+            }
+            _ => (At { function, pc }, mask),
+        };
+        self.spend(warp.clock - before, block, warp, at, mask)?;
         result
     }
 
@@ -249,14 +264,18 @@ impl<'l> Machine<'l> {
                     pc += 1;
                 }
                 Action::AsyncCommit => {
-                    (0..32).filter(|l| lanes >> l & 1 != 0).for_each(|l| warp.committed[l] += 1);
                     if let Some(check) = &mut block.check {
                         check.async_commit(warp.index, lanes);
                     }
                     pc += 1;
                 }
                 Action::AsyncWait { left } => {
-                    self.async_wait(block, warp, *left, lanes, At { function, pc })?;
+                    if let Some(check) = &mut block.check {
+                        if left.is_none() {
+                            check.async_commit(warp.index, lanes);
+                        }
+                        check.async_wait(warp.index, lanes, left.unwrap_or(0));
+                    }
                     pc += 1;
                 }
                 Action::Transfer(transfer) => {
@@ -574,7 +593,6 @@ impl<'l> Machine<'l> {
     }
 
     /// What a barrier instruction asks for.
-    #[allow(clippy::too_many_arguments)]
     fn arrival(
         &self,
         block: &Block,
@@ -666,7 +684,7 @@ impl<'l> Machine<'l> {
     ) -> Box<Finding> {
         let lane = lanes.trailing_zeros().min(31);
         let mut finding = Finding::new(kind, message);
-        finding.place = Some(self.place(block.index, warp.index, lane, at));
+        finding.place = Some(Box::new(self.place(block.index, warp.index, lane, at)));
         finding.kernel = self.launch.program.entries[self.launch.entry].name.clone();
         Box::new(finding)
     }
@@ -678,13 +696,16 @@ impl<'l> Machine<'l> {
         let [x, y, _] = self.launch.block;
         let thread = warp * 32 + lane;
         let info = function.info.get(at.pc as usize);
-        let file = info.and_then(|i| self.launch.program.files.get(&i.location.file));
+        // What the compiler added has line 0: the one above it in the text tells where that is.
+        let above = function.info.iter().filter(|i| i.location.line != 0 && info.is_some_and(|at| i.line <= at.line));
+        let line = above.max_by_key(|i| i.line).map(|i| i.location);
+        let file = line.and_then(|l| self.launch.program.files.get(&l.file));
         Where {
             block: [(block % gx) as u32, (block / gx % gy) as u32, (block / gx / gy) as u32],
             thread: [thread % x, thread / x % y, thread / x / y],
             warp,
             lane,
-            source: file.zip(info).map(|(f, i)| (f.clone(), i.location.line)),
+            source: file.zip(line).map(|(f, l)| (f.clone(), l.line)),
             ptx_line: info.map_or(0, |i| i.line),
             instruction: info.map_or(String::new(), |i| i.form.clone()),
             function: function.name.clone(),

@@ -157,3 +157,44 @@ fn modulo_by_multiplication() {
     .words(32);
     assert_eq!(words, (0..32).map(|t| t % 3).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_address_before_an_allocation_is_told_as_such() {
+    let case = Case::kernel("st.global.u32 [%rd0+-8], %r0;");
+    // `out` is the first of a memory: nothing is known of what lies before.
+    assert_eq!(case.fails().kind, Kind::OutOfBounds);
+    let first = case.out;
+    let case = Case { out: case.memory.allocate(0, OUT, Purpose::Device, "").expect("memory"), ..case };
+    let told = |what: &str| {
+        let finding = case.fails();
+        let wanted = format!("8 bytes before the allocation of {OUT} bytes at 0x{:x}", case.out);
+        assert!(finding.kind == Kind::OutOfBounds && finding.message.contains(&wanted), "{what}: {finding}");
+    };
+    told("behind a living one");
+    case.memory.free(first).expect("an allocation");
+    told("behind one that has been freed");
+}
+
+#[test]
+fn what_was_never_written_is_no_zero() {
+    let case = Case::kernel(
+        ".local .align 4 .b8 array[8];
+        mov.u32 %r1, array;
+        ld.local.u32 %r2, [%r1+4];
+        cvt.u32.u16 %r3, %rs3;
+        add.u32 %r2, %r2, %r3;
+        xor.b32 %r2, %r2, %r9;
+        st.global.u32 [%rd1], %r2;",
+    );
+    assert_eq!(case.words(32), [(0xcdcd_cdcd + 0xcdcd) ^ 0xcdcd_cdcd; 32]);
+}
+
+#[test]
+fn neither_the_first_nor_the_last_lane_wins() {
+    let stores = |guard: &str| {
+        let body = format!("setp.ge.u32 %p1, %r0, 16; {guard} st.global.u32 [%rd0], %r0;");
+        Case::kernel(&body).words(1)[0]
+    };
+    assert_eq!(stores(""), 15);
+    assert_eq!(stores("@%p1"), 31);
+}

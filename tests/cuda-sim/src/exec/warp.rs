@@ -1,6 +1,7 @@
 //! A warp: its registers, its call frames, and the fragments into which divergence has split it.
 
 use crate::lanes::Unit;
+use crate::memory::POISON;
 use crate::program::code::{Function, Kernel, Special};
 use crate::program::lower::LOCAL;
 
@@ -50,21 +51,6 @@ pub(crate) struct Frame {
     pub(crate) depth: u32,
 }
 
-/// Copies of `cp.async` that have not been performed, of one instruction.
-#[derive(Debug, Clone)]
-pub(crate) struct Pending {
-    pub(crate) mask: u32,
-    /// The group of each lane, counted from the lane's first.
-    pub(crate) group: [u32; 32],
-    pub(crate) to: [u64; 32],
-    pub(crate) from: [u64; 32],
-    /// Bytes taken from the source, zeros behind.
-    pub(crate) take: [u8; 32],
-    pub(crate) bytes: u32,
-    pub(crate) function: u32,
-    pub(crate) pc: u32,
-}
-
 pub(crate) struct Warp {
     /// Its number in the block.
     pub(crate) index: u32,
@@ -75,11 +61,8 @@ pub(crate) struct Warp {
     pub(crate) alive: u32,
     /// Lanes that the launch has.
     pub(crate) exist: u32,
-    /// Local memory, interleaved: word `w` of lane `l` is at `(32 * w + l) * 4`, as on the hardware.
+    /// Local memory, interleaved: word `w` of lane `l` is at `(32 * w + l) * 4`, as on the hardware. It starts as poison.
     pub(crate) local: Vec<u8>,
-    pub(crate) pending: Vec<Pending>,
-    /// Groups that each lane has committed.
-    pub(crate) committed: [u32; 32],
     /// Instructions executed, which is what `%clock` tells.
     pub(crate) clock: u64,
     /// Index of the fragment that has just had its turn.
@@ -144,8 +127,6 @@ impl Warp {
             alive: 0,
             exist: 0,
             local: Vec::new(),
-            pending: Vec::new(),
-            committed: [0; 32],
             clock: 0,
             skip: u32::MAX,
             ready: false,
@@ -180,14 +161,14 @@ impl Warp {
         self.exist = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
         self.alive = self.exist;
         self.local.clear();
-        self.local.resize(entry.frame_bytes as usize * 32, 0);
+        self.local.resize(entry.frame_bytes as usize * 32, POISON);
         self.frames.clear();
         self.frames.push(Frame { function: 0, base: 0, memory: 0, parent: 0, call: 0, lanes: self.alive, depth: 0 });
         if !std::mem::replace(&mut self.ready, true) {
             fill_frame(&mut self.file, kernel, entry, 0, 0);
         }
-        for &place in &entry.undefined {
-            self.file[place as usize] = Unit([0; 32]);
+        for &(place, value) in &entry.undefined {
+            self.file[place as usize] = Unit([value; 32]);
         }
         self.fragments.clear();
         self.fragments.push(Fragment {
@@ -198,8 +179,6 @@ impl Warp {
             jumps: 0,
             watching: false,
         });
-        self.pending.clear();
-        self.committed = [0; 32];
         self.clock = 0;
     }
 
@@ -229,11 +208,11 @@ impl Warp {
         }
         self.file.copy_within(from..from + 2 * kernel.specials.len(), base);
         fill_frame(&mut self.file, kernel, callee, base, memory);
-        for &place in &callee.undefined {
-            self.file[base + place as usize] = Unit([0; 32]);
+        for &(place, value) in &callee.undefined {
+            self.file[base + place as usize] = Unit([value; 32]);
         }
         if self.local.len() < local * 32 {
-            self.local.resize(local * 32, 0);
+            self.local.resize(local * 32, POISON);
         }
         let frame = Frame { function, base, memory, parent, call, lanes, depth };
         Some(match self.frames.iter().position(|f| f.lanes == 0) {

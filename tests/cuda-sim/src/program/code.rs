@@ -259,6 +259,8 @@ pub(crate) struct Transfer {
     /// The base, the stride (if there is one), then the registers.
     pub(crate) operands: Operands,
     pub(crate) layout: crate::isa::matrix::Transfer,
+    /// `ldmatrix`
+    pub(crate) rows: bool,
 }
 
 /// What a barrier does beside waiting.
@@ -296,8 +298,9 @@ pub(crate) struct Function {
     pub(crate) constants: Vec<Unit>,
     /// Places (two units each) that hold the frame's start plus so many bytes.
     pub(crate) frame_addresses: Vec<(u16, u32)>,
-    /// Places that may be read before they are written; they start as zero, so that a launch repeats.
-    pub(crate) undefined: Vec<u16>,
+    /// Places that may be read before they are written, and what they hold until then: the same each time, so that a launch
+    /// repeats, and no zero, so that a forgotten one shows in the result.
+    pub(crate) undefined: Vec<(u16, u32)>,
     /// Bytes a lane for its local and parameter variables.
     pub(crate) frame_bytes: u32,
     pub(crate) parameters: Vec<Place>,

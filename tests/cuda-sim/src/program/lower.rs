@@ -8,6 +8,7 @@ use super::flow::{self, Bits, Effect, Interval};
 use super::select;
 use crate::isa::logic::LOCAL_WINDOW;
 use crate::lanes::{Class, Role, Unit};
+use crate::memory::POISON;
 use crate::ptx::ast::{self, Instruction, Module, Operand, Statement, Type};
 
 /// Function addresses start here; each is 16 further.
@@ -81,6 +82,15 @@ pub(crate) struct Lowering<'a> {
 
 fn units(ty: Type) -> u16 {
     (ty.bits().div_ceil(32)).max(1) as u16
+}
+
+/// What a unit of an undefined register holds: as many bytes as the register has, since narrow ones are zero-extended.
+fn poison(ty: Type) -> u32 {
+    let all = u32::from_ne_bytes([POISON; 4]);
+    match ty.bits() {
+        8 | 16 => all & ((1 << ty.bits()) - 1),
+        _ => all,
+    }
 }
 
 /// The layout of shared memory and the functions of an entry.
@@ -715,7 +725,7 @@ impl Drafts<'_> {
             .into_iter()
             .filter(|&r: &usize| !own_values.iter().any(|v| v.1 == Role::Out && register(v.0) == Some(r)))
             .flat_map(|r| (0..units(types[r])).map(move |u| (r, u)))
-            .map(|(r, u)| registers[r] as u16 + u)
+            .map(|(r, u)| (registers[r] as u16 + u, poison(types[r])))
             .collect();
         // The code.
         let mut code = Vec::with_capacity(total as usize);

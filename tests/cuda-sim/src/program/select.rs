@@ -613,7 +613,8 @@ fn transfer(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
     for r in registers {
         l.operand(r, if layout.load { Role::Out } else { Role::In }, layout.ty, i.line)?;
     }
-    let transfer = Transfer { address, operands: Operands::default(), layout };
+    let rows = i.opcode == "ldmatrix";
+    let transfer = Transfer { address, operands: Operands::default(), layout, rows };
     Ok((Action::Transfer(Box::new(transfer)), Class::Matrix, 0))
 }
 

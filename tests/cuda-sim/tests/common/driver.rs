@@ -52,6 +52,11 @@ impl Driver {
         address
     }
 
+    pub fn free(&self, address: u64) {
+        must!(self.library, cuMemFree_v2(u64: address));
+        self.allocations.borrow_mut().retain(|&a| a != address);
+    }
+
     pub fn write(&self, address: u64, data: &[u8]) {
         must!(self.library, cuMemcpyHtoD_v2(u64: address, *const c_void: data.as_ptr().cast(), usize: data.len()));
     }

@@ -38,6 +38,7 @@ pub struct Buffer<T> {
 }
 
 /// A kernel argument.
+#[derive(Clone)]
 pub struct Arg(pub Vec<u8>);
 
 impl<T: Plain> From<T> for Arg {
@@ -94,18 +95,25 @@ pub struct Gpu {
     counters: RefCell<Vec<Counters>>,
 }
 
+// One of them a test: which is larger does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Place {
     Library { memory: Memory, program: Program, options: Options },
     Driver(Driver),
 }
 
 impl Gpu {
-    fn library(ptx: &str, strict: bool, threads: usize) -> Gpu {
+    /// The crate's own library, without a driver.
+    pub fn library(ptx: &str, options: Options) -> Gpu {
         let module = cuda::ptx::parse(ptx).unwrap_or_else(|e| panic!("parsing: {e}"));
-        let memory = Memory::new(strict);
+        let memory = Memory::new(options.strict);
         let program = Program::load(&module, 80, 0, &memory).unwrap_or_else(|e| panic!("loading: {e}"));
-        let options = Options { strict, threads, budget: 1 << 32, multiprocessors: 108, sm: 80 };
         Gpu::new(ptx, Place::Library { memory, program, options })
+    }
+
+    /// Through the driver that the loader finds, simulated or real.
+    pub fn driver(ptx: &str) -> Gpu {
+        Gpu::new(ptx, Place::Driver(Driver::new(ptx)))
     }
 
     fn new(ptx: &str, place: Place) -> Gpu {
@@ -176,18 +184,37 @@ impl Gpu {
     /// Copies out from an address.
     #[track_caller]
     pub fn read_at<T: Plain>(&self, address: u64, len: usize) -> Vec<T> {
+        let (data, unwritten) = self.read_any(address, len);
+        assert_eq!(unwritten, 0, "bytes that no kernel wrote");
+        data
+    }
+
+    /// Copies out from an address, and tells how many of the bytes nobody wrote (through a driver: none).
+    #[track_caller]
+    pub fn read_any<T: Plain>(&self, address: u64, len: usize) -> (Vec<T>, usize) {
         let mut data = vec![T::default(); len];
         if len == 0 {
-            return data;
+            return (data, 0);
         }
-        match &self.place {
+        let unwritten = match &self.place {
             Place::Library { memory, .. } => {
-                let unwritten = memory.read(address, bytes_mut(&mut data)).unwrap_or_else(|f| panic!("{f}"));
-                assert_eq!(unwritten, 0, "bytes that no kernel wrote");
+                memory.read(address, bytes_mut(&mut data)).unwrap_or_else(|f| panic!("{f}"))
             }
-            Place::Driver(driver) => driver.read(address, bytes_mut(&mut data)),
+            Place::Driver(driver) => {
+                driver.read(address, bytes_mut(&mut data));
+                0
+            }
+        };
+        (data, unwritten)
+    }
+
+    /// Gives device memory back.
+    #[track_caller]
+    pub fn free(&self, address: u64) {
+        match &self.place {
+            Place::Library { memory, .. } => drop(memory.free(address).unwrap_or_else(|f| panic!("{f}"))),
+            Place::Driver(driver) => driver.free(address),
         }
-        data
     }
 
     /// Address and bytes of a module variable.
@@ -304,6 +331,16 @@ impl Extent for [usize; 3] {
     }
 }
 
+/// Whether the tests are to go through a driver.
+pub fn through_driver() -> bool {
+    std::env::var_os("CUDA_SIM_TEST_DRIVER").is_some_and(|v| v == "1")
+}
+
+/// How the simulated device runs launches.
+pub fn options(strict: bool, threads: usize) -> Options {
+    Options { strict, threads, budget: 1 << 32, multiprocessors: 108, sm: 80 }
+}
+
 /// Does the same work in every mode, and wants the same bytes and the same counts.
 #[track_caller]
 pub fn same<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R) -> R {
@@ -318,13 +355,13 @@ pub fn same_results<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R) -> R {
 
 #[track_caller]
 fn modes<R: Bits>(ptx: &str, work: impl Fn(&Gpu) -> R, counted: bool) -> R {
-    if std::env::var_os("CUDA_SIM_TEST_DRIVER").is_some_and(|v| v == "1") {
-        return work(&Gpu::new(ptx, Place::Driver(Driver::new(ptx))));
+    if through_driver() {
+        return work(&Gpu::driver(ptx));
     }
-    let gpu = Gpu::library(ptx, true, 1);
+    let gpu = Gpu::library(ptx, options(true, 1));
     let result = work(&gpu);
     for (strict, threads) in [(true, 2), (false, 2)] {
-        let other = Gpu::library(ptx, strict, threads);
+        let other = Gpu::library(ptx, options(strict, threads));
         assert!(work(&other).bits() == result.bits(), "other bytes with strict: {strict}, {threads} host threads");
         if counted {
             assert_eq!(other.counters(), gpu.counters(), "other counts with strict: {strict}, {threads} host threads");

@@ -15,7 +15,7 @@ pub(crate) use gpu::args;
 #[allow(unused_imports)]
 pub use gpu::{Arg, Buffer, Gpu, Plain, same, same_results};
 #[allow(unused_imports)]
-pub use nvrtc::{compile, compile_with};
+pub use nvrtc::{compile, compile_source, compile_with};
 
 /// A fixed sequence of random numbers (splitmix64).
 pub struct Random(u64);

@@ -24,7 +24,17 @@ pub fn compile_with(file: &str, options: &[&str]) -> Arc<str> {
     static CACHE: OnceLock<Mutex<Cache>> = OnceLock::new();
     let key = (file.to_string(), options.iter().map(|o| o.to_string()).collect::<Vec<_>>());
     let slot = CACHE.get_or_init(Mutex::default).lock().unwrap().entry(key).or_default().clone();
-    slot.get_or_init(|| translate(file, options)).clone().unwrap_or_else(|log| panic!("{file}: {log}"))
+    let read = || {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(file);
+        let source = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        translate(&format!("tests/kernels/{file}"), &source, options)
+    };
+    slot.get_or_init(read).clone().unwrap_or_else(|log| panic!("{file}: {log}"))
+}
+
+/// As `compile`, for a source text, or the compiler's log; `name` is what the line information calls it.
+pub fn compile_source(name: &str, source: &str) -> Result<Arc<str>, String> {
+    translate(name, source, &[])
 }
 
 fn library() -> &'static Library {
@@ -60,7 +70,7 @@ unsafe fn text(program: Program, size: &CStr, get: &CStr) -> String {
     CStr::from_bytes_until_nul(&buffer).unwrap().to_string_lossy().into_owned()
 }
 
-fn translate(file: &str, options: &[&str]) -> Result<Arc<str>, String> {
+fn translate(name: &str, source: &str, options: &[&str]) -> Result<Arc<str>, String> {
     type Create = unsafe extern "C" fn(
         *mut Program,
         *const c_char,
@@ -72,8 +82,6 @@ fn translate(file: &str, options: &[&str]) -> Result<Arc<str>, String> {
     type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
     type Destroy = unsafe extern "C" fn(*mut Program) -> c_int;
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(file);
-    let source = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut all = vec!["-lineinfo".to_string(), "--std=c++17".to_string()];
     if !options.iter().any(|o| o.starts_with("--gpu-architecture")) {
         all.push("--gpu-architecture=compute_80".to_string());
@@ -86,7 +94,7 @@ fn translate(file: &str, options: &[&str]) -> Result<Arc<str>, String> {
     all.extend(options.iter().map(|o| o.to_string()));
     let all: Vec<CString> = all.into_iter().map(|o| CString::new(o).unwrap()).collect();
     let pointers: Vec<*const c_char> = all.iter().map(|o| o.as_ptr()).collect();
-    let (source, name) = (CString::new(source).unwrap(), CString::new(format!("tests/kernels/{file}")).unwrap());
+    let (source, name) = (CString::new(source).unwrap(), CString::new(name).unwrap());
     let mut program: Program = std::ptr::null_mut();
     let none = std::ptr::null;
     // SAFETY: the signatures are those of nvrtc.h, and all strings outlive the calls.
