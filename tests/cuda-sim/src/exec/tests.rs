@@ -19,6 +19,7 @@ struct Case {
     memory: Memory,
     program: Program,
     out: u64,
+    /// Further parameters, behind `out`.
     params: Vec<u8>,
     strict: bool,
     grid: [u32; 3],
@@ -39,7 +40,7 @@ impl Case {
         let module = ptx::parse(&format!("{HEAD}{text}")).expect("well-formed PTX");
         let program = Program::load(&module, 80, 0, &memory).expect("a supported module");
         let out = memory.allocate(0, OUT, Purpose::Device, "out").expect("memory");
-        let (grid, block, params) = ([1, 1, 1], [32, 1, 1], out.to_le_bytes().to_vec());
+        let (grid, block, params) = ([1, 1, 1], [32, 1, 1], Vec::new());
         let (dynamic_shared, cooperative, budget, strict) = (0, false, 1 << 20, true);
         Case { memory, program, out, params, strict, grid, block, dynamic_shared, cooperative, budget }
     }
@@ -100,7 +101,7 @@ impl Case {
             grid: self.grid,
             block: self.block,
             dynamic_shared: self.dynamic_shared,
-            params: &self.params,
+            params: &[&self.out.to_le_bytes()[..], &self.params].concat(),
             cooperative: self.cooperative,
             memory: &self.memory,
             device: 0,

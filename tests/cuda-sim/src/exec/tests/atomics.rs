@@ -116,14 +116,21 @@ fn floats() {
     let f = |x: u64| f32::from_bits(x as u32);
     check("add.f32", 32, single(1e7), &lanes(|l| single(l as f32 * 0.3 - 2.0)), None, |x, b, _| single(f(x) + f(b)));
     let d = f64::from_bits;
-    check("add.f64", 64, 1e15f64.to_bits(), &lanes(|l| (l as f64 * 0.3).to_bits()), None, |x, b, _| (d(x) + d(b)).to_bits());
+    check("add.f64", 64, 1e15f64.to_bits(), &lanes(|l| (l as f64 * 0.3).to_bits()), None, |x, b, _| {
+        (d(x) + d(b)).to_bits()
+    });
     let half = |x: u64| f16::from_bits(x as u16);
     let add16 = move |x: u64, b: u64| f16::from_f32(half(x).to_f32() + half(b).to_f32()).to_bits() as u64;
     let h = |x: f32| f16::from_f32(x).to_bits() as u64;
     check("add.noftz.f16", 16, h(100.0), &lanes(|l| h(l as f32 * 0.37)), None, move |x, b, _| add16(x, b));
-    check("add.noftz.f16x2", 32, h(100.0) | h(-7.0) << 16, &lanes(|l| h(l as f32 * 0.37) | h(-0.25) << 16), None, move |x, b, _| {
-        add16(x & 0xffff, b & 0xffff) | add16(x >> 16, b >> 16) << 16
-    });
+    check(
+        "add.noftz.f16x2",
+        32,
+        h(100.0) | h(-7.0) << 16,
+        &lanes(|l| h(l as f32 * 0.37) | h(-0.25) << 16),
+        None,
+        move |x, b, _| add16(x & 0xffff, b & 0xffff) | add16(x >> 16, b >> 16) << 16,
+    );
     let brain = |x: u64| bf16::from_bits(x as u16);
     let addb = move |x: u64, b: u64| bf16::from_f32(brain(x).to_f32() + brain(b).to_f32()).to_bits() as u64;
     let b = |x: f32| bf16::from_f32(x).to_bits() as u64;

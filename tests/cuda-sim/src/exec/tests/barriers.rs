@@ -106,7 +106,13 @@ fn parts_of_a_warp_have_their_own_barriers() {
         st.global.u32 [%rd1], %r5;",
     );
     let wanted = each(32, |t| {
-        let (first, end, rounds) = if t < 8 { (0, 8, 1) } else if t < 20 { (8, 20, 2) } else { (20, 32, 3) };
+        let (first, end, rounds) = if t < 8 {
+            (0, 8, 1)
+        } else if t < 20 {
+            (8, 20, 2)
+        } else {
+            (20, 32, 3)
+        };
         first + (t - first + rounds) % (end - first)
     });
     assert_eq!(case.words(32), wanted);
@@ -142,7 +148,10 @@ fn shuffles_and_votes_in_diverged_code() {
         ODD: shfl.sync.bfly.b32 %r2, %r0, 4, 31, 0xaaaaaaaa; vote.sync.ballot.b32 %r3, %p2, 0xaaaaaaaa;
         END: mad.lo.u32 %r2, %r2, 10000, %r3; st.global.u32 [%rd1], %r2;",
     );
-    assert_eq!(case.words(32), each(32, |t| if t % 2 == 1 { (t ^ 4) * 10000 + 0x2aa } else { (t ^ 2) * 10000 + 0x155 }));
+    assert_eq!(
+        case.words(32),
+        each(32, |t| if t % 2 == 1 { (t ^ 4) * 10000 + 0x2aa } else { (t ^ 2) * 10000 + 0x155 })
+    );
 }
 
 #[test]

@@ -89,7 +89,8 @@ fn freed_and_read_only_memory() {
     let case = Case::kernel("ld.global.u32 %r1, [%rd0];");
     case.memory.free(case.out).expect("an allocation");
     assert_eq!(report(case), alone(Kind::UseAfterFree, "ld.global.u32"));
-    let case = Case::kernel_with(".const .b32 c = 5;", "mov.u64 %rd2, c; cvta.const.u64 %rd2, %rd2; st.u32 [%rd2], %r0;");
+    let case =
+        Case::kernel_with(".const .b32 c = 5;", "mov.u64 %rd2, c; cvta.const.u64 %rd2, %rd2; st.u32 [%rd2], %r0;");
     assert_eq!(report(case), alone(Kind::ReadOnly, "st.u32"));
     let case = Case::kernel("mov.b64 %rd2, out; cvta.param.u64 %rd2, %rd2; st.u32 [%rd2], %r0;");
     assert_eq!(report(case), alone(Kind::ReadOnly, "st.u32"));
@@ -97,7 +98,14 @@ fn freed_and_read_only_memory() {
 
 #[test]
 fn uninitialised_memory() {
-    for access in ["ld.global.u32 %r1, [%rd0+64]", "ld.u32 %r1, [%rd0+64]", "atom.global.add.u32 %r1, [%rd0+64], 1", "ld.shared.u32 %r1, [s]", "ld.u32 %r1, [%rd6]", "atom.shared.add.u32 %r1, [%rd5], 1"] {
+    for access in [
+        "ld.global.u32 %r1, [%rd0+64]",
+        "ld.u32 %r1, [%rd0+64]",
+        "atom.global.add.u32 %r1, [%rd0+64], 1",
+        "ld.shared.u32 %r1, [s]",
+        "ld.u32 %r1, [%rd6]",
+        "atom.shared.add.u32 %r1, [%rd5], 1",
+    ] {
         let case = Case::kernel(&format!("{MEMORIES} {access};")).threads(1);
         let form = access.split(' ').next().expect("an opcode");
         assert_eq!(report(case), alone(Kind::Uninitialised, form), "{access}");
@@ -107,7 +115,11 @@ fn uninitialised_memory() {
         for (space, base) in [("global", "%rd0"), ("shared", "s")] {
             let stores: String = (0..bytes).map(|i| format!("st.{space}.u8 [{base}+{i}], %r1;")).collect();
             let case = Case::kernel(&format!("{MEMORIES} {stores} ld.{space}.u32 %r2, [{base}];")).threads(1);
-            assert_eq!(case.launch(1).finding.map(|f| f.kind), fails.then_some(Kind::Uninitialised), "{bytes} in {space}");
+            assert_eq!(
+                case.launch(1).finding.map(|f| f.kind),
+                fails.then_some(Kind::Uninitialised),
+                "{bytes} in {space}"
+            );
         }
     }
     // a lane that does not execute reads nothing
@@ -156,7 +168,7 @@ fn races_between_warps() {
             let case = pair(a, "", b);
             if races {
                 let found = case.fails();
-                let at = |p: Option<crate::finding::Place>| p.map(|p| (p.instruction, p.thread));
+                let at = |p: Option<Box<crate::finding::Place>>| p.map(|p| (p.instruction, p.thread));
                 assert_eq!(found.kind, Kind::Race, "{a} and {b}");
                 assert_eq!(at(found.place), Some((form(b), [32, 0, 0])), "{a} and {b}");
                 assert_eq!(at(found.other), Some((form(a), [0, 0, 0])), "{a} and {b}");
@@ -182,9 +194,12 @@ fn races_between_lanes_and_blocks() {
     assert_eq!(lanes("bar.sync 0;").words(32), each(32, |t| t ^ 1));
     assert_eq!(report(lanes("bar.warp.sync 0xffffffff; st.shared.u32 [%rd4], 7;")).0, Kind::Race);
     // blocks: one value each, then what the others wrote
-    let case = Case::kernel("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd0], %r1;").blocks(2);
+    let case =
+        Case::kernel("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd0], %r1;").blocks(2);
     assert_eq!(report(case), both(Kind::Race, "st.global.u32", "st.global.u32"));
-    let case = Case::kernel("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; @%p1 st.global.u32 [%rd1], %r0; @!%p1 ld.global.u32 %r2, [%rd1];");
+    let case = Case::kernel(
+        "mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; @%p1 st.global.u32 [%rd1], %r0; @!%p1 ld.global.u32 %r2, [%rd1];",
+    );
     assert_eq!(case.blocks(2).launch(1).finding.map(|f| f.kind), Some(Kind::Race));
 }
 
@@ -199,7 +214,10 @@ fn lanes_that_do_not_come_together() {
         ("setp.lt.u32 %p2, %r0, 16; @%p2 shfl.sync.down.b32 %r1, %r0, 1, 31, 0xffff", "shfl.sync.down.b32"),
         // members that never come
         ("setp.lt.u32 %p2, %r0, 16; @%p2 bar.warp.sync -1; @!%p2 bra.uni END; END: bar.sync 0", "bar.warp.sync"),
-        ("setp.lt.u32 %p2, %r0, 16; @!%p2 bra WAIT; vote.sync.all.pred %p3, %p1, -1; WAIT: bar.sync 0", "vote.sync.all.pred"),
+        (
+            "setp.lt.u32 %p2, %r0, 16; @!%p2 bra WAIT; vote.sync.all.pred %p3, %p1, -1; WAIT: bar.sync 0",
+            "vote.sync.all.pred",
+        ),
     ];
     for (body, form) in cases {
         let case = Case::kernel(&format!("setp.eq.u32 %p1, %r0, 0; {body};"));
@@ -207,14 +225,17 @@ fn lanes_that_do_not_come_together() {
         assert_eq!((kind, instruction.as_str()), (Kind::Divergence, form), "{body}");
     }
     // an aligned barrier at two places of one warp
-    let case = Case::kernel("and.b32 %r1, %r0, 1; setp.eq.u32 %p1, %r1, 1; @%p1 bra ODD; bar.sync 0; bra END; ODD: bar.sync 0; END:");
+    let case = Case::kernel(
+        "and.b32 %r1, %r0, 1; setp.eq.u32 %p1, %r1, 1; @%p1 bra ODD; bar.sync 0; bra END; ODD: bar.sync 0; END:",
+    );
     assert_eq!(report(case), both(Kind::Divergence, "bar.sync", "bar.sync"));
 }
 
 #[test]
 fn barriers_that_do_not_open() {
     // two warps at different barriers
-    let case = Case::kernel("setp.lt.u32 %p1, %r0, 32; @%p1 bra A; bar.sync 1; bra END; A: bar.sync 2; END:").threads(64);
+    let case =
+        Case::kernel("setp.lt.u32 %p1, %r0, 32; @%p1 bra A; bar.sync 1; bra END; A: bar.sync 2; END:").threads(64);
     assert_eq!(report(case).0, Kind::Deadlock);
     // a count that never comes
     let case = Case::kernel("setp.lt.u32 %p1, %r0, 32; @!%p1 bra END; bar.sync 1, 64; END:").threads(64);
@@ -224,6 +245,7 @@ fn barriers_that_do_not_open() {
         assert_eq!(report(case), alone(Kind::Barrier, "bar.sync"), "{wrong}");
     }
     // one barrier for different numbers of threads
-    let case = Case::kernel("setp.lt.u32 %p1, %r0, 32; @%p1 bra A; bar.sync 1, 64; bra END; A: bar.sync 1, 96; END:").threads(96);
+    let case = Case::kernel("setp.lt.u32 %p1, %r0, 32; @%p1 bra A; bar.sync 1, 64; bra END; A: bar.sync 1, 96; END:")
+        .threads(96);
     assert_eq!(report(case).0, Kind::Barrier);
 }

@@ -55,7 +55,8 @@ fn what_is_ignored_is_not_touched() {
         ".shared .align 16 .b8 s[16]; mov.u64 %rd3, 16; cp.async.ca.shared.global [s], [%rd3], 4; cp.async.wait_all;",
     );
     assert_eq!(finding.threads(1).fails().kind, Kind::OutOfBounds);
-    let finding = Case::kernel(".shared .align 16 .b8 s[16]; cp.async.ca.shared.global [s], [%rd0], 8, 9; cp.async.wait_all;");
+    let finding =
+        Case::kernel(".shared .align 16 .b8 s[16]; cp.async.ca.shared.global [s], [%rd0], 8, 9; cp.async.wait_all;");
     assert_eq!(finding.threads(1).input(0, &[0u64]).fails().kind, Kind::IllegalInstruction);
 }
 
@@ -78,7 +79,7 @@ fn a_wait_leaves_the_last_groups_in_flight() {
     for left in 0..4u32 {
         for read in 0..3u32 {
             let done = read + left < 3;
-            let mut case = groups(&format!("cp.async.wait_group {left}"), read);
+            let case = groups(&format!("cp.async.wait_group {left}"), read);
             if done {
                 assert_eq!(case.words(32), each(32, |t| 500 + 32 * read + t), "group {read}, {left} left");
             } else {
@@ -86,13 +87,6 @@ fn a_wait_leaves_the_last_groups_in_flight() {
                 assert_eq!(finding.kind, Kind::AsyncCopy, "group {read}, {left} left");
                 let lines = (finding.place.map(|p| p.instruction), finding.other.map(|p| p.instruction));
                 assert_eq!(lines, (Some("ld.shared.u32".into()), Some("cp.async.ca.shared.global".into())));
-                // without checks the data is still not there
-                case = case.input(0, &[9u32; 32]);
-                case.strict = false;
-                let mut words = [0; 128];
-                assert!(case.launch(1).finding.is_none());
-                case.memory.read(case.out, &mut words).expect("in bounds");
-                assert_eq!(words, [0; 128]);
             }
         }
     }
@@ -182,14 +176,13 @@ fn matrices_to_shared_memory() {
 
 #[test]
 fn a_matrix_product_through_generic_addresses() {
-    // 16x16x16: a[i][j] = i + j in shared memory, b = 2 I in global memory, c = 1 in shared memory; d = 2 a + 1
+    // 16x16x16: a[i][j] = i + j in shared memory, b = 2 I in global memory, c = 1; d = 2 a + 1
     let case = Case::kernel(
-        ".shared .align 32 .b8 s[2048]; mov.u64 %rd3, s;
-        mov.u32 %r1, 0; mov.b32 %f1, 0f3F800000;
+        ".shared .align 32 .b8 s[512]; mov.u64 %rd3, s;
+        mov.u32 %r1, 0;
         FILL: mad.lo.u32 %r2, %r1, 32, %r0; shr.u32 %r3, %r2, 4; and.b32 %r4, %r2, 15; add.u32 %r5, %r3, %r4;
         mul.wide.u32 %rd4, %r2, 2; add.u64 %rd5, %rd3, %rd4; cvt.rn.f16.u32 %rs1, %r5; st.shared.b16 [%rd5], %rs1;
         setp.eq.u32 %p1, %r3, %r4; selp.u32 %r6, 2, 0, %p1; cvt.rn.f16.u32 %rs2, %r6; add.u64 %rd6, %rd0, %rd4; st.global.b16 [%rd6+1024], %rs2;
-        mul.wide.u32 %rd7, %r2, 4; add.u64 %rd8, %rd3, %rd7; @%p1 st.shared.f32 [%rd8+1024], %f1;
         add.u32 %r1, %r1, 1; setp.lt.u32 %p2, %r1, 8; @%p2 bra FILL;
         bar.warp.sync -1; cvta.shared.u64 %rd9, %rd3; mov.u32 %r7, 16;
         wmma.load.a.sync.aligned.row.m16n16k16.f16 {%r10, %r11, %r12, %r13, %r14, %r15, %r16, %r17}, [%rd9], %r7;
@@ -200,8 +193,7 @@ fn a_matrix_product_through_generic_addresses() {
             {%f2, %f2, %f2, %f2, %f2, %f2, %f2, %f2};
         wmma.store.d.sync.aligned.row.m16n16k16.f32 [%rd0], {%f10, %f11, %f12, %f13, %f14, %f15, %f16, %f17}, %r7;",
     );
-    // the diagonal of the second half of shared memory only shows that nothing else reads it
-    let words = Case { ..case }.words(256);
+    let words = case.words(256);
     assert_eq!(words, each(256, |i| ((i / 16 + i % 16) as f32 * 2.0 + 1.0).to_bits()));
 }
 

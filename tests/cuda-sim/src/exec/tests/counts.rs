@@ -57,7 +57,9 @@ fn barriers_and_branches() {
     assert_eq!(pair(&c, Class::Barrier), (30, 960));
     // what the lanes that do not jump execute alone counts for 16 lanes
     let without = |text: &str| {
-        let case = Case::kernel(&format!("mov.u32 %r1, 0; and.b32 %r2, %r0, 1; setp.eq.u32 %p2, %r2, 0; @%p2 bra EVEN; {text} EVEN: add.u32 %r1, %r1, 1;"));
+        let case = Case::kernel(&format!(
+            "mov.u32 %r1, 0; and.b32 %r2, %r0, 1; setp.eq.u32 %p2, %r2, 0; @%p2 bra EVEN; {text} EVEN: add.u32 %r1, %r1, 1;"
+        ));
         pair(&counted(&case), Class::Integer)
     };
     let (one, none) = (without("add.u32 %r1, %r1, 1;"), without(""));
@@ -98,17 +100,31 @@ fn left(make: &dyn Fn() -> Case, threads: usize) -> (String, Vec<u8>, String, Ve
 fn nothing_depends_on_the_number_of_threads() {
     let cases: [&dyn Fn() -> Case; 6] = [
         // blocks of their own
-        &|| Case::kernel("mov.u32 %r1, %ctaid.x; mad.lo.u32 %r2, %r1, 32, %r0; mul.wide.u32 %rd2, %r2, 4; add.u64 %rd2, %rd0, %rd2; mul.lo.u32 %r3, %r2, %r2; st.global.u32 [%rd2], %r3;").blocks(32),
+        &|| {
+            Case::kernel("mov.u32 %r1, %ctaid.x; mad.lo.u32 %r2, %r1, 32, %r0; mul.wide.u32 %rd2, %r2, 4; add.u64 %rd2, %rd0, %rd2; mul.lo.u32 %r3, %r2, %r2; st.global.u32 [%rd2], %r3;").blocks(32)
+        },
         // sums of floats
-        &|| Case::kernel("mov.u32 %r1, %ctaid.x; mad.lo.u32 %r2, %r1, 32, %r0; cvt.rn.f32.u32 %f1, %r2; mul.f32 %f1, %f1, 0f3DCCCCCD; red.global.add.f32 [%rd0], %f1;").blocks(29).input(0, &[0u32]),
+        &|| {
+            Case::kernel("mov.u32 %r1, %ctaid.x; mad.lo.u32 %r2, %r1, 32, %r0; cvt.rn.f32.u32 %f1, %r2; mul.f32 %f1, %f1, 0f3DCCCCCD; red.global.add.f32 [%rd0], %f1;").blocks(29).input(0, &[0u32])
+        },
         // tickets
-        &|| Case::kernel("mov.u32 %r1, %ctaid.x; atom.global.add.u32 %r2, [%rd0], 1; mul.wide.u32 %rd2, %r2, 4; add.u64 %rd2, %rd0, %rd2; mad.lo.u32 %r3, %r1, 1000, %r0; st.global.u32 [%rd2+4], %r3;").blocks(20).input(0, &[0u32]),
+        &|| {
+            Case::kernel("mov.u32 %r1, %ctaid.x; atom.global.add.u32 %r2, [%rd0], 1; mul.wide.u32 %rd2, %r2, 4; add.u64 %rd2, %rd0, %rd2; mad.lo.u32 %r3, %r1, 1000, %r0; st.global.u32 [%rd2+4], %r3;").blocks(20).input(0, &[0u32])
+        },
         // sums of integers whose order shows nowhere
-        &|| Case::kernel("mov.u32 %r1, %ctaid.x; red.global.add.u32 [%rd1], %r1; red.global.max.s32 [%rd1+128], %r1;").blocks(50).input(0, &[0u32; 64]),
+        &|| {
+            Case::kernel("mov.u32 %r1, %ctaid.x; red.global.add.u32 [%rd1], %r1; red.global.max.s32 [%rd1+128], %r1;")
+                .blocks(50)
+                .input(0, &[0u32; 64])
+        },
         // a finding in the middle: the lowest block's
-        &|| Case::kernel("mov.u32 %r1, %ctaid.x; setp.ge.u32 %p1, %r1, 11; setp.eq.u32 %p2, %r0, 7; @!%p1 bra END; @%p2 trap; END:").blocks(40),
+        &|| {
+            Case::kernel("mov.u32 %r1, %ctaid.x; setp.ge.u32 %p1, %r1, 11; setp.eq.u32 %p2, %r0, 7; @!%p1 bra END; @%p2 trap; END:").blocks(40)
+        },
         // shared memory and barriers
-        &|| Case::kernel(".shared .align 4 .b8 s[256]; mov.u32 %r1, %ctaid.x; mul.wide.u32 %rd2, %r0, 4; mov.u64 %rd3, s; add.u64 %rd4, %rd3, %rd2; add.u32 %r2, %r0, %r1; st.shared.u32 [%rd4], %r2; bar.sync 0; ld.shared.u32 %r3, [s+252]; mul.wide.u32 %rd5, %r1, 4; add.u64 %rd5, %rd0, %rd5; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd5], %r3;").threads(64).blocks(100),
+        &|| {
+            Case::kernel(".shared .align 4 .b8 s[256]; mov.u32 %r1, %ctaid.x; mul.wide.u32 %rd2, %r0, 4; mov.u64 %rd3, s; add.u64 %rd4, %rd3, %rd2; add.u32 %r2, %r0, %r1; st.shared.u32 [%rd4], %r2; bar.sync 0; ld.shared.u32 %r3, [s+252]; mul.wide.u32 %rd5, %r1, 4; add.u64 %rd5, %rd0, %rd5; setp.eq.u32 %p1, %r0, 0; @%p1 st.global.u32 [%rd5], %r3;").threads(64).blocks(100)
+        },
     ];
     for (i, case) in cases.iter().enumerate() {
         let one = left(case, 1);

@@ -106,7 +106,8 @@ const RECURSIVE: &str = ".func (.reg .b32 r) fib(.reg .b32 n) { .reg .pred %p; .
 
 #[test]
 fn recursion() {
-    let words = Case::kernel_with(RECURSIVE, "rem.u32 %r1, %r0, 12; call (%r2), fib, (%r1); st.global.u32 [%rd1], %r2;");
+    let words =
+        Case::kernel_with(RECURSIVE, "rem.u32 %r1, %r0, 12; call (%r2), fib, (%r1); st.global.u32 [%rd1], %r2;");
     let fib = |n: u32| (0..n).fold((0, 1), |(a, b), _| (b, a + b)).0;
     assert_eq!(words.words(32), each(32, |t| fib(t % 12)));
     let longs = Case::kernel_with(
@@ -158,7 +159,9 @@ fn a_table_of_functions() {
         st.global.u32 [%rd1], %r2;";
     let words = Case::kernel_with(
         functions,
-        &format!("rem.u32 %r1, %r0, 3; mul.wide.u32 %rd2, %r1, 8; mov.u64 %rd4, table; add.u64 %rd2, %rd4, %rd2; ld.global.u64 %rd3, [%rd2]; {call}"),
+        &format!(
+            "rem.u32 %r1, %r0, 3; mul.wide.u32 %rd2, %r1, 8; mov.u64 %rd4, table; add.u64 %rd2, %rd4, %rd2; ld.global.u64 %rd3, [%rd2]; {call}"
+        ),
     );
     assert_eq!(words.words(32), each(32, |t| [t + 100, t * 3, t.wrapping_neg()][t as usize % 3]));
     let finding = Case::kernel_with(functions, &format!("add.u64 %rd3, %rd0, 8; {call}")).fails();
@@ -192,7 +195,8 @@ fn a_flag_between_warps_and_sleep() {
 
 #[test]
 fn a_loop_without_end_is_stopped() {
-    for body in ["LOOP: bra LOOP;", "LOOP: ld.volatile.global.u32 %r1, [%rd0]; setp.eq.u32 %p1, %r1, 0; @%p1 bra LOOP;"] {
+    for body in ["LOOP: bra LOOP;", "LOOP: ld.volatile.global.u32 %r1, [%rd0]; setp.eq.u32 %p1, %r1, 0; @%p1 bra LOOP;"]
+    {
         let finding = Case::kernel(body).input(0, &[0u32]).fails();
         assert_eq!(finding.kind, Kind::Timeout, "{body}");
         assert!(finding.place.is_some());

@@ -48,8 +48,20 @@ fn loads_of_every_type_from_every_space() {
     check_loads("", &format!("{store} st.global.u64 [%rd0+2048], %rd8;"), "ld.global", "%rd0+2048", pattern);
     check_loads("", &format!("{store} st.u64 [%rd0+2048], %rd8;"), "ld", "%rd0+2048", pattern);
     check_loads("", &format!("{store} st.global.u64 [%rd0+2048], %rd8;"), "ld.volatile.global", "%rd0+2048", pattern);
-    check_loads("", &format!("{store} st.global.u64 [%rd0+2048], %rd8;"), "ld.global.nc.L1::no_allocate", "%rd0+2048", pattern);
-    check_loads("", &format!("{store} st.global.u64 [%rd0+2048], %rd8;"), "ld.acquire.gpu.global", "%rd0+2048", pattern);
+    check_loads(
+        "",
+        &format!("{store} st.global.u64 [%rd0+2048], %rd8;"),
+        "ld.global.nc.L1::no_allocate",
+        "%rd0+2048",
+        pattern,
+    );
+    check_loads(
+        "",
+        &format!("{store} st.global.u64 [%rd0+2048], %rd8;"),
+        "ld.acquire.gpu.global",
+        "%rd0+2048",
+        pattern,
+    );
     let shared = format!(".shared .align 8 .b8 s[64]; {store} st.shared.u64 [s+8], %rd8;");
     check_loads("", &shared, "ld.shared", "s+8", pattern);
     check_loads("", &format!("{shared} mov.u32 %r8, s;"), "ld.shared", "%r8+8", pattern);
@@ -103,7 +115,9 @@ fn stores_of_every_width_leave_the_rest() {
 #[test]
 fn vectors_are_in_order() {
     for (space, base) in [("global", "%rd0+2048"), ("shared", "s+32"), ("local", "l+32")] {
-        for (ty, bytes, kind) in [("u8", 1, "%rs"), ("u16", 2, "%rs"), ("b32", 4, "%r"), ("f32", 4, "%f"), ("u64", 8, "%rd")] {
+        for (ty, bytes, kind) in
+            [("u8", 1, "%rs"), ("u16", 2, "%rs"), ("b32", 4, "%r"), ("f32", 4, "%f"), ("u64", 8, "%rd")]
+        {
             for n in [2, 4] {
                 if n * bytes > 16 {
                     continue;
