@@ -162,12 +162,10 @@ impl<'l> Machine<'l> {
             }};
         }
         loop {
+            // Met, or jumped over: those come first, so that the lanes meet where their ways join.
             if pc >= limit {
                 keep!(State::Ready);
-                if pc == limit {
-                    leave!(Ok(false));
-                }
-                limit = beyond(&warp.fragments, pc);
+                leave!(Ok(false));
             }
             let op = &code[pc as usize];
             let lanes = if op.guard == NONE {

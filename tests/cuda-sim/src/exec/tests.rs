@@ -1,5 +1,13 @@
 //! Small kernels in PTX, each for one thing that the interpreter does.
 
+mod atomics;
+mod barriers;
+mod checks;
+mod copies;
+mod counts;
+mod flow;
+mod memory;
+
 use super::*;
 use crate::finding::Kind;
 use crate::ptx;
@@ -11,6 +19,9 @@ struct Case {
     memory: Memory,
     program: Program,
     out: u64,
+    /// Further parameters, behind `out`.
+    params: Vec<u8>,
+    strict: bool,
     grid: [u32; 3],
     block: [u32; 3],
     dynamic_shared: usize,
@@ -20,21 +31,31 @@ struct Case {
 
 const OUT: usize = 4096;
 
+const REGISTERS: &str = ".reg .pred %p<16>; .reg .b16 %rs<16>; .reg .b32 %r<64>; .reg .f32 %f<32>; .reg .b64 %rd<64>;
+    .reg .f64 %fd<16>; .reg .b128 %rq<4>;";
+
 impl Case {
     fn module(text: &str) -> Case {
         let memory = Memory::new(true);
         let module = ptx::parse(&format!("{HEAD}{text}")).expect("well-formed PTX");
         let program = Program::load(&module, 80, 0, &memory).expect("a supported module");
         let out = memory.allocate(0, OUT, Purpose::Device, "out").expect("memory");
-        let (grid, block) = ([1, 1, 1], [32, 1, 1]);
-        Case { memory, program, out, grid, block, dynamic_shared: 0, cooperative: false, budget: 1 << 20 }
+        let (grid, block, params) = ([1, 1, 1], [32, 1, 1], Vec::new());
+        let (dynamic_shared, cooperative, budget, strict) = (0, false, 1 << 20, true);
+        Case { memory, program, out, params, strict, grid, block, dynamic_shared, cooperative, budget }
     }
 
     /// `%rd0` is `out`, `%r0` the thread's x, `%rd1` the address of its word.
     fn kernel(body: &str) -> Case {
+        Case::kernel_with("", body)
+    }
+
+    /// As `kernel`, with declarations in front of it.
+    fn kernel_with(declarations: &str, body: &str) -> Case {
         Case::module(&format!(
-            ".visible .entry k(.param .u64 out) {{
-            .reg .pred %p<16>; .reg .b16 %rs<16>; .reg .b32 %r<64>; .reg .f32 %f<32>; .reg .b64 %rd<64>; .reg .f64 %fd<16>;
+            "{declarations}
+            .visible .entry k(.param .u64 out) {{
+            {REGISTERS}
             ld.param.u64 %rd0, [out];
             mov.u32 %r0, %tid.x;
             mul.wide.u32 %rd1, %r0, 4;
@@ -54,6 +75,25 @@ impl Case {
         self
     }
 
+    /// Writes to the output, at a byte.
+    fn input<T: Copy + Into<u64>>(self, at: u64, values: &[T]) -> Case {
+        let bytes = std::mem::size_of::<T>();
+        let all: Vec<u8> = values.iter().flat_map(|&v| v.into().to_le_bytes()[..bytes].to_vec()).collect();
+        self.memory.write(self.out + at, &all).expect("in bounds");
+        self
+    }
+
+    /// Further parameters of the kernel, as bytes behind `out`.
+    fn argument(mut self, bytes: &[u8]) -> Case {
+        self.params.extend(bytes);
+        self
+    }
+
+    fn cooperative(mut self) -> Case {
+        self.cooperative = true;
+        self
+    }
+
     fn launch(&self, threads: usize) -> Outcome {
         launch(&Launch {
             program: &self.program,
@@ -61,29 +101,49 @@ impl Case {
             grid: self.grid,
             block: self.block,
             dynamic_shared: self.dynamic_shared,
-            params: &self.out.to_le_bytes(),
+            params: &[&self.out.to_le_bytes()[..], &self.params].concat(),
             cooperative: self.cooperative,
             memory: &self.memory,
             device: 0,
             peers: 1,
-            options: Options { strict: true, threads, budget: self.budget, multiprocessors: 4, sm: 80 },
+            options: Options { strict: self.strict, threads, budget: self.budget, multiprocessors: 4, sm: 80 },
         })
     }
 
-    /// The first `n` words of the output.
-    fn words(&self, n: usize) -> Vec<u32> {
+    /// Launches, and returns the first `n` bytes of the output.
+    #[track_caller]
+    fn bytes(&self, n: usize) -> Vec<u8> {
         let outcome = self.launch(1);
         if let Some(finding) = outcome.finding {
             panic!("{finding}");
         }
-        let mut bytes = vec![0; 4 * n];
+        let mut bytes = vec![0; n];
         assert_eq!(self.memory.read(self.out, &mut bytes).expect("in bounds"), 0, "all of it is written");
-        bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+        bytes
     }
 
+    /// As `bytes`, for words.
+    #[track_caller]
+    fn words(&self, n: usize) -> Vec<u32> {
+        self.bytes(4 * n).chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+    }
+
+    /// As `bytes`, for double words.
+    #[track_caller]
+    fn longs(&self, n: usize) -> Vec<u64> {
+        let words = self.words(2 * n);
+        words.chunks_exact(2).map(|w| w[0] as u64 | (w[1] as u64) << 32).collect()
+    }
+
+    #[track_caller]
     fn fails(&self) -> Finding {
         self.launch(1).finding.expect("a finding")
     }
+}
+
+/// What a function says about each thread of the first block.
+fn each(threads: u32, f: impl FnMut(u32) -> u32) -> Vec<u32> {
+    (0..threads).map(f).collect()
 }
 
 #[test]
