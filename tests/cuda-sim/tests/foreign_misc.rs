@@ -394,7 +394,7 @@ fn printf_formats() {
     for line in [block(0), block(1)] {
         assert!(printed.is_empty() || printed.contains(&line), "{printed}");
     }
-    let rest = "-5000000000 feedfacecafe 0xbeef00 2.718e+00 +3\n";
+    let rest = "-5000000000 feedfacecafe 0xbeef00 2.750e+00 +3\n";
     assert!(printed.is_empty() || printed.matches(rest).count() == 2, "{printed}");
 }
 

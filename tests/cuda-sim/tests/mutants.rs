@@ -97,7 +97,7 @@ fn finds(kind: Kind, lines: &'static [&'static str]) -> Expected {
 
 impl Mutant {
     /// Says that only this shape shows it, and none before.
-    fn from_shape(mut self, shape: usize) -> Mutant {
+    fn starting_at_shape(mut self, shape: usize) -> Mutant {
         self.shape = shape;
         self
     }
@@ -376,14 +376,14 @@ fn sgemm() -> Subject {
         patch("the last product of a tile is missing", "i < T;", "i < T - 1;", Expected::Wrong),
         patch("one product too many", "i < T;", "i <= T;", finds(OutOfBounds, &["sum +="])),
         patch("rows are not bounded at the load", "row < m && k0", "k0", finds(OutOfBounds, &["as[ty][tx] ="]))
-            .from_shape(1),
+            .starting_at_shape(1),
         patch(
             "columns are not bounded at the store",
             "(row < m && col < n)",
             "(row < m)",
             finds(Race, &["c[row * n + col]"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch("the wrong stride", "(k0 + ty) * n", "(k0 + ty) * k", Expected::Wrong),
         patch("a tile is read transposed", "as[ty][i]", "as[i][ty]", Expected::Wrong),
         patch(
@@ -392,7 +392,7 @@ fn sgemm() -> Subject {
             "if (row < m && k0 + tx < k) as[ty][tx] = a[row * k + k0 + tx];",
             finds(Uninitialised, &["sum +="]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch("the sum starts over in each tile", "        as[ty][tx] =", "sum = 0; as[ty][tx] =", Expected::Wrong),
         patch(
             "a barrier that only some threads reach",
@@ -454,15 +454,15 @@ fn tf32_gemm() -> Subject {
             finds(AsyncCopy, &["cp.async"]),
         ),
         patch("the wrong buffer is used", "*at = as[t % 2]", "*at = as[(t + 1) % 2]", finds(AsyncCopy, &["fa", "cp"])),
-        patch("the last tile is left out", "(k + BK - 1) / BK", "k / BK", Expected::Wrong).from_shape(1),
-        patch("the tail is not filled with zeros", "there ? 16 : 0", "16", Expected::Wrong).from_shape(1),
+        patch("the last tile is left out", "(k + BK - 1) / BK", "k / BK", Expected::Wrong).starting_at_shape(1),
+        patch("the tail is not filled with zeros", "there ? 16 : 0", "16", Expected::Wrong).starting_at_shape(1),
         patch(
             "rows are not bounded at the copy",
             "row0 + i < m && k0 + j < k",
             "k0 + j < k",
             finds(OutOfBounds, &["cp.async"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch("rows that are not aligned", "BS = BN + 8", "BS = BN + 2", finds(Misaligned, &["cp.async"])),
         patch(
             "registers of fragment a in the wrong order",
@@ -528,14 +528,14 @@ fn hgemm() -> Subject {
             "(row < m)",
             finds(Race, &["*(float2 *)&c"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch(
             "columns are not bounded at the load",
             "k0 + i < k && col0 + j < n",
             "k0 + i < k",
             finds(OutOfBounds, &["y = *(const uint4 *)"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch(
             "a store that is not aligned",
             "lane % 4 * 2;",
@@ -638,7 +638,7 @@ fn block_sum() -> Subject {
             "    if (blockIdx.x * blockDim.x + threadIdx.x >= n) return;\n    float sum = 0.0f;",
             finds(Divergence, &["of the warp"]),
         )
-        .from_shape(2),
+        .starting_at_shape(2),
         launch(
             "a block that is no multiple of a warp",
             |_, work| work.block[0] += 16,
@@ -763,7 +763,7 @@ fn softmax() -> Subject {
     };
     let mutants = vec![
         patch("one row too many", "row >= rows", "row > rows", finds(OutOfBounds, &["fmaxf(most, x[i])"]))
-            .from_shape(1),
+            .starting_at_shape(1),
         patch("the last step is missing", "d > 0;", "d > 1;", Expected::Wrong),
         patch("the sum is not scaled to the new maximum", "sum * expf(old - most) +", "sum +", Expected::Wrong),
         patch(
@@ -860,7 +860,7 @@ fn layer_norm() -> Subject {
             "row[i] = v; __syncthreads();",
             finds(Divergence, &["__shfl_xor_sync"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch("a component is left out", "v.x + v.y + v.z + v.w;", "v.x + v.y + v.z;", Expected::Wrong),
         patch(
             "the mean of the vectors",
@@ -910,7 +910,7 @@ fn layer_norm() -> Subject {
             },
             finds(Race, &["float4 v = x[i]", "y[i] = v"]),
         ),
-        launch("blocks of three warps", |_, work| work.block[0] = 96, Expected::Wrong).from_shape(3),
+        launch("blocks of three warps", |_, work| work.block[0] = 96, Expected::Wrong).starting_at_shape(3),
     ];
     Subject { kernel: "layer_norm", shapes: &[[4, 256, 0], [3, 100, 0], [1, 4, 0], [5, 516, 0]], prepare, mutants }
 }
@@ -980,7 +980,7 @@ fn conv3x3() -> Subject {
             "(y < height)",
             finds(Race, &["out[y * width + x]"]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         launch(
             "the result goes to constant memory",
             |gpu, work| work.set(3, gpu.variable("weights").0),
@@ -1021,7 +1021,7 @@ fn transpose() -> Subject {
             "(x < width && y + j < height)",
             finds(Uninitialised, &["= tile["]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch(
             "the tile lacks a row",
             "tile[T][T + 1]",
@@ -1030,7 +1030,7 @@ fn transpose() -> Subject {
         ),
         patch("the tile lacks a column", "tile[T][T + 1]", "tile[T][T - 1]", finds(Race, &["tile[threadIdx.y + j]"])),
         patch("the input's stride for the result", "* height + x]", "* width + x]", finds(OutOfBounds, &["= tile["]))
-            .from_shape(1),
+            .starting_at_shape(1),
         patch("blocks overlap", "x = blockIdx.y * T +", "x = blockIdx.y * (T - 1) +", finds(Race, &["= tile["])),
         patch(
             "no bound of rows at the load",
@@ -1038,17 +1038,17 @@ fn transpose() -> Subject {
             "(x < width)",
             finds(OutOfBounds, &["= in["]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch(
             "a barrier for the columns inside only",
             "__syncthreads();",
             "if (x < width) __syncthreads();",
             finds(Uninitialised, &["= tile["]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         launch("in place", |_, work| work.set(3, work.address(2)), finds(Race, &["= in[", "= tile["])),
         launch("half a block", |_, work| work.block[1] = 4, finds(Uninitialised, &["= tile["])),
-        launch("the grid is transposed", |_, work| work.grid.swap(0, 1), Expected::Unwritten).from_shape(1),
+        launch("the grid is transposed", |_, work| work.grid.swap(0, 1), Expected::Unwritten).starting_at_shape(1),
     ];
     Subject { kernel: "transpose", shapes: &[[64, 64, 0], [45, 70, 0], [1, 33, 0], [32, 7, 0]], prepare, mutants }
 }
@@ -1286,9 +1286,9 @@ fn scan() -> Subject {
             "in[blockIdx.x * cols + t]",
             finds(OutOfBounds, &["int x ="]),
         )
-        .from_shape(1),
+        .starting_at_shape(1),
         patch("columns are not bounded at the store", "if (t < cols)\n        out", "out", finds(Race, &["= x;"]))
-            .from_shape(1),
+            .starting_at_shape(1),
         patch("the loop never ends", "int d = 1; d", "int d = 0; d", finds(Timeout, &["all have written"])),
     ];
     Subject { kernel: "scan", shapes: &[[3, 128, 0], [2, 100, 0], [4, 1, 0], [1, 33, 0]], prepare, mutants }

@@ -466,7 +466,6 @@ fn instructions_refused() {
         "mov.u32 r = q;",
         "mov. u32 r, q;",
         "mov.u32 r, \"a\";",
-        "mov.u32 r, -q;",
         "mov.u32 r, s-8;",
         "ld.u32 r, [q-4];",
         "ld.u32 r, [4+q];",
