@@ -180,8 +180,8 @@ fn an_address_before_an_allocation_is_told_as_such() {
 fn what_was_never_written_is_no_zero() {
     let case = Case::kernel(
         ".local .align 4 .b8 array[8];
-        mov.u32 %r1, array;
-        ld.local.u32 %r2, [%r1+4];
+        mov.u64 %rd2, array;
+        ld.local.u32 %r2, [%rd2+4];
         cvt.u32.u16 %r3, %rs3;
         add.u32 %r2, %r2, %r3;
         xor.b32 %r2, %r2, %r9;
