@@ -54,6 +54,7 @@ impl<T> From<&Buffer<T>> for Arg {
 }
 
 /// The arguments of a kernel in order: buffers by reference, scalars of exactly the parameter's type.
+#[allow(unused_macros)]
 macro_rules! args { ($($a:expr),* $(,)?) => { &[$($crate::common::Arg::from($a)),*] } }
 pub(crate) use args;
 
