@@ -62,7 +62,7 @@ const ALL32: u64 = u32::MAX as u64;
 
 #[test]
 fn integers() {
-    let b = lanes(|l| (l * 0x9e37_79b9 ^ 0x8000_0000) & ALL32);
+    let b = lanes(|l| ((l * 0x9e37_79b9) ^ 0x8000_0000) & ALL32);
     let long = lanes(|l| (l + 3).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     check("add.u32", 32, 0xffff_fff0, &b, None, |x, b, _| (x + b) & ALL32);
     check("add.s32", 32, 0x7fff_fff0, &b, None, |x, b, _| (x + b) & ALL32);

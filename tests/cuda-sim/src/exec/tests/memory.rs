@@ -311,6 +311,6 @@ fn dynamic_shared_memory_follows_the_static() {
     .threads(1);
     case.dynamic_shared = 64;
     let words = case.words(5);
-    assert!(words[0] >= words[1] + 20 && words[0] % 16 == 0, "{words:?}");
+    assert!(words[0] >= words[1] + 20 && words[0].is_multiple_of(16), "{words:?}");
     assert_eq!((words[2], words[3], words[4]), (64, words[0] + 64, 64));
 }
