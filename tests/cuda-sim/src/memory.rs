@@ -152,7 +152,8 @@ impl Block {
     #[inline(always)]
     fn words(&self, offset: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
         let end = offset + bytes;
-        (offset / 64..end.div_ceil(64)).map(move |word| {
+        let last = if bytes == 0 { offset / 64 } else { end.div_ceil(64) };
+        (offset / 64..last).map(move |word| {
             let from = offset.max(word * 64) - word * 64;
             let to = end.min(word * 64 + 64) - word * 64;
             (word, (u64::MAX >> (64 - (to - from))) << from)
@@ -315,6 +316,11 @@ impl Memory {
             unsafe { std::ptr::copy(from.as_ptr(), block.data.add(offset), from.len()) };
             block.mark(offset, from.len());
         })
+    }
+
+    /// Marks bytes as initialised that nobody wrote since they were allocated: they are zero.
+    pub(crate) fn zeroed(&self, address: u64, bytes: usize) -> Result<(), Finding> {
+        self.range(address, bytes, "write", |block, offset| block.mark(offset, bytes))
     }
 
     /// Copies between addresses that `find` knows; what is uninitialised stays so. Overlap is allowed.

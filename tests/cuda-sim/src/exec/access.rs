@@ -765,7 +765,7 @@ impl Machine<'_> {
             };
             left &= !lanes;
             self.allowed(target, doing, bytes, first, block, warp, at, lanes)?;
-            if lanes != mask || most > last || low % bytes as u64 != 0 {
+            if lanes != mask || size < bytes as u64 || most > last || low % bytes as u64 != 0 {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
             let mut offsets = all.map(|a| a.wrapping_sub(base));

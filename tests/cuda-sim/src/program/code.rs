@@ -295,7 +295,7 @@ pub(crate) struct Function {
     /// Constants, which follow the specials.
     pub(crate) constants: Vec<Unit>,
     /// Places (two units each) that hold the frame's start plus so many bytes.
-    pub(crate) frame_addresses: Vec<(u16, u32)>,
+    pub(crate) frame_addresses: Vec<(u16, i64)>,
     /// Places that may be read before they are written; they start as zero, so that a launch repeats.
     pub(crate) undefined: Vec<u16>,
     /// Bytes a lane for its local and parameter variables.
