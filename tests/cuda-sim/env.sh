@@ -150,6 +150,8 @@ else
     ln -sfn "$library" "$home/lib/libcuda.so"
     ln -sfn "$library" "$home/lib/libcuda.so.1"
     libraries=$home/lib
+    # Cargo's own runs look into target/debug before: what a plain build left there may be older.
+    rm -f "$target/debug/libcuda.so"
     say "a simulated device"
 fi
 

@@ -333,6 +333,11 @@ impl Memory {
         })
     }
 
+    /// Marks bytes as initialised that nobody wrote since they were allocated: they are zero.
+    pub(crate) fn zeroed(&self, address: u64, bytes: usize) -> Result<(), Finding> {
+        self.range(address, bytes, "write", |block, offset| block.mark(offset, bytes))
+    }
+
     /// Copies between addresses that `find` knows; what is uninitialised stays so. Overlap is allowed.
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Finding> {
         self.range(from, bytes, "read", |source, at| {

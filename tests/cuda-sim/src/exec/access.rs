@@ -754,7 +754,7 @@ impl Machine<'_> {
             };
             left &= !lanes;
             self.allowed(target, doing, bytes, first, block, warp, at, lanes)?;
-            if lanes != mask || most > last || !low.is_multiple_of(bytes as u64) {
+            if lanes != mask || size < bytes as u64 || most > last || !low.is_multiple_of(bytes as u64) {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
             let mut offsets = [0; 32];

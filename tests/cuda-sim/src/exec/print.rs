@@ -13,6 +13,8 @@ use crate::program::code::*;
 
 /// A text longer than this is cut: what is printed is for people.
 const LONGEST: usize = 1 << 16;
+/// What a block may print: a loop that prints must not take all memory. The hardware's buffer is far smaller.
+const FIFO: usize = 16 << 20;
 
 impl Machine<'_> {
     /// `vprintf(format, arguments)` and `__assertfail(message, file, line, function, size)`.
@@ -58,7 +60,8 @@ impl Machine<'_> {
                 _ => {
                     let format = self.text(block, warp, lane, argument(warp, 0));
                     let (line, count) = self.format(block, warp, lane, &format, argument(warp, 1));
-                    block.printed.extend(line);
+                    let room = FIFO.saturating_sub(block.printed.len());
+                    block.printed.extend(line.iter().take(room));
                     match call.returns.first() {
                         Some(Place::Register { operand, units }) => {
                             let slot = operands[*operand as usize];
@@ -66,9 +69,10 @@ impl Machine<'_> {
                             // SAFETY: as above.
                             unsafe { super::run::write_lanes(file, slot, units, 1 << lane, |_| count as u64) };
                         }
-                        Some(Place::Memory { offset, .. }) => {
+                        Some(Place::Memory { offset, bytes }) => {
                             let from = memory as usize + *offset as usize;
-                            super::access::write_local(&mut warp.local, from, lane, 4, count as u64);
+                            let bytes = (*bytes).min(4) as usize;
+                            super::access::write_local(&mut warp.local, from, lane, bytes, count as u64);
                         }
                         None => {}
                     }
@@ -121,6 +125,9 @@ impl Machine<'_> {
         };
         let mut rest = format.iter().copied().peekable();
         while let Some(b) = rest.next() {
+            if out.len() >= LONGEST {
+                break;
+            }
             if b != b'%' {
                 out.push(b);
                 continue;

@@ -17,6 +17,8 @@ use crate::program::code::*;
 const WATCHES: u32 = 32;
 /// And one that does not read such memory: long enough that loops of any sensible length keep their lanes together.
 const JUMPS: u32 = 1 << 16;
+/// Instructions after which a fragment that jumps back has them taken from the launch's budget.
+const STEPS: u64 = 1 << 20;
 
 /// Why a warp stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +223,10 @@ impl<'l> Machine<'l> {
                             warp.skip = warp.fragments.len() as u32 - 1;
                             leave!(Ok(true));
                         }
+                        if steps >= STEPS {
+                            keep!(State::Ready);
+                            leave!(Ok(false));
+                        }
                         limit = beyond(&warp.fragments, pc);
                     }
                 }
@@ -386,45 +392,30 @@ impl<'l> Machine<'l> {
                     let index = lane_values(file, switch.index.of(pool)[0]);
                     self.counters.branches += 1;
                     let mut left = lanes;
-                    let mut ways = 0;
-                    mask &= !lanes;
-                    let here = pc;
+                    let mut ways: Vec<(u32, u32)> = Vec::new();
                     while left != 0 {
                         let first = index[left.trailing_zeros() as usize];
                         let group =
                             (0..32).filter(|&l| left >> l & 1 != 0 && index[l] == first).fold(0u32, |g, l| g | 1 << l);
                         let Some(&target) = switch.targets.get(first as usize) else {
                             let message = format!("brx.idx with index {first} of {} targets", switch.targets.len());
-                            return Err(self.finding(
-                                Kind::IllegalInstruction,
-                                message,
-                                block,
-                                warp,
-                                At { function, pc },
-                                group,
-                            ));
+                            let at = At { function, pc };
+                            return Err(self.finding(Kind::IllegalInstruction, message, block, warp, at, group));
                         };
                         left &= !group;
-                        ways += 1;
-                        if mask == 0 && left == 0 && ways == 1 {
-                            mask = group;
-                            pc = target;
-                        } else {
-                            warp.join(frame, target, group);
-                        }
+                        ways.push((target, group));
                     }
-                    if ways == 1 && pc != here {
-                        jumps += (pc <= here) as u32;
-                        keep!(State::Ready);
-                        leave!(Ok(false));
-                    }
-                    self.counters.divergent_branches += 1;
+                    mask &= !lanes;
+                    jumps += ways.iter().any(|w| w.0 <= pc) as u32;
                     pc += 1;
+                    self.counters.divergent_branches += (ways.len() > 1 || mask != 0) as u64;
+                    // The fragment goes one of the ways itself. It has its new place before others join theirs: they may
+                    // be where it was before.
                     if mask == 0 {
-                        warp.fragments.remove(f);
-                    } else {
-                        keep!(State::Ready);
+                        (pc, mask) = ways.pop().unwrap_or_default();
                     }
+                    keep!(State::Ready);
+                    ways.iter().for_each(|&(target, group)| warp.join(frame, target, group));
                     leave!(Ok(false));
                 }
                 Action::Call(call) => {
@@ -833,11 +824,11 @@ fn carry(kernel: &Kernel, warp: &mut Warp, from: &Side, a: &Place, to: &Side, b:
     };
     let word = |side: &Side, operand: u32, units: u16, lane: usize, i: usize| {
         let place = side.slot(kernel, operand);
-        // 32 bits: a word a lane; 64 bits: two words a lane over two units
+        // 32 bits: a word a lane; 64 bits: two words a lane over two units; 128 bits: four over four
         if units == 1 {
             (place, lane, i)
         } else {
-            let w = 2 * lane + i;
+            let w = units as usize * lane + i;
             (place + w / 32, w % 32, 0)
         }
     };

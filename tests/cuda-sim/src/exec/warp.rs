@@ -9,6 +9,8 @@ use crate::program::lower::LOCAL;
 pub(crate) const DEPTH: u32 = 1024;
 /// Bytes of local memory a lane may have, as on the hardware.
 pub(crate) const LOCAL_LIMIT: usize = 512 << 10;
+/// Units that the frames of a warp may take together.
+const FILE_LIMIT: usize = 1 << 18;
 
 /// Lanes that are at the same instruction of the same call.
 #[derive(Debug, Clone)]
@@ -203,6 +205,9 @@ impl Warp {
         let base =
             self.frames.iter().filter(|f| f.lanes != 0).map(|f| f.base + kernel.functions[f.function as usize].units);
         let base = base.max().unwrap_or(0);
+        if base + callee.units > FILE_LIMIT {
+            return None;
+        }
         if self.file.len() < base + callee.units {
             self.file.resize(base + callee.units, Unit([0; 32]));
         }
@@ -260,7 +265,7 @@ fn fill_frame(file: &mut [Unit], kernel: &Kernel, function: &Function, base: usi
     let constants = base + 2 * kernel.specials.len();
     file[constants..constants + function.constants.len()].copy_from_slice(&function.constants);
     for &(place, offset) in &function.frame_addresses {
-        let address = (memory + offset) as u64;
+        let address = (memory as u64).wrapping_add(offset as u64);
         for lane in 0..32 {
             let at = 2 * lane;
             let unit = &mut file[base + place as usize + at / 32].0;

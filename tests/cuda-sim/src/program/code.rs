@@ -297,7 +297,7 @@ pub(crate) struct Function {
     /// Constants, which follow the specials.
     pub(crate) constants: Vec<Unit>,
     /// Places (two units each) that hold the frame's start plus so many bytes.
-    pub(crate) frame_addresses: Vec<(u16, u32)>,
+    pub(crate) frame_addresses: Vec<(u16, i64)>,
     /// Places that may be read before they are written, and what they hold until then: the same each time, so that a launch
     /// repeats, and no zero, so that a forgotten one shows in the result.
     pub(crate) undefined: Vec<(u16, u32)>,

@@ -1,5 +1,6 @@
 //! From the syntax of one kernel, with all that it calls, to code.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::LoadError;
@@ -17,6 +18,9 @@ pub(crate) const FUNCTIONS: u64 = 0x0f00_0000_0000;
 /// Instructions that a kernel may have, and registers: beyond that a text is not a kernel but an attack.
 const LIMIT: usize = 4 << 20;
 
+/// Bytes of parameters that a kernel may have (PTX ISA 5.1.6).
+const PARAMETERS: usize = 32764;
+
 /// A name's meaning.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Symbol {
@@ -24,8 +28,8 @@ pub(crate) enum Symbol {
     Global(u64),
     /// An offset in shared memory.
     Shared(u64),
-    /// An offset in the frame.
-    Frame(u32),
+    /// So many bytes in the frame.
+    Frame { offset: u32, bytes: u32 },
     /// An offset in the launch's parameters.
     Param(u32),
     /// The address of a function.
@@ -39,6 +43,25 @@ pub(crate) struct Context<'a> {
     pub(crate) globals: &'a HashMap<String, u64>,
     /// Index of each function by name.
     pub(crate) functions: &'a HashMap<&'a str, usize>,
+    /// What lowering may still look at: every kernel has its own copy of what it calls, so that a short text may be much
+    /// work.
+    pub(crate) work: Cell<usize>,
+}
+
+impl Context<'_> {
+    /// All that lowering a module may look at: statements, names, words of sets.
+    pub(crate) const WORK: usize = 1 << 26;
+
+    /// Takes from the work that is allowed; `line` is told if there is none left.
+    pub(crate) fn spend(&self, work: usize, line: u32) -> Result<(), LoadError> {
+        match self.work.get().checked_sub(work) {
+            Some(left) => {
+                self.work.set(left);
+                Ok(())
+            }
+            None => Err(LoadError::Unsupported { line, what: "the size of the module".into() }),
+        }
+    }
 }
 
 /// A value that an operand names.
@@ -51,7 +74,7 @@ pub(crate) enum Value {
     /// All lanes true or none.
     Truth(bool),
     /// The frame's start plus so many bytes, 64 bits.
-    FrameAddress(u32),
+    FrameAddress(i64),
     /// What is written to `_`.
     Scratch,
     /// Index into the function's registers.
@@ -72,7 +95,9 @@ pub(crate) struct Lowering<'a> {
     pub(crate) function: &'a ast::Function,
     registers: HashMap<&'a str, (u32, Type)>,
     types: Vec<Type>,
+    /// The function's own; others are the module's.
     symbols: HashMap<&'a str, Symbol>,
+    shared: &'a HashMap<String, u64>,
     values: Vec<Value>,
     interned: HashMap<Value, u32>,
     pool: Vec<(u32, Role)>,
@@ -95,7 +120,7 @@ fn poison(ty: Type) -> u32 {
 
 /// The layout of shared memory and the functions of an entry.
 pub(crate) fn kernel(context: &Context<'_>, entry: usize) -> Result<Kernel, LoadError> {
-    let functions = reachable(context, entry);
+    let functions = reachable(context, entry)?;
     let index: HashMap<usize, u32> = functions.iter().enumerate().map(|(i, &f)| (f, i as u32)).collect();
     let mut shared = 0u64;
     let mut places: HashMap<String, u64> = HashMap::new();
@@ -129,6 +154,10 @@ pub(crate) fn kernel(context: &Context<'_>, entry: usize) -> Result<Kernel, Load
     let static_shared = shared as usize;
     if !dynamic.is_empty() {
         shared = shared.next_multiple_of(align);
+        if shared > 1 << 20 {
+            let line = context.module.functions[entry].line;
+            return Err(LoadError::Unsupported { line, what: format!("shared memory aligned to {align} bytes") });
+        }
     }
     let has_dynamic = !dynamic.is_empty();
     places.extend(dynamic.into_iter().map(|(key, _)| (key, shared)));
@@ -184,14 +213,18 @@ fn names_in<'a>(operand: &'a Operand, found: &mut impl FnMut(&'a str)) {
 
 /// The functions that an entry may call, the entry first. An indirect call may reach every function whose address is
 /// taken anywhere.
-fn reachable(context: &Context<'_>, entry: usize) -> Vec<usize> {
+fn reachable(context: &Context<'_>, entry: usize) -> Result<Vec<usize>, LoadError> {
     let mut found = vec![entry];
     let mut seen = std::collections::HashSet::from([entry]);
     let mut at = 0;
     let mut indirect = false;
+    context.spend(context.module.variables.len(), 0)?;
     while let Some(&f) = found.get(at) {
         at += 1;
         let function = &context.module.functions[f];
+        let body = function.body.as_ref();
+        let size = body.map_or(0, |b| b.statements.len() + b.registers.len() + b.variables.len());
+        context.spend(4 * size, function.line)?;
         let mut add = |name: &str| {
             if let Some(&g) = context.functions.get(name)
                 && context.module.functions[g].body.is_some()
@@ -206,6 +239,8 @@ fn reachable(context: &Context<'_>, entry: usize) -> Vec<usize> {
             wild |= callee(i).is_some_and(|name| !context.functions.contains_key(name));
         }
         if wild && !std::mem::replace(&mut indirect, true) {
+            let all = context.module.functions.iter().filter_map(|f| f.body.as_ref()).map(|b| b.statements.len() + 1);
+            context.spend(all.sum(), function.line)?;
             let everywhere = context.module.functions.iter().flat_map(instructions).filter(|i| i.opcode != "call");
             everywhere.for_each(|i| i.operands.iter().for_each(|o| names_in(o, &mut |n| add(n))));
             for init in context.module.variables.iter().flat_map(|v| &v.init) {
@@ -215,7 +250,7 @@ fn reachable(context: &Context<'_>, entry: usize) -> Vec<usize> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// The name that a call calls: the first operand that is a plain name.
@@ -250,7 +285,7 @@ impl<'a> Lowering<'a> {
     fn new(
         context: &'a Context<'a>,
         index: usize,
-        shared: &HashMap<String, u64>,
+        shared: &'a HashMap<String, u64>,
         callees: &'a HashMap<usize, u32>,
     ) -> Result<(Lowering<'a>, u32), LoadError> {
         let function = &context.module.functions[index];
@@ -266,6 +301,7 @@ impl<'a> Lowering<'a> {
             registers: HashMap::new(),
             types: Vec::new(),
             symbols: HashMap::new(),
+            shared,
             values: Vec::new(),
             interned: HashMap::new(),
             pool: Vec::new(),
@@ -275,24 +311,12 @@ impl<'a> Lowering<'a> {
         for (name, ty) in &body.registers {
             lowering.register(name, *ty);
         }
-        for variable in &context.module.variables {
-            let name = variable.name.as_str();
-            let symbol = match variable.space {
-                ast::Space::Shared => shared.get(name).map(|&a| Symbol::Shared(a)),
-                _ => context.globals.get(name).map(|&a| Symbol::Global(a)),
-            };
-            if let Some(symbol) = symbol {
-                lowering.symbols.insert(name, symbol);
-            }
-        }
-        for (name, &index) in context.functions {
-            lowering.symbols.insert(name, Symbol::Function(FUNCTIONS + 16 * index as u64));
-        }
         let mut frame = 0u64;
+        // what is too large is refused below; until then nothing may overflow
         let mut place = |align: usize, bytes: u64| {
-            let at = frame.next_multiple_of(align.max(4) as u64);
-            frame = at.saturating_add(bytes);
-            at.min(u32::MAX as u64) as u32
+            let offset = frame.next_multiple_of(align.max(4) as u64);
+            frame = offset.saturating_add(bytes).min(1 << 32);
+            Symbol::Frame { offset: offset as u32, bytes: bytes as u32 }
         };
         let mut offset = 0usize;
         for p in function.params.iter().chain(&function.returns) {
@@ -300,11 +324,15 @@ impl<'a> Lowering<'a> {
             if function.entry {
                 offset = offset.next_multiple_of(p.align.max(1));
                 lowering.symbols.insert(&p.name, Symbol::Param(offset as u32));
-                offset += bytes as usize;
+                offset = offset.saturating_add(bytes as usize);
+                if offset > PARAMETERS {
+                    let what = format!("more than {PARAMETERS} bytes of parameters ({})", function.name);
+                    return Err(LoadError::Unsupported { line: function.line, what });
+                }
             } else if p.space == ast::Space::Reg {
                 lowering.register(&p.name, p.ty);
             } else {
-                lowering.symbols.insert(&p.name, Symbol::Frame(place(p.align, bytes)));
+                lowering.symbols.insert(&p.name, place(p.align, bytes));
             }
         }
         for variable in &body.variables {
@@ -312,7 +340,7 @@ impl<'a> Lowering<'a> {
             let symbol = match variable.space {
                 ast::Space::Shared => shared.get(&key).map(|&a| Symbol::Shared(a)),
                 ast::Space::Global | ast::Space::Const => context.globals.get(&key).map(|&a| Symbol::Global(a)),
-                _ => Some(Symbol::Frame(place(variable.align, bytes(variable)?))),
+                _ => Some(place(variable.align, bytes(variable)?)),
             };
             if let Some(symbol) = symbol {
                 lowering.symbols.insert(&variable.name, symbol);
@@ -340,7 +368,10 @@ impl<'a> Lowering<'a> {
 
     /// What a name means, if it is no register.
     pub(crate) fn symbol(&self, name: &str) -> Option<Symbol> {
-        self.symbols.get(name).copied()
+        let function = || self.context.functions.get(name).map(|&f| Symbol::Function(FUNCTIONS + 16 * f as u64));
+        let shared = || self.shared.get(name).map(|&a| Symbol::Shared(a));
+        let global = || self.context.globals.get(name).map(|&a| Symbol::Global(a));
+        self.symbols.get(name).copied().or_else(function).or_else(shared).or_else(global)
     }
 
     /// Adds a value to the operands of the current draft.
@@ -435,8 +466,10 @@ impl<'a> Lowering<'a> {
         match self.symbol(name) {
             Some(Symbol::Global(a) | Symbol::Shared(a) | Symbol::Function(a)) => Ok(constant(plus(a), ty)),
             Some(Symbol::Param(a)) => Ok(constant(plus(a as u64), ty)),
-            Some(Symbol::Frame(a)) if ty.bits() == 64 => Ok(Value::FrameAddress(plus(a as u64) as u32)),
-            Some(Symbol::Frame(_)) => {
+            Some(Symbol::Frame { offset, .. }) if ty.bits() == 64 => {
+                Ok(Value::FrameAddress(plus(offset as u64) as i64))
+            }
+            Some(Symbol::Frame { .. }) => {
                 Err(LoadError::Unsupported { line, what: format!("the address of {name} in {} bits", ty.bits()) })
             }
             None => Err(LoadError::Undefined { line, name: name.to_string() }),
@@ -458,16 +491,24 @@ impl<'a> Lowering<'a> {
     pub(crate) fn place(
         &mut self,
         operand: &Operand,
-        ty: Type,
-        bytes: u32,
+        parameter: &ast::Parameter,
         role: Role,
         begin: u32,
         line: u32,
     ) -> Result<Place, LoadError> {
+        let ty = parameter.ty;
         if let Operand::Name(name) = operand
-            && let Some(Symbol::Frame(offset)) = self.symbol(name)
+            && let Some(Symbol::Frame { offset, bytes }) = self.symbol(name)
         {
-            return Ok(Place::Memory { offset, bytes });
+            let wanted = ty.bytes() as u64 * parameter.count as u64;
+            if wanted > bytes as u64 {
+                let what = format!("{name} has {bytes} bytes, the parameter {} has {wanted}", parameter.name);
+                return Err(LoadError::Syntax { line, what });
+            }
+            return Ok(Place::Memory { offset, bytes: wanted as u32 });
+        }
+        if ty == Type::Pred {
+            return Err(LoadError::Unsupported { line, what: format!("a predicate as parameter {}", parameter.name) });
         }
         self.operand(operand, role, ty, line)?;
         Ok(Place::Register { operand: self.begin() - begin - 1, units: units(ty) })
@@ -510,8 +551,7 @@ impl<'a> DraftsOf<'a> for (Lowering<'a>, u32) {
         }
         let own_begin = lowering.begin();
         let mut own_place = |p: &'a ast::Parameter, role| {
-            let bytes = (p.ty.bytes() * p.count) as u32;
-            lowering.place(&Operand::Name(p.name.clone()), p.ty, bytes, role, own_begin, function.line)
+            lowering.place(&Operand::Name(p.name.clone()), p, role, own_begin, function.line)
         };
         let (mut parameters, mut returns) = (Vec::new(), Vec::new());
         if !function.entry {
@@ -571,7 +611,7 @@ impl Drafts<'_> {
     /// Lays the blocks out, gives every value a place, and writes the code.
     fn place(self, specials: &[(Special, bool)], sensitive: &mut bool) -> Result<Function, LoadError> {
         let Drafts { lowering, drafts, blocks, parameters, returns, own, frame_bytes } = self;
-        let Lowering { values, pool, types, function, .. } = lowering;
+        let Lowering { context, values, pool, types, function, .. } = lowering;
         let register = |id: u32| match values[id as usize] {
             Value::Register(r) => Some(r as usize),
             _ => None,
@@ -596,7 +636,8 @@ impl Drafts<'_> {
         let touched = |draft: &Draft| pool[draft.operands.at as usize..][..draft.operands.len as usize].to_vec();
         let returns_here = |draft: &Draft| matches!(draft.action, Action::Return);
         let own_values = &pool[own.at as usize..][..own.len as usize];
-        // Liveness.
+        // Liveness: four sets of registers a block.
+        context.spend(blocks.len().saturating_mul(types.len().div_ceil(64)), function.line)?;
         let effects: Vec<Effect> = blocks
             .iter()
             .map(|block| {

@@ -5,12 +5,16 @@ mod flow;
 pub(crate) mod lower;
 mod select;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use crate::memory::{Memory, Purpose};
 use crate::program::code::Kernel;
 use crate::program::lower::Context;
 use crate::ptx::ast::{Init, Module, Space};
+
+/// Bytes that a module's variables may have in all.
+const VARIABLES: usize = 4 << 30;
 
 /// A module on a device.
 pub struct Program {
@@ -136,6 +140,7 @@ impl Program {
         });
         let mut globals = HashMap::new();
         let mut initialised = Vec::new();
+        let mut total = 0usize;
         for (name, variable) in outer.chain(inner) {
             let purpose = match variable.space {
                 Space::Const => Purpose::Constant,
@@ -146,13 +151,17 @@ impl Program {
                 return Err(LoadError::Undefined { line: variable.line, name });
             }
             let bytes = lower::bytes(variable)? as usize;
+            total = total.saturating_add(bytes);
+            if total > VARIABLES {
+                return Err(LoadError::Memory);
+            }
             let address = memory.allocate(device, bytes, purpose, &name).ok_or(LoadError::Memory)?;
             self.variables.push(Symbol { name: name.clone(), address, bytes });
             globals.insert(name, address);
             initialised.push((variable, address, bytes));
         }
         for (variable, address, bytes) in initialised {
-            let mut image = vec![0; bytes];
+            let mut image = vec![0; bytes.min(variable.init.len() * variable.ty.bytes())];
             for (element, init) in image.chunks_exact_mut(variable.ty.bytes()).zip(&variable.init) {
                 let bits = match init {
                     Init::Bits(bits) => *bits,
@@ -168,20 +177,25 @@ impl Program {
                 element[..wide].copy_from_slice(&raw[..wide]);
             }
             // a variable without an initialiser is zero (PTX ISA 5.4.4), so all of it counts as written
+            memory.zeroed(address, bytes).map_err(|_| LoadError::Memory)?;
             memory.write(address, &image).map_err(|_| LoadError::Memory)?;
         }
         self.files = module.files.iter().cloned().collect();
-        let context = Context { module, globals: &globals, functions };
-        for (index, function) in module.functions.iter().enumerate() {
-            if function.body.is_none() {
-                continue;
-            }
+        let context = Context { module, globals: &globals, functions, work: Cell::new(Context::WORK) };
+        // Functions that no entry calls are lowered all the same: what is not supported is said here and now.
+        let mut seen = vec![false; module.functions.len()];
+        let (entries, others): (Vec<_>, Vec<_>) =
+            module.functions.iter().enumerate().filter(|(_, f)| f.body.is_some()).partition(|(_, f)| f.entry);
+        for (index, function) in entries.into_iter().chain(others) {
             if function.required_cluster.is_some_and(|c| c != [1, 1, 1]) {
                 let what = format!("a cluster of several blocks ({})", function.name);
                 return Err(LoadError::Unsupported { line: function.line, what });
             }
-            // A function that no entry calls is lowered all the same: what is not supported is said here and now.
+            if seen[index] && !function.entry {
+                continue;
+            }
             let kernel = lower::kernel(&context, index)?;
+            kernel.addresses.keys().for_each(|a| seen[((a - lower::FUNCTIONS) / 16) as usize] = true);
             if function.entry {
                 self.entries.push(entry(function, &kernel));
                 self.kernels.push(kernel);

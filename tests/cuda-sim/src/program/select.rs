@@ -132,6 +132,7 @@ fn action(l: &mut Lowering<'_>, i: &Instruction, begin: u32) -> Selected {
             let Some(targets) = l.targets(list) else {
                 return Err(LoadError::Undefined { line: i.line, name: list.clone() });
             };
+            l.context.spend(targets.len() + l.function.body.as_ref().map_or(0, |b| b.branch_targets.len()), i.line)?;
             let targets = targets.iter().map(|t| label_of(l, i, t)).collect::<Result<_, _>>()?;
             plain(Action::Switch(Box::new(Switch { index: none, targets })), Class::Control)
         }
@@ -286,7 +287,9 @@ fn address(l: &mut Lowering<'_>, i: &Instruction, operand: &Operand, space: Spac
                     fixed(Space::Global, (a as i64).wrapping_add(offset), false)
                 }
                 (Symbol::Shared(a), Space::Shared) => fixed(space, (a as i64).wrapping_add(offset), false),
-                (Symbol::Frame(a), Space::Local | Space::Param) => fixed(Space::Local, a as i64 + offset, true),
+                (Symbol::Frame { offset: a, .. }, Space::Local | Space::Param) => {
+                    fixed(Space::Local, (a as i64).wrapping_add(offset), true)
+                }
                 (Symbol::Param(a), Space::Param) => fixed(space, (a as i64).wrapping_add(offset), false),
                 _ => syntax(i, &format!("{name} is in another state space")),
             }
@@ -381,6 +384,10 @@ fn access(l: &mut Lowering<'_>, i: &Instruction) -> Selected {
         let as_type = match declared {
             Some(d) if d == Type::Pred || d.bits() < ty.bits() => {
                 return syntax(i, &format!("a register of at least {} bits was expected", ty.bits()));
+            }
+            // all of such a register is moved, whatever the element
+            Some(d) if d.bits() == 128 && ty.bits() != 128 => {
+                return syntax(i, &format!("a register of at most 64 bits was expected for {} bits", ty.bits()));
             }
             Some(d) => d,
             None => ty,
@@ -646,6 +653,7 @@ fn call(l: &mut Lowering<'_>, i: &Instruction, begin: u32) -> Selected {
             _ => return syntax(i, "an indirect call needs a prototype"),
         };
         let body = l.function.body.as_ref();
+        context.spend(body.map_or(0, |b| b.call_prototypes.len()), i.line)?;
         let Some(prototype) = body.and_then(|b| b.call_prototypes.iter().find(|p| p.0 == label)) else {
             return unsupported(i, "an indirect call without a prototype");
         };
@@ -658,7 +666,7 @@ fn call(l: &mut Lowering<'_>, i: &Instruction, begin: u32) -> Selected {
     }
     let mut places = |operands: &[Operand], signature: &[ast::Parameter], role| -> Result<Vec<Place>, LoadError> {
         let pair = operands.iter().zip(signature);
-        pair.map(|(o, p)| l.place(o, p.ty, (p.ty.bytes() * p.count) as u32, role, begin, i.line)).collect()
+        pair.map(|(o, p)| l.place(o, p, role, begin, i.line)).collect()
     };
     let arguments = places(&arguments, signature_params, Role::In)?;
     let returns = places(&returns, signature_returns, Role::Out)?;
