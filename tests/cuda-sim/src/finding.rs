@@ -70,6 +70,8 @@ pub struct Place {
     pub lane: u32,
     /// File and line of the source, if the PTX has `.loc`.
     pub source: Option<(String, u32)>,
+    /// Where that was inlined, from the inside out.
+    pub inlined: Vec<(String, u32)>,
     /// Line of the PTX text.
     pub ptx_line: u32,
     /// The opcode as written.
@@ -87,7 +89,8 @@ impl fmt::Display for Place {
         if let Some((file, line)) = &self.source {
             write!(f, ", {file}:{line}")?;
         }
-        write!(f, " (PTX line {})", self.ptx_line)
+        write!(f, " (PTX line {})", self.ptx_line)?;
+        self.inlined.iter().try_for_each(|(file, line)| write!(f, "\ninlined at {file}:{line}"))
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Info {
 pub(crate) struct Block {
     pub(crate) info: Info,
     data: *mut u8,
+    /// What the host's allocator gave, at or before `data`; null for memory that is the program's.
+    start: *mut u8,
     /// A bit a byte, as long as it lives; null where initialisation is not tracked.
     init: *mut AtomicU64,
     alive: AtomicBool,
@@ -79,13 +81,18 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn new(info: Info, tracked: bool) -> Option<Block> {
-        let words = words(info.bytes)?;
-        // SAFETY: both layouts have a size of at least one.
-        let data = unsafe { std::alloc::alloc_zeroed(layout(info.bytes, info.purpose)?) };
+        let (layout, words) = (layout(info.bytes, info.purpose)?, words(info.bytes)?);
+        // SAFETY: the layout has a size of at least one.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        if start.is_null() {
+            return None;
+        }
+        let data = start.wrapping_add(start.align_offset(alignment(info.purpose)));
+        // SAFETY: as above.
         let init = if tracked { unsafe { std::alloc::alloc_zeroed(words) } } else { std::ptr::null_mut() };
-        let block = Block { info, data, init: init.cast(), alive: AtomicBool::new(!data.is_null()) };
-        // what there is of it is freed with `block`
-        (!data.is_null() && (!tracked || !init.is_null())).then_some(block)
+        let block = Block { info, data, start, init: init.cast(), alive: AtomicBool::new(true) };
+        // What there is of it is freed with `block`.
+        (!tracked || !init.is_null()).then_some(block)
     }
 
     fn release(&self) -> bool {
@@ -97,7 +104,7 @@ impl Block {
         {
             // SAFETY: allocated in `new` with the same layouts; `alive` was true, so only once.
             unsafe {
-                std::alloc::dealloc(self.data, data);
+                std::alloc::dealloc(self.start, data);
                 if !self.init.is_null() {
                     std::alloc::dealloc(self.init.cast(), words);
                 }
@@ -153,9 +160,29 @@ impl Block {
         }
     }
 
-    fn unmark(&self, offset: usize) {
-        if !self.init.is_null() {
-            self.word(offset / 64).fetch_and(!(1 << (offset % 64)), Relaxed);
+    /// Which bytes of a range have been written: a bit each, from the first one's on.
+    fn written(&self, offset: usize, bytes: usize) -> Vec<u64> {
+        let count = bytes.div_ceil(64);
+        let last = (offset + bytes).div_ceil(64);
+        let word = |index: usize| if index < last { self.word(index).load(Relaxed) } else { 0 };
+        let (first, shift) = (offset / 64, offset % 64);
+        (first..first + count).map(|i| word(i) >> shift | word(i + 1) << 1 << (63 - shift)).collect()
+    }
+
+    /// Marks the bytes of a range as written or not, as `written` told of another.
+    fn set_written(&self, offset: usize, bytes: usize, known: &[u64]) {
+        if self.init.is_null() {
+            return;
+        }
+        let known = |bit: usize| known.get(bit / 64).copied().unwrap_or(0);
+        for (word, mask) in self.words(offset, bytes) {
+            // Bits of the range before the word, or of the word before the range.
+            let bits = match (word * 64).checked_sub(offset) {
+                Some(bit) => known(bit) >> (bit % 64) | known(bit + 64) << 1 << (63 - bit % 64),
+                None => known(0) << (offset - word * 64),
+            };
+            self.word(word).fetch_or(bits & mask, Relaxed);
+            self.word(word).fetch_and(bits | !mask, Relaxed);
         }
     }
 
@@ -186,8 +213,15 @@ impl Drop for Block {
     }
 }
 
+/// What the first byte's address in the host is a multiple of.
+fn alignment(purpose: Purpose) -> usize {
+    if purpose.host() { 4096 } else { 256 }
+}
+
+/// With room to align the first byte: asked for a larger alignment itself, the allocator writes the zeros one by one, and
+/// gigabytes that a program only reserves would take the time, and the host's memory.
 fn layout(bytes: usize, purpose: Purpose) -> Option<Layout> {
-    Layout::from_size_align(bytes.max(1), if purpose.host() { 4096 } else { 256 }).ok()
+    Layout::from_size_align(bytes.max(1).checked_add(alignment(purpose))?, 8).ok()
 }
 
 /// Of the bits that say what is initialised.
@@ -264,7 +298,8 @@ impl Memory {
             return Err(Finding::new(Kind::Misuse, format!("{bytes} bytes at 0x{base:x} are registered already")));
         }
         let info = Info { base, bytes, device, purpose: Purpose::Registered, name: String::new() };
-        let block = Block { info, data: host, init: std::ptr::null_mut(), alive: AtomicBool::new(true) };
+        let (start, init, alive) = (std::ptr::null_mut(), std::ptr::null_mut(), AtomicBool::new(true));
+        let block = Block { info, data: host, start, init, alive };
         table.insert(base, Arc::new(block));
         Ok(())
     }
@@ -342,15 +377,13 @@ impl Memory {
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Finding> {
         self.range(from, bytes, "read", |source, at| {
             self.range(to, bytes, "write", |target, offset| {
-                let known: Option<Vec<bool>> = (!source.all_initialised(at, bytes))
-                    .then(|| (0..bytes).map(|i| source.initialised(at + i, 1)).collect());
+                // Beforehand: the ranges may overlap.
+                let known = (!source.all_initialised(at, bytes)).then(|| source.written(at, bytes));
                 // SAFETY: both ranges were checked; `copy` allows overlap.
                 unsafe { std::ptr::copy(source.data.add(at), target.data.add(offset), bytes) };
                 match known {
                     None => target.mark(offset, bytes),
-                    Some(known) => known.iter().enumerate().for_each(|(i, &known)| {
-                        if known { target.mark(offset + i, 1) } else { target.unmark(offset + i) }
-                    }),
+                    Some(known) => target.set_written(offset, bytes, &known),
                 }
             })
         })?
@@ -477,6 +510,57 @@ mod tests {
         // copying the unknown makes the known unknown again
         memory.copy(b, a, 1).unwrap();
         assert_eq!(memory.read(b, &mut all).unwrap(), 1);
+    }
+
+    /// Against a byte a byte: ranges that begin and end anywhere in a word, and that overlap.
+    #[test]
+    fn copies_carry_what_is_known_of_each_byte() {
+        const BYTES: usize = 333;
+        let memory = Memory::new(true);
+        let base = [0; 2].map(|_| memory.allocate(0, BYTES, Purpose::Device, "").unwrap());
+        let mut model = [[POISON; BYTES]; 2];
+        let mut state = 1u64;
+        let mut random = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % n
+        };
+        for round in 0..3000 {
+            let (from, to) = (random(2), random(2));
+            let most = [80, BYTES][random(2)];
+            let bytes = random(most);
+            let (at, offset) = (random(BYTES - bytes), random(BYTES - bytes));
+            if random(4) == 0 {
+                // Never a byte that looks as if it were unknown.
+                let value = (round % 100) as u8;
+                let few = bytes.min(9);
+                memory.write(base[to] + offset as u64, &vec![value; few]).unwrap();
+                model[to][offset..offset + few].fill(value);
+            } else {
+                memory.copy(base[to] + offset as u64, base[from] + at as u64, bytes).unwrap();
+                let part = model[from][at..at + bytes].to_vec();
+                model[to][offset..offset + bytes].copy_from_slice(&part);
+            }
+            let mut out = [0; BYTES];
+            let unknown = memory.read(base[to], &mut out).unwrap();
+            assert_eq!(out, model[to], "round {round}");
+            assert_eq!(unknown, model[to].iter().filter(|&&b| b == POISON).count());
+        }
+    }
+
+    #[test]
+    fn memory_that_nobody_touches_is_not_the_hosts() {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let before = resident();
+        let memory = Memory::new(true);
+        let a = memory.allocate(0, 4 << 30, Purpose::Device, "").unwrap();
+        let b = memory.allocate(0, 4 << 30, Purpose::Pinned, "").unwrap();
+        assert!(a.is_multiple_of(256) && b.is_multiple_of(4096));
+        memory.write(a + (4 << 30) - 8, &[1; 8]).unwrap();
+        // Other tests run beside this one.
+        assert!(resident() < before + (2 << 30), "{} bytes", resident() - before);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Calls that make no sense: whatever numbers a program passes, it gets an error code and the process goes on.
 
+#[path = "common/cases.rs"]
+mod cases;
+
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
@@ -43,7 +46,7 @@ fn quiet() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases::cases(2000)))]
 
     #[test]
     fn nothing_crashes(

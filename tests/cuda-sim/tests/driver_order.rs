@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
 
 use cuda::driver::context::*;
 use cuda::driver::device::*;
@@ -25,8 +26,12 @@ macro_rules! ok {
     ($($call:expr),* $(,)?) => {{ $( ok(unsafe { $call }); )* }};
 }
 
+/// Programs take turns: where one waits for the device, the host has seen the ends of the others' operations, too.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Runs a program in a context of its own. Whether a race was found: then the context has failed.
 fn races(program: impl FnOnce(CUcontext)) -> bool {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut context = 0;
     ok!(cuInit(0), cuCtxCreate_v2(&mut context, 0, 0));
     program(context);

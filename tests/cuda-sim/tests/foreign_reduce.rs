@@ -112,6 +112,22 @@ fn small_tiles_and_coalesced_groups() {
 }
 
 #[test]
+fn tiles_of_several_warps() {
+    let n = 3 * 256;
+    let data: Vec<i32> = integers(n, 12).iter().map(|x| x >> 8).collect();
+    let (sums, most, mirrored) = same_results(&compile("reduce.cu"), |gpu| {
+        let (sums, most, mirrored) = (gpu.empty::<i32>(n), gpu.empty::<i32>(n), gpu.empty::<i32>(n));
+        gpu.launch("cg_large_tiles", 3, 256, 0, args![&gpu.upload(&data), &sums, &most, &mirrored]);
+        (gpu.read(&sums), gpu.read(&most), gpu.read(&mirrored))
+    });
+    let tile = |i: usize, size: usize| &data[i / size * size..][..size];
+    let each = |f: &dyn Fn(usize) -> i32| (0..n).map(f).collect::<Vec<_>>();
+    equal("sums", &sums, &each(&|i| total(tile(i, 128)).wrapping_add(tile(i, 128)[77])));
+    equal("most", &most, &each(&|i| *tile(i, 64).iter().max().unwrap()));
+    equal("mirrored", &mirrored, &each(&|i| data[i ^ 127]));
+}
+
+#[test]
 fn a_barrier_over_the_grid() {
     let (n, blocks) = (2000, 6);
     let data = integers(n, 7);

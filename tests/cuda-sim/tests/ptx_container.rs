@@ -1,5 +1,8 @@
 //! Images as programs pass them: PTX, fatbins that NVIDIA's tools and this test made, and cubins.
 
+#[path = "common/cases.rs"]
+mod cases;
+
 use cuda::ptx::container::{ImageError, gather, text};
 use proptest::prelude::*;
 
@@ -242,7 +245,7 @@ fn lengths_are_not_believed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No image makes us panic.
     #[test]

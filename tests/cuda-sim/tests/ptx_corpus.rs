@@ -1,5 +1,11 @@
 //! PTX that NVRTC and Triton wrote, and what is left of it after a few mutations.
 
+#[path = "common/cases.rs"]
+mod cases;
+
+use cuda::exec::{Launch, Options, launch};
+use cuda::memory::{Memory, Purpose};
+use cuda::program::{Entry, Program};
 use cuda::ptx::ast::{Instruction, Operand, Statement};
 use cuda::ptx::{parse, parse_bytes};
 use proptest::prelude::*;
@@ -249,7 +255,7 @@ fn mutate(text: &mut Vec<u8>, mutation: &Mutation) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases::cases(1500), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No text makes the parser panic, and none takes long.
     #[test]
@@ -279,6 +285,63 @@ proptest! {
                 prop_assert_eq!(error.line, 1);
             }
         }
+    }
+
+    /// What is still a program is executed, with arguments that make no sense to it either.
+    #[test]
+    fn damaged_text_is_executed(
+        file in 0..CORPUS.len(),
+        mutations in prop::collection::vec(mutation(), 1..4),
+        picks in prop::collection::vec(any::<(u8, u64)>(), 16),
+        [grid, block] in any::<[u8; 2]>(),
+        (strict, threads, cooperative) in (any::<bool>(), 1..3_usize, any::<bool>()),
+    ) {
+        let mut text = CORPUS[file].1.as_bytes().to_vec();
+        mutations.iter().for_each(|m| mutate(&mut text, m));
+        let Ok(module) = parse_bytes(&text) else { return Ok(()) };
+        let memory = Memory::new(strict);
+        let start = Instant::now();
+        let Ok(program) = Program::load(&module, 90, 0, &memory) else { return Ok(()) };
+        let own = memory.allocate(0, 8192, Purpose::Device, "").expect("memory");
+        memory.fill(own, &[0, 0, 128, 63], 1024).expect("in bounds");
+        let gone = memory.allocate(0, 512, Purpose::Device, "").expect("memory");
+        memory.free(gone).expect("an allocation");
+        let shapes = [[1, 1, 1], [32, 1, 1], [33, 1, 1], [8, 8, 2], [100, 1, 1]];
+        let grid = [[1, 1, 1], [2, 1, 1], [2, 2, 2], [1, 5, 1]][grid as usize % 4];
+        // The driver refuses what is larger than a device.
+        let fits = |entry: &&Entry| entry.static_shared < 200 << 10;
+        for (index, entry) in program.entries.iter().enumerate().filter(|(_, e)| fits(e)) {
+            let block = entry.required_threads.unwrap_or(shapes[block as usize % shapes.len()]);
+            if block.iter().map(|&n| n as u64).product::<u64>() > 1024 {
+                continue;
+            }
+            let words = picks.iter().cycle().map(|&(which, number)| match which % 8 {
+                0 => number,
+                1 => number % 300,
+                2 => own + number % 9000,
+                3 => gone,
+                4 => (number % 4) << 32,
+                _ => own,
+            });
+            let mut params: Vec<u8> = words.take(entry.param_bytes.div_ceil(8)).flat_map(u64::to_le_bytes).collect();
+            params.truncate(entry.param_bytes);
+            let outcome = launch(&Launch {
+                program: &program,
+                entry: index,
+                grid,
+                block,
+                dynamic_shared: [0, 16, 4096][picks[0].0 as usize % 3],
+                params: &params,
+                cooperative,
+                memory: &memory,
+                device: 0,
+                peers: 1,
+                options: Options { strict, threads, budget: 2000, multiprocessors: 4, sm: 90 },
+            });
+            // It can be told.
+            let _ = outcome.finding.map(|finding| finding.to_string());
+        }
+        prop_assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     }
 
     #[test]

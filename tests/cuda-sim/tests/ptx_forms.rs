@@ -679,3 +679,23 @@ fn locations() {
     let places: Vec<_> = instructions(&body).iter().map(|i| (i.location.file, i.location.line)).collect();
     assert_eq!(places, [(0, 0), (1, 8), (1, 8), (2, 358), (3, 1)]);
 }
+
+#[test]
+fn inlined_calls_lead_to_the_outermost() {
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {\n\
+        .loc 2 358 12, function_name $a, inlined_at 1 20 110\n.loc 3 7 1, function_name $b, inlined_at 2 358 12\nret;\n\
+        .loc 1 21 5\nret;\n.loc 3 7 1, function_name $b, inlined_at 1 22 9\nret;\n}";
+    let module = cuda::ptx::parse(text).unwrap();
+    let chain = |i: &Instruction| {
+        let mut at = i.location;
+        let mut chain = vec![(at.file, at.line)];
+        while at.call != 0 {
+            at = module.calls[at.call as usize - 1];
+            chain.push((at.file, at.line));
+        }
+        chain
+    };
+    let body = module.functions[0].body.as_ref().unwrap();
+    let chains: Vec<_> = instructions(body).into_iter().map(chain).collect();
+    assert_eq!(chains, [vec![(3, 7), (2, 358), (1, 20)], vec![(1, 21)], vec![(3, 7), (1, 22)]]);
+}

@@ -25,6 +25,8 @@
 //! - A plain read beside another thread's compare-and-swap is no race. The loops of the CUDA programming guide read plainly
 //!   first and let the swap tell whether the value was still the same.
 //! - A thread that has exited counts as arrived at every later barrier: the hardware lets nobody pass before.
+//! - Nothing is checked in the shared memory that the system reserves. Cooperative groups keep their barriers and their scratch
+//!   there, and rely on shuffles to order the lanes of a warp.
 //!
 //! Epochs: a block has a clock. Each thread's accesses carry the number that its warp had then, and the warp takes a new
 //! number at each of its synchronisations, so "t knows what u did up to epoch e" is one number. What is known is kept for
@@ -140,6 +142,8 @@ pub struct Conflict {
 pub struct BlockCheck<'a> {
     launch: &'a LaunchCheck,
     block: u32,
+    /// Where the shared memory begins that is the system's.
+    reserved: u64,
     threads: Threads,
     shared: Shared,
     pages: global::Cache,
@@ -153,6 +157,7 @@ impl LaunchCheck {
         BlockCheck {
             launch: self,
             block,
+            reserved: u64::MAX,
             threads,
             shared: Shared::new(shared_bytes, start),
             pages: global::Cache::default(),
@@ -160,7 +165,24 @@ impl LaunchCheck {
     }
 }
 
+impl<'a> BlockCheck<'a> {
+    /// Has shared memory from this offset on be the system's: written from the start, and free of races. What is released
+    /// and acquired there counts.
+    pub fn with_reserved(mut self, offset: Option<usize>) -> BlockCheck<'a> {
+        self.reserved = offset.map_or(u64::MAX, |offset| offset as u64);
+        self
+    }
+}
+
 impl BlockCheck<'_> {
+    /// The lanes whose address is in the program's shared memory.
+    fn own(&self, mask: u32, addresses: &[u64; 32]) -> u32 {
+        match self.reserved {
+            u64::MAX => mask,
+            reserved => (0..32).filter(|&l| addresses[l] < reserved).fold(0, |own, l| own | 1 << l) & mask,
+        }
+    }
+
     /// Goes on with another block of the same launch, with the same shared memory.
     pub fn reset(&mut self, block: u32) {
         self.block = block;
@@ -180,7 +202,11 @@ impl BlockCheck<'_> {
     ///
     /// An instruction with `.release` or `.acq_rel` has [`BlockCheck::fence`] called before it.
     pub fn shared(&mut self, a: &Access, same: &mut dyn FnMut(u32) -> bool) -> Option<Conflict> {
-        let conflict = self.shared.access(a, self.block, &self.threads, self.launch.swaps(), same);
+        let own = Access { mask: self.own(a.mask, a.addresses), ..*a };
+        let conflict = match own.mask {
+            0 => None,
+            _ => self.shared.access(&own, self.block, &self.threads, self.launch.swaps(), same),
+        };
         if conflict.is_none() && a.strong() {
             self.threads.observe(a, self.block, None);
         }
@@ -198,7 +224,7 @@ impl BlockCheck<'_> {
 
     /// The first lane that reads shared bytes which this block has not written. To be asked before the read itself.
     pub fn uninitialised(&self, mask: u32, addresses: &[u64; 32], bytes: u32) -> Option<u32> {
-        self.shared.uninitialised(mask, addresses, bytes)
+        self.shared.uninitialised(self.own(mask, addresses), addresses, bytes)
     }
 
     /// A barrier completes: `bar.sync`, `barrier.sync`, `bar.red`. All accesses of `waiting` (warp, lanes), and what was

@@ -495,6 +495,31 @@ fn volatile_flags_carry_data_behind_a_fence() {
 }
 
 #[test]
+fn reserved_shared_memory_synchronises_and_has_no_races() {
+    const RESERVED: u64 = 8192;
+    for scratch in [RESERVED, RESERVED - 4] {
+        block(2, |b| {
+            b.0.reserved = RESERVED;
+            assert_eq!(b.write(0, ALL, own(0)), None);
+            b.0.warp_sync(0, ALL);
+            b.0.fence(0, 1, Scope::Cta);
+            assert_eq!(b.go(true, Kind::Atomic, true, 0, 1, 4, &|_| RESERVED + 64), None);
+            // Without the acquire, and with it.
+            assert!(b.read(1, 1, own(0)).is_some());
+            assert_eq!(b.go(true, Kind::Atomic, true, 1, 1, 4, &|_| RESERVED + 64), None);
+            assert_eq!(b.read(1, 1, own(0)), None);
+            // One lane's plain write and another's plain read, each beside one of the program's own.
+            assert_eq!(b.write(1, 0b11, |i| if i == 0 { scratch } else { 512 }), None);
+            let found = b.read(1, 0b1100, |i| if i == 2 { scratch } else { 516 });
+            assert_eq!(found.map(|c| (c.lane, c.address)), (scratch < RESERVED).then_some((2, scratch)));
+            let all = std::array::from_fn(|i| RESERVED + 4 * i as u64);
+            assert_eq!(b.0.uninitialised(ALL, &all, 4), None);
+            assert_eq!(b.0.uninitialised(ALL, &all.map(|a| a - 64), 4), Some(0));
+        });
+    }
+}
+
+#[test]
 fn a_plain_strong_write_ends_what_was_released() {
     let launch = LaunchCheck::new(32);
     let (flag, data) = (1 << 52, 1 << 53);

@@ -661,13 +661,14 @@ impl Machine<'_> {
         doing: Doing,
         at: At,
     ) -> Result<()> {
-        let size = block.shared.len() as u64;
+        let size = block.layout.own as u64;
         let (most, low) = extent(here, 0);
         if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
             return Ok(());
         }
         for l in each(mask) {
-            let (kind, why) = if here[l].checked_add(bytes as u64).is_none_or(|end| end > size) {
+            let beyond = here[l].checked_add(bytes as u64).is_none_or(|end| end > size);
+            let (kind, why) = if beyond && !block.layout.is_reserved(here[l], bytes as u64) {
                 (Kind::OutOfBounds, format!("the block has {size} bytes of shared memory"))
             } else if !here[l].is_multiple_of(bytes as u64) {
                 (Kind::Misaligned, format!("it must be a multiple of {bytes}"))

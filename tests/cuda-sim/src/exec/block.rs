@@ -5,7 +5,7 @@ use super::run::{At, Machine, Result, Stop};
 use super::warp::{Specials, State, Warp};
 use crate::check::{BlockCheck, Scope};
 use crate::finding::{Finding, Kind};
-use crate::program::code::{Kernel, Reduce};
+use crate::program::code::{Kernel, RESERVED_SHARED, Reduce, Special};
 
 /// Lanes that have come to a barrier.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ pub(crate) struct Block<'l> {
     pub(crate) warp_count: u32,
     pub(crate) warps: Vec<Warp>,
     pub(crate) shared: Vec<u8>,
+    pub(crate) layout: SharedLayout,
     pub(crate) arrivals: Vec<Arrival>,
     pub(crate) check: Option<BlockCheck<'l>>,
     pub(crate) printed: Vec<u8>,
@@ -56,12 +57,13 @@ impl<'l> Block<'l> {
     ) -> Block<'l> {
         let threads: u32 = launch.block.iter().product();
         let warp_count = threads.div_ceil(32);
-        let shared = shared_bytes(launch, kernel);
+        let layout = SharedLayout::of(launch, kernel);
         Block {
             index: 0,
             warp_count,
             warps: (0..warp_count).map(Warp::new).collect(),
-            shared: vec![0; shared],
+            shared: vec![0; layout.bytes()],
+            layout,
             arrivals: Vec::new(),
             check,
             printed: Vec::new(),
@@ -72,7 +74,8 @@ impl<'l> Block<'l> {
                 multiprocessor: 0,
                 multiprocessors: launch.options.multiprocessors,
                 dynamic_shared: launch.dynamic_shared as u32,
-                total_shared: shared as u32,
+                total_shared: layout.own as u32,
+                reserved_shared: layout.reserved.unwrap_or(0) as u32,
                 workspace,
             },
         }
@@ -291,8 +294,35 @@ impl<'l> Block<'l> {
     }
 }
 
-/// Bytes of shared memory a block has.
-pub(crate) fn shared_bytes(launch: &Launch<'_>, kernel: &Kernel) -> usize {
-    let start = if kernel.has_dynamic { kernel.dynamic_start } else { kernel.static_shared };
-    start + launch.dynamic_shared
+/// What a block's shared memory consists of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedLayout {
+    /// Bytes of the program's own, from 0 on.
+    pub(crate) own: usize,
+    /// Where the system's begin, for a kernel that asks for them. Hardware has them in front; here they are behind a gap, so
+    /// that offsets in findings are those of the program's variables, and what runs off their end hits nothing.
+    pub(crate) reserved: Option<usize>,
 }
+
+impl SharedLayout {
+    pub(crate) fn of(launch: &Launch<'_>, kernel: &Kernel) -> SharedLayout {
+        let start = if kernel.has_dynamic { kernel.dynamic_start } else { kernel.static_shared };
+        let own = start + launch.dynamic_shared;
+        let asks = kernel.specials.iter().any(|(s, _)| matches!(s, Special::ReservedShared(_)));
+        SharedLayout { own, reserved: asks.then(|| own.next_multiple_of(RESERVED_SHARED as usize) + GAP) }
+    }
+
+    /// How many bytes there are in all.
+    pub(crate) fn bytes(&self) -> usize {
+        self.reserved.map_or(self.own, |start| start + RESERVED_SHARED as usize)
+    }
+
+    /// Whether an access of the system's bytes stays within them.
+    pub(crate) fn is_reserved(&self, offset: u64, bytes: u64) -> bool {
+        let end = self.bytes() as u64;
+        self.reserved.is_some_and(|start| offset >= start as u64 && offset <= end.saturating_sub(bytes))
+    }
+}
+
+/// Bytes between the program's shared memory and the system's.
+const GAP: usize = 4096;

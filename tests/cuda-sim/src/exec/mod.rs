@@ -15,7 +15,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::check::{Footprint, LaunchCheck};
-use crate::exec::block::{Block, Ended, shared_bytes};
+use crate::exec::block::{Block, Ended, SharedLayout};
 use crate::exec::counters::Counters;
 use crate::exec::run::Machine;
 use crate::finding::Finding;
@@ -98,12 +98,9 @@ pub fn launch(launch: &Launch<'_>) -> Outcome {
         let mut machine = Machine::new(launch, kernel, &budget);
         let mut printed = Vec::new();
         let fresh = || {
-            Block::new(
-                launch,
-                kernel,
-                workspace.address,
-                check.as_ref().map(|c| c.block(0, shared_bytes(launch, kernel))),
-            )
+            let layout = SharedLayout::of(launch, kernel);
+            let check = check.as_ref().map(|c| c.block(0, layout.bytes()).with_reserved(layout.reserved));
+            Block::new(launch, kernel, workspace.address, check)
         };
         let mut finding = None;
         let mut spare: Vec<Block> = Vec::new();

@@ -12,6 +12,7 @@ use super::warp::{Fragment, State, Warp, mergeable};
 use crate::finding::{Finding, Kind, Place as Where};
 use crate::lanes::{Class, Unit};
 use crate::program::code::*;
+use crate::ptx::ast::Location;
 
 /// A fragment that jumps back so often, reading what others may write, lets the others have a turn.
 const WATCHES: u32 = 32;
@@ -690,19 +691,25 @@ impl<'l> Machine<'l> {
         // What the compiler added has line 0: the one above it in the text tells where that is.
         let above = function.info.iter().filter(|i| i.location.line != 0 && info.is_some_and(|at| i.line <= at.line));
         let line = above.max_by_key(|i| i.line).map(|i| i.location);
-        let file = line.and_then(|l| self.launch.program.files.get(&l.file));
+        let named = |l: Location| Some((self.launch.program.files.get(&l.file)?.clone(), l.line));
+        let outer = |l: &Location| self.launch.program.calls.get((l.call as usize).checked_sub(1)?).copied();
+        let calls = std::iter::successors(line.as_ref().and_then(outer), outer);
         Where {
             block: [(block % gx) as u32, (block / gx % gy) as u32, (block / gx / gy) as u32],
             thread: [thread % x, thread / x % y, thread / x / y],
             warp,
             lane,
-            source: file.zip(line).map(|(f, l)| (f.clone(), l.line)),
+            source: line.and_then(named),
+            inlined: calls.filter_map(named).take(INLINED).collect(),
             ptx_line: info.map_or(0, |i| i.line),
             instruction: info.map_or(String::new(), |i| i.form.clone()),
             function: function.name.clone(),
         }
     }
 }
+
+/// How many inlined calls a finding lists at most.
+const INLINED: usize = 32;
 
 /// Fragments at the same place become one.
 fn merge(fragments: &mut Vec<Fragment>) {

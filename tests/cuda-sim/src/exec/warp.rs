@@ -2,7 +2,7 @@
 
 use crate::lanes::Unit;
 use crate::memory::POISON;
-use crate::program::code::{Function, Kernel, Special};
+use crate::program::code::{Function, Kernel, RESERVED_SHARED, Special};
 use crate::program::lower::LOCAL;
 
 /// The frames a lane may have: deeper recursion is an overflow of the stack.
@@ -82,6 +82,7 @@ pub(crate) struct Specials {
     pub(crate) multiprocessors: u32,
     pub(crate) dynamic_shared: u32,
     pub(crate) total_shared: u32,
+    pub(crate) reserved_shared: u32,
     pub(crate) workspace: u64,
 }
 
@@ -110,6 +111,8 @@ impl Specials {
             Special::LanesAbove => !(below | 1 << lane) as u64,
             Special::DynamicShared => self.dynamic_shared as u64,
             Special::TotalShared => self.total_shared as u64,
+            Special::ReservedShared(offset) => self.reserved_shared as u64 + offset as u64,
+            Special::ReservedSize => RESERVED_SHARED as u64,
             // Where a cooperative launch keeps its grid barrier: the convention of cooperative_groups.h.
             Special::Environment(1) => self.workspace >> 32,
             Special::Environment(2) => self.workspace & 0xffff_ffff,
@@ -264,8 +267,12 @@ pub(crate) fn mergeable(state: State) -> bool {
 fn fill_frame(file: &mut [Unit], kernel: &Kernel, function: &Function, base: usize, memory: u32) {
     let constants = base + 2 * kernel.specials.len();
     file[constants..constants + function.constants.len()].copy_from_slice(&function.constants);
-    for &(place, offset) in &function.frame_addresses {
+    for &(place, offset, wide) in &function.frame_addresses {
         let address = (memory as u64).wrapping_add(offset as u64);
+        if !wide {
+            file[base + place as usize].0.fill(address as u32);
+            continue;
+        }
         for lane in 0..32 {
             let at = 2 * lane;
             let unit = &mut file[base + place as usize + at / 32].0;

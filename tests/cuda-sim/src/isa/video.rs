@@ -480,6 +480,12 @@ mod tests {
             ("vset.s32.s32.ge.add %r0, %r1.b0, %r2.b1, %r3", [0x80, 0x7f00, 10], 10),
             ("vset.u32.u32.ne %r0.h1, %r1, %r2, %r3", [1, 2, 0x1122_3344], 0x0001_3344),
             ("vset.u32.u32.eq.max %r0, %r1, %r2, %r3", [1, 1, 7], 7),
+            ("vset.u32.u32.lt %r0, %r1, %r2", [5, 5, 0], 0),
+            ("vset.u32.u32.le %r0, %r1, %r2", [5, 5, 0], 1),
+            ("vset.u32.u32.gt %r0, %r1, %r2", [5, 5, 0], 0),
+            ("vset.u32.u32.ge %r0, %r1, %r2", [5, 5, 0], 1),
+            ("vset.s32.s32.le %r0, %r1, %r2", [u32::MAX, 0, 0], 1),
+            ("vset.s32.s32.gt %r0, %r1, %r2", [u32::MAX, 0, 0], 0),
         ];
         for &(text, inputs, expected) in cases {
             assert_eq!(run(text, inputs), expected, "{text} of {inputs:x?}");

@@ -296,8 +296,8 @@ pub(crate) struct Function {
     pub(crate) units: usize,
     /// Constants, which follow the specials.
     pub(crate) constants: Vec<Unit>,
-    /// Places (two units each) that hold the frame's start plus so many bytes.
-    pub(crate) frame_addresses: Vec<(u16, i64)>,
+    /// Places that hold the frame's start plus so many bytes, and whether they have 64 bits or 32.
+    pub(crate) frame_addresses: Vec<(u16, i64, bool)>,
     /// Places that may be read before they are written, and what they hold until then: the same each time, so that a launch
     /// repeats, and no zero, so that a forgotten one shows in the result.
     pub(crate) undefined: Vec<(u16, u32)>,
@@ -331,10 +331,17 @@ pub(crate) enum Special {
     LanesAbove,
     DynamicShared,
     TotalShared,
+    /// Where the block's reserved shared memory is: so many bytes behind its start.
+    ReservedShared(u16),
+    /// How large it is.
+    ReservedSize,
     Environment(u8),
     Zero,
     One,
 }
+
+/// Bytes of shared memory that the system has of each block: what an A100 and its successors reserve.
+pub(crate) const RESERVED_SHARED: u16 = 1024;
 
 /// An entry with every function that it may call.
 pub(crate) struct Kernel {

@@ -73,8 +73,8 @@ pub(crate) enum Value {
     Constant { bits: u64, units: u16 },
     /// All lanes true or none.
     Truth(bool),
-    /// The frame's start plus so many bytes, 64 bits.
-    FrameAddress(i64),
+    /// The frame's start plus so many bytes; `wide` where 64 bits are asked for.
+    FrameAddress { offset: i64, wide: bool },
     /// What is written to `_`.
     Scratch,
     /// Index into the function's registers.
@@ -466,8 +466,8 @@ impl<'a> Lowering<'a> {
         match self.symbol(name) {
             Some(Symbol::Global(a) | Symbol::Shared(a) | Symbol::Function(a)) => Ok(constant(plus(a), ty)),
             Some(Symbol::Param(a)) => Ok(constant(plus(a as u64), ty)),
-            Some(Symbol::Frame { offset, .. }) if ty.bits() == 64 => {
-                Ok(Value::FrameAddress(plus(offset as u64) as i64))
+            Some(Symbol::Frame { offset, .. }) if matches!(ty.bits(), 32 | 64) => {
+                Ok(Value::FrameAddress { offset: plus(offset as u64) as i64, wide: ty.bits() == 64 })
             }
             Some(Symbol::Frame { .. }) => {
                 Err(LoadError::Unsupported { line, what: format!("the address of {name} in {} bits", ty.bits()) })
@@ -741,10 +741,10 @@ impl Drafts<'_> {
                     places[id] = next;
                     constants.push(Unit([if all { u32::MAX } else { 0 }; 32]));
                 }
-                Value::FrameAddress(offset) => {
+                Value::FrameAddress { offset, wide } => {
                     places[id] = next;
-                    frame_addresses.push((next, offset));
-                    constants.extend(broadcast(0, 2));
+                    frame_addresses.push((next, offset, wide));
+                    constants.extend(broadcast(0, 1 + wide as u16));
                 }
                 Value::Scratch | Value::Register(_) => {}
             }
@@ -812,7 +812,7 @@ impl Drafts<'_> {
             pool: pool.iter().map(|&(id, _)| places[id as usize] as u16).collect(),
             units: top as usize,
             constants,
-            frame_addresses: frame_addresses.into_iter().map(|(p, o)| (p as u16, o)).collect(),
+            frame_addresses: frame_addresses.into_iter().map(|(p, o, wide)| (p as u16, o, wide)).collect(),
             undefined,
             frame_bytes,
             parameters,

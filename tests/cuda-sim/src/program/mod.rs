@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use crate::memory::{Memory, Purpose};
 use crate::program::code::Kernel;
 use crate::program::lower::Context;
-use crate::ptx::ast::{Init, Module, Space};
+use crate::ptx::ast::{Init, Location, Module, Space};
 
 /// Bytes that a module's variables may have in all.
 const VARIABLES: usize = 4 << 30;
@@ -26,6 +26,8 @@ pub struct Program {
     pub(crate) kernels: Vec<Kernel>,
     /// `.file`
     pub(crate) files: HashMap<u32, String>,
+    /// What `Location::call` counts.
+    pub(crate) calls: Vec<Location>,
 }
 
 /// A kernel, as `cuFuncGetAttribute` tells about it.
@@ -116,8 +118,13 @@ impl Program {
             };
             functions.insert(alias, index);
         }
-        let mut program =
-            Program { entries: Vec::new(), variables: Vec::new(), kernels: Vec::new(), files: HashMap::new() };
+        let mut program = Program {
+            entries: Vec::new(),
+            variables: Vec::new(),
+            kernels: Vec::new(),
+            files: HashMap::new(),
+            calls: Vec::new(),
+        };
         let loaded = program.fill(module, &functions, device, memory);
         if let Err(error) = loaded {
             program.unload(memory);
@@ -181,6 +188,7 @@ impl Program {
             memory.write(address, &image).map_err(|_| LoadError::Memory)?;
         }
         self.files = module.files.iter().cloned().collect();
+        self.calls = module.calls.clone();
         let context = Context { module, globals: &globals, functions, work: Cell::new(Context::WORK) };
         // Functions that no entry calls are lowered all the same: what is not supported is said here and now.
         let mut seen = vec![false; module.functions.len()];

@@ -45,6 +45,11 @@ pub(crate) fn special(name: &str) -> Option<Special> {
         "lanemask_gt" => Special::LanesAbove,
         "dynamic_smem_size" => Special::DynamicShared,
         "total_smem_size" | "aggr_smem_size" => Special::TotalShared,
+        "reserved_smem_offset_begin" | "reserved_smem_offset_0" => Special::ReservedShared(0),
+        // cooperative_groups.h keeps its barriers here, in at most 288 bytes
+        "reserved_smem_offset_1" => Special::ReservedShared(512),
+        "reserved_smem_offset_end" => Special::ReservedShared(RESERVED_SHARED),
+        "reserved_smem_offset_cap" => Special::ReservedSize,
         "cluster_ctarank" | "is_explicit_cluster" | "current_graph_exec" => Special::Zero,
         "cluster_nctarank" => Special::One,
         _ => Special::Environment(rest.strip_prefix("envreg")?.parse().ok().filter(|n| *n < 32)?),

@@ -57,6 +57,8 @@ pub struct Module {
     pub target: u32,
     /// `.file index "name"`, as `.loc` refers to them.
     pub files: Vec<(u32, String)>,
+    /// Calls that the compiler has inlined (`inlined_at`). One inside of another's body has that one's number, which is lower.
+    pub calls: Vec<Location>,
     /// Module-scope variables, in order.
     pub variables: Vec<Variable>,
     /// Entries and device functions, in order; a prototype without a body is kept only if no definition follows.
@@ -169,6 +171,8 @@ pub struct Location {
     /// Index into `Module::files`; 0 and line 0: unknown.
     pub file: u32,
     pub line: u32,
+    /// Number in `Module::calls`, from 1, of the call whose inlined body this is; 0: none, or unknown.
+    pub call: u32,
 }
 
 /// One instruction.

@@ -1,10 +1,12 @@
 //! Functions: the signature, the directives behind it, and the statements of the body (PTX ISA chapter 11).
 
+use std::collections::HashMap;
+
 use super::SyntaxError;
 use super::ast::{Body, Function, Instruction, Location, Prototype, Statement, Type};
 use super::declaration::Typed;
 use super::lexer::Kind;
-use super::parser::Parser;
+use super::parser::{Parser, Site};
 use super::scope::{self, PARAMETERS, Scopes};
 
 /// Scopes inside of each other.
@@ -22,6 +24,8 @@ struct Context<'m> {
     list_scopes: Vec<(usize, u32)>,
     scope: usize,
     location: Location,
+    /// Of the places that `.loc` named in this function: whose inlined body they are, as in `Location::call`.
+    calls: HashMap<Site, u32>,
 }
 
 impl Parser<'_> {
@@ -111,6 +115,7 @@ impl Parser<'_> {
             variable_scopes: Vec::new(),
             list_scopes: Vec::new(),
             location: Location::default(),
+            calls: HashMap::new(),
         };
         self.expect("{")?;
         let mut depth = 1;
@@ -139,7 +144,15 @@ impl Parser<'_> {
             Kind::Name(_) | Kind::Sym("@") => self.instruction(context),
             Kind::Dot("reg") => self.registers(context),
             Kind::Dot("loc") => {
-                context.location = self.loc()?;
+                let (site, inlined_at) = self.loc()?;
+                // The place of a call inside of an inlined body stands in a `.loc` of its own, before.
+                let call = inlined_at.map_or(0, |at| {
+                    let outer = context.calls.get(&at).copied().unwrap_or(0);
+                    self.module.calls.push(Location { file: at[0], line: at[1], call: outer });
+                    self.module.calls.len() as u32
+                });
+                context.calls.insert(site, call);
+                context.location = Location { file: site[0], line: site[1], call };
                 Ok(())
             }
             Kind::Dot("pragma") => self.pragma(),

@@ -5,9 +5,12 @@
 //! say much in few characters, by `Parser::budget`.
 
 use super::SyntaxError;
-use super::ast::{Function, Location, Module, Variable};
+use super::ast::{Function, Module, Variable};
 use super::lexer::{self, Kind, Token};
 use std::collections::{HashMap, HashSet};
+
+/// File, line and column, as in `.loc`.
+pub(super) type Site = [u32; 3];
 
 /// Bytes of register names and padding elements that a text may stand for beyond its own length.
 const BUDGET: usize = 1 << 20;
@@ -31,7 +34,7 @@ pub(super) struct Parser<'t> {
     tokens: Vec<Token<'t>>,
     at: usize,
     budget: usize,
-    module: Module,
+    pub(super) module: Module,
     /// All names of the module's variables and functions.
     pub(super) names: HashSet<String>,
     /// Index of a variable in `module.variables`.
@@ -275,10 +278,12 @@ impl<'t> Parser<'t> {
     }
 
     /// `.loc file line column, function_name label+offset, inlined_at file line column`
-    pub(super) fn loc(&mut self) -> Result<Location, SyntaxError> {
+    ///
+    /// The first place, and the second if there is one.
+    pub(super) fn loc(&mut self) -> Result<(Site, Option<Site>), SyntaxError> {
         self.advance();
-        let location = Location { file: self.small()?, line: self.small()? };
-        self.small()?;
+        let site = [self.small()?, self.small()?, self.small()?];
+        let mut inlined_at = None;
         while self.is(",") {
             self.advance();
             match self.peek() {
@@ -291,14 +296,12 @@ impl<'t> Parser<'t> {
                 }
                 Kind::Name("inlined_at") => {
                     self.advance();
-                    for _ in 0..3 {
-                        self.small()?;
-                    }
+                    inlined_at = Some([self.small()?, self.small()?, self.small()?]);
                 }
                 _ => return Err(self.unexpected("`function_name` or `inlined_at`")),
             }
         }
-        Ok(location)
+        Ok((site, inlined_at))
     }
 
     /// `.alias name, function;`

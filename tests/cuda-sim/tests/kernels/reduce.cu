@@ -1,5 +1,6 @@
 // Reductions, scans, histograms, sorting and transposition, as the samples and the textbooks have them.
 #include <cooperative_groups.h>
+#include <cooperative_groups/reduce.h>
 namespace cg = cooperative_groups;
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
@@ -249,6 +250,21 @@ extern "C" __global__ void cg_tiles(const int *in, int *quads, int *odd, int n) 
     at = active.shfl(at, 0) + active.thread_rank();
     odd[1 + at] = i;
   }
+}
+// Tiles of several warps, whose barriers and scratch are in shared memory that the system reserves (from sm_80 on).
+extern "C" __global__ void cg_large_tiles(const int *in, int *sums, int *most, int *mirrored) {
+  __shared__ cg::block_tile_memory<256> scratch;
+  __shared__ int values[256];
+  cg::thread_block block = cg::this_thread_block(scratch);
+  cg::thread_block_tile<128> tile = cg::tiled_partition<128>(block);
+  cg::thread_block_tile<64> half = cg::tiled_partition<64>(tile);
+  int i = block.thread_rank(), v = in[blockIdx.x * 256 + i];
+  int sum = cg::reduce(tile, v, cg::plus<int>());
+  most[blockIdx.x * 256 + i] = cg::reduce(half, v, cg::greater<int>());
+  sums[blockIdx.x * 256 + i] = sum + tile.shfl(v, 77);
+  values[i] = v;
+  tile.sync();
+  mirrored[blockIdx.x * 256 + i] = values[i ^ 127];
 }
 // A barrier over the whole grid: every block adds its neighbours' sums after it.
 extern "C" __global__ void cg_grid(const int *in, int *sums, int *out, int n) {

@@ -249,3 +249,20 @@ fn barriers_that_do_not_open() {
         .threads(96);
     assert_eq!(report(case).0, Kind::Barrier);
 }
+
+#[test]
+fn a_finding_inside_of_a_header_names_the_users_line_too() {
+    let case = Case::kernel(
+        ".loc 1 20 5\nmov.u64 %rd2, 16;\n.loc 2 358 12, function_name $a, inlined_at 1 20 9\nmov.u64 %rd3, 5;\n\
+        .loc 3 7 1, function_name $b, inlined_at 2 358 12\nst.global.u32 [%rd2], %r0;\nret; }\n\
+        .file 1 \"k.cu\"\n.file 2 \"outer.h\"\n.file 3 \"inner.h\"\n.func rest() {",
+    );
+    let finding = case.fails();
+    let place = finding.place.as_ref().expect("a place");
+    let line = |file: &str, line| (file.to_string(), line);
+    assert_eq!(place.source, Some(line("inner.h", 7)));
+    assert_eq!(place.inlined, [line("outer.h", 358), line("k.cu", 20)]);
+    let told = finding.to_string();
+    assert!(told.contains(", inner.h:7 (PTX"), "{told}");
+    assert!(told.contains("=========     inlined at outer.h:358\n=========     inlined at k.cu:20\n"), "{told}");
+}

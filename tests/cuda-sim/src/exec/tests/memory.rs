@@ -70,6 +70,10 @@ fn loads_of_every_type_from_every_space() {
     let local = format!(".local .align 8 .b8 l[64]; {store} st.local.u64 [l+8], %rd8;");
     check_loads("", &local, "ld.local", "l+8", pattern);
     check_loads("", &format!("{local} mov.u64 %rd7, l;"), "ld.local", "%rd7+8", pattern);
+    check_loads("", &format!("{local} mov.b32 %r8, l;"), "ld.local", "%r8+8", pattern);
+    check_loads("", &format!("{local} mov.u32 %r8, l+16;"), "ld.local", "%r8+-8", pattern);
+    let widened = format!("{local} mov.b32 %r8, l; cvt.u64.u32 %rd7, %r8; cvta.local.u64 %rd7, %rd7;");
+    check_loads("", &widened, "ld", "%rd7+8", pattern);
     check_loads("", &format!("{local} mov.u64 %rd7, l; cvta.local.u64 %rd7, %rd7;"), "ld", "%rd7+8", pattern);
     let constant = format!(".const .align 8 .b64 c[2] = {{7, {}}};", PATTERN as i64);
     check_loads(&constant, "", "ld.const", "c+8", pattern);
@@ -240,6 +244,24 @@ fn local_memory_is_a_threads_own() {
     assert_eq!(words.threads(100).words(100), each(100, |t| t * 1000 + t % 64));
 }
 
+/// As the LLVM of Triton 3.9 writes it: the address in 32 bits. A callee's frame begins behind its caller's.
+#[test]
+fn local_memory_is_addressed_in_32_bits() {
+    let module = format!(
+        ".func (.reg .b32 %out) f(.reg .b32 %in) {{
+        .local .align 4 .b8 l[8]; .reg .b32 %r<3>; .reg .b64 %rd<2>;
+        mov.b32 %r0, l; st.local.u32 [%r0+4], %in; add.u32 %r1, %r0, 4;
+        cvt.u64.u32 %rd0, %r1; cvta.local.u64 %rd0, %rd0; ld.u32 %out, [%rd0]; ret; }}
+        .visible .entry k(.param .u64 out) {{ {REGISTERS}
+        .local .align 4 .b8 l[16];
+        ld.param.u64 %rd0, [out]; mov.u32 %r0, %tid.x; mul.wide.u32 %rd1, %r0, 4; add.u64 %rd1, %rd0, %rd1;
+        mov.b32 %r1, l; mad.lo.u32 %r2, %r0, 10, 1; st.local.u32 [%r1+4], %r2; mov.u32 %r3, 7; st.local.u32 [%r1+12], %r3;
+        call.uni (%r4), f, (%r0); mov.b32 %r5, l+8; ld.local.u32 %r6, [%r5+-4]; ld.local.u32 %r7, [%r5+4];
+        add.u32 %r6, %r6, %r7; mad.lo.u32 %r6, %r4, 1000, %r6; st.global.u32 [%rd1], %r6; ret; }}"
+    );
+    assert_eq!(Case::module(&module).words(32), each(32, |t| 1000 * t + 10 * t + 8));
+}
+
 #[test]
 fn a_structure_is_a_parameter() {
     let module = format!(
@@ -297,6 +319,28 @@ fn variables_have_their_initial_values() {
         ld.global.f32 %f1, [x]; ld.global.u32 %r5, [text]; mov.b32 %r6, %f1; st.global.v2.u32 [%rd0+16], {%r6, %r5};",
     );
     assert_eq!(words.threads(1).words(6), [3, 0, 20, 2, 0x4049_0fdb, 0x6948]);
+}
+
+#[test]
+fn reserved_shared_memory_is_apart_and_zero() {
+    let registers = "mov.u32 %r1, %reserved_smem_offset_begin; mov.u32 %r2, %reserved_smem_offset_1;
+        mov.u32 %r3, %reserved_smem_offset_end; mov.u32 %r4, %reserved_smem_offset_cap; mov.u32 %r5, %total_smem_size;";
+    let code = format!(
+        "{registers} ld.shared.u32 %r6, [%r2]; st.shared.u32 [%r2+284], %r4; ld.shared.u32 %r7, [%r2+284];
+        st.global.v4.u32 [%rd0], {{%r1, %r2, %r3, %r4}}; st.global.v2.u32 [%rd0+16], {{%r6, %r7}};
+        st.global.u32 [%rd0+24], %r5;"
+    );
+    let words = Case::kernel_with("", &format!(".shared .align 4 .b8 own[20]; st.shared.u32 [own], 1; {code}"))
+        .threads(1)
+        .words(7);
+    let (begin, end) = (words[0], words[2]);
+    assert!((begin..=end - 288).contains(&words[1]) && begin >= 20, "{words:?}");
+    assert_eq!((end - begin, words[3], words[4], words[5], words[6]), (1024, 1024, 0, 1024, 20));
+    // The end of the program's own is an end all the same, and so is that of the reserved.
+    for place in ["own+20", "%r3", "%r1+-4"] {
+        let code = format!(".shared .align 4 .b8 own[20]; {registers} st.shared.u32 [{place}], %r1;");
+        assert_eq!(Case::kernel_with("", &code).threads(1).fails().kind, Kind::OutOfBounds, "{place}");
+    }
 }
 
 #[test]

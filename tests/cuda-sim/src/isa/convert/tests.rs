@@ -311,6 +311,22 @@ fn between_formats() {
     }
 }
 
+/// Values so close to a tie that f32 takes them for one, which would go the other way.
+#[test]
+fn f64_is_rounded_once() {
+    let power = |n: i32| 2f64.powi(n);
+    for (ty, digits, one) in [("f16", 10, 0x3c00), ("bf16", 7, 0x3f80)] {
+        let above = 1.0 + power(-digits - 1) + power(-40);
+        let below = 1.0 + power(-digits) + power(-digits - 1) - power(-40);
+        for (x, expected) in
+            [(above, one + 1), (below, one + 1), (-above, 0x8000 | (one + 1)), (-below, 0x8000 | (one + 1))]
+        {
+            let got = run(&format!("cvt.rn.{ty}.f64"), &[Type::B16, Type::F64], &[[x.to_bits(); 32]]);
+            assert_eq!(got, [expected; 32], "{ty} of {x:e}");
+        }
+    }
+}
+
 #[test]
 fn within_a_format() {
     let mut patterns = Patterns::new(5);

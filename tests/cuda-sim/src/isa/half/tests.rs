@@ -94,6 +94,10 @@ fn fma_where_two_roundings_would_go_wrong() {
     // (1 + 2^-10)(1 - 2^-11) = 1 + 2^-11 - 2^-21.
     assert_eq!(tie(0), 0x3c00);
     assert_eq!(tie(tiny), exact::fma::<F16>(0x3c01, 0x3bff, tiny, N));
+    // The product is 2^-11 - 2^-31. The sum lies below a tie by less than f32 can tell, and the tie would go up.
+    for sign in [0, 0x8000] {
+        assert_eq!(fma("fma.rn.f16", [0x2401 | sign, 0x27fe, 0x3c01 | sign]), 0x3c01 | sign);
+    }
     // Products at ties of bf16 and beside them, with addends far below f32's last place.
     for c in [0x0000u64, 0x0380, 0x8380, 0x0001, 0x8001] {
         for (x, y) in [(0x3f81, 0x3f80), (0x3fc0, 0x3f81), (0x3f83, 0x3fa0), (0x3fff, 0x3fff)] {

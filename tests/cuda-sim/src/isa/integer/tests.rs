@@ -260,6 +260,11 @@ fn the_nth_set_bit_as_the_examples_of_the_isa() {
         check(&format!("fns.b32 %r1, 0xaaaaaaaa, {base}, {offset}"), |_| vec![found as u128]);
     }
     check("fns.b32 %r1, %r2, 0, -2147483648", |_| vec![0xffff_ffff]);
+    // Offset 0 asks for the bit at the base, set or not.
+    for base in 0..32 {
+        let found = |i: &[u128]| if i[0] >> base & 1 != 0 { base as u128 } else { 0xffff_ffff };
+        check(&format!("fns.b32 %r1, %r2, {base}, 0"), |i| vec![found(i)]);
+    }
 }
 
 #[test]
