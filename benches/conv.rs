@@ -3,16 +3,15 @@
 //! `cargo bench --bench conv [-- FILTER]`. Best of repeats, kernels and peak measured in turn: on a shared machine the
 //! minimum time is the one figure that other processes disturb least. Weights are packed beforehand.
 
-mod problems;
-
 use std::hint::black_box;
 use std::time::Instant;
 
-use intervene::backend::cpu::conv::{self, ConvShape};
+use intervene::backend::cpu::conv;
 use intervene::backend::cpu::conv_weight;
 use intervene::backend::cpu::isa::{self, Isa};
+use intervene::backend::layout::ConvShape;
+use intervene::backend::problems::LAYERS;
 use intervene::graph::op::Activation;
-use problems::PROBLEMS;
 
 const CHAINS: usize = 24;
 const STEPS: usize = 40_000;
@@ -100,11 +99,11 @@ fn main() {
     for isa in isas {
         println!("{:?}; GFLOP/s (share of FMA peak), best of repeats", isa.level());
         println!(
-            "{:<20} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7}",
+            "{:<32} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7}",
             "layer", "rows", "thr", "forward", "grad x", "grad w", "peak"
         );
-        for problem in PROBLEMS.iter().filter(|p| p.name.contains(&filter)) {
-            let (shape, rows) = (problem.shape, problem.rows);
+        for layer in LAYERS.iter().filter(|l| l.name.contains(&filter)) {
+            let (shape, rows) = (layer.shape, layer.cpu_rows);
             let ramp = |n: usize| (0..n).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.5).collect::<Vec<f32>>();
             let case = Case {
                 shape,
@@ -118,8 +117,8 @@ fn main() {
                 let [forward, grad, weight, peak] = measure(isa, &case, &pool);
                 let show = |rate: f64| format!("{rate:.0} ({:.0} %)", 100.0 * rate / peak);
                 println!(
-                    "{:<20} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7.0}",
-                    problem.name,
+                    "{:<32} {:>4} {:>3}  {:>12} {:>12} {:>12} {:>7.0}",
+                    layer.name,
                     rows,
                     threads,
                     show(forward),

@@ -69,7 +69,10 @@ impl Error {
             Error::Gate(_) => 4,
             Error::Backend(e) => match e {
                 BackendError::Parameter { .. } => 3,
-                BackendError::Unavailable { .. } | BackendError::OutOfMemory { .. } => 5,
+                BackendError::Unavailable { .. }
+                | BackendError::OutOfMemory { .. }
+                | BackendError::Compile { .. }
+                | BackendError::Device { .. } => 5,
                 BackendError::Transfer { .. }
                 | BackendError::Rows { .. }
                 | BackendError::RowIndex { .. }
@@ -90,6 +93,10 @@ impl Error {
                 Some("a run that was under way is kept in its .partial directory: --resume goes on with it".into())
             }
             Error::Backend(BackendError::OutOfMemory { .. }) => Some("try a smaller --batch".into()),
+            Error::Backend(BackendError::Device { .. }) => Some(
+                "a run that was under way is kept in its .partial directory: --resume goes on with it, on a device that works"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -10,13 +10,15 @@
 //! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> causal ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
-//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`]: know nothing of anything.
+//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`answer`] (logits to probabilities and their changes): know
+//!   nothing of anything.
 //! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
 //!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
 //! - [`data`], [`weights`]: files in and out; bounded, checked, atomic.
 //! - [`model`]: networks as lists of layers, taps, the autoencoder that is spliced in at one.
 //! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
-//!   threads are its own business. `cpu` is hand-written SIMD, `reference` naive f64 loops that judge it.
+//!   threads are its own business. `cpu` is hand-written SIMD, `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as
+//!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
 //! - [`train`]: Adam on a planned graph, checkpoints.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
@@ -27,13 +29,14 @@
 //! 3. An image's result does not depend on batch size, batch neighbours, thread count, order or shard: bit for bit, per
 //!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads.
 //! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
-//! 5. `cpu` agrees with the reference within the op's named tolerance, NaN-proof.
+//! 5. `cpu` and `cuda` agree with the reference within the op's named tolerance, NaN-proof.
 //! 6. Reduced precision and fast math do not exist yet; the convolution path is recorded in every manifest.
 //! 7. Frozen weights are bit-unchanged after training something else.
 //! 8. The same seed gives the same bytes.
 
 #![warn(missing_docs)]
 
+pub mod answer;
 pub mod atomic;
 pub mod backend;
 pub mod causal;

@@ -81,6 +81,29 @@ fn predictions(logits: &[f64], classes: usize) -> Vec<u32> {
 
 // ---- interventions ----
 
+/// One number for an image and a set leaves the device: it must be the one that its logits give.
+#[test]
+fn effects_made_on_the_device_are_those_of_its_logits() {
+    let host = Host::small(4);
+    let classes = host.model.classes;
+    let x = host.images(8, 1);
+    for backend in backends() {
+        for batch in [(8, 40), (3, 2), (1, 7)] {
+            let mut sweep = host.sweep(&host.singles(), batch, backend.as_ref());
+            let logits: Logits<f64> = e(sweep.outcomes(&x));
+            let effects = e(sweep.effects(&x));
+            assert_eq!(effects.live, logits.live, "{}", backend.name());
+            assert!(effects.live.contains(&true) && effects.live.contains(&false), "both kinds of pairs");
+            for ((got, want), live) in effects.weighted.iter().zip(ece1(&logits, classes)).zip(&effects.live) {
+                // rounded to f32, after a sum of `classes` terms in f64 whose exponentials may be another library's
+                let difference = (f64::from(*got) - want).abs();
+                assert!(difference <= 6.1e-8 * want.abs() + 1e-15, "{got} and {want} on {}", backend.name());
+                assert!(*live || *got == 0.0);
+            }
+        }
+    }
+}
+
 /// 11, first half.
 #[test]
 fn a_node_whose_decoder_weights_are_0_has_effect_exactly_0_on_every_image() {

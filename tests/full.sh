@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What is too slow for every test run: the main job on all 10,000 test images, with the bundled weights and with weights
-# trained anew, judged by the figures it must reach. Prints a line a check and exits 1 if one fails.
+# trained anew, judged by the figures it must reach; the CUDA engine beside the CPU on 64 of them, and over 20 steps of
+# training, on a GPU or the simulated device. Prints a line a check and exits 1 if one fails.
 #
-#     tests/full.sh [DIR]    # DIR keeps the two runs; default target/full, made anew
+#     tests/full.sh [DIR]    # DIR keeps the runs; default target/full, made anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-target/full}
@@ -49,4 +50,37 @@ for file in classifier/fashion autoencoder/autoencoder; do
         echo "note    retrained: $file differs from the bundled weights (another instruction set adds in another order)"
     fi
 done
+
+# the column of a name in a CSV file
+column() { head -n 1 "$1" | tr , '\n' | grep -nx "$2" | cut -d : -f 1; }
+
+. tests/cuda-sim/env.sh
+for device in cpu cuda; do
+    start=$SECONDS
+    "$program" ce --device $device --limit 64 --masks 1 --no-control --quiet --out "$out/$device" >"$out/$device.txt"
+    echo "note    64 images on $device: $((SECONDS - start)) s"
+done
+at=$(column "$out/cpu/effects.csv" ece_node)
+read -r rows largest worst <<<"$(paste -d , <(cut -d , -f "$at" "$out/cpu/effects.csv") <(cut -d , -f "$at" "$out/cuda/effects.csv") |
+    awk -F, 'NR > 1 { n++; a = $1 < 0 ? -$1 : $1; d = $1 - $2; d = d < 0 ? -d : d
+        if (a > l) l = a; if (d > w) w = d; if ($1 != $1 + 0 || $2 != $2 + 0) w = "inf" } END { print n, l, w }')"
+check "cuda: 64 images x 16 nodes x {Z0, PWM, FGSM}" "$rows == 64 * 16 * 3" "$rows rows"
+check "cuda: effects within 1e-4 of the largest or 1e-6 of the CPU's" "$worst <= 1e-4 * $largest || $worst <= 1e-6" \
+    "largest $largest, worst difference $worst"
+for devices in 0 0,1; do
+    CUDA_SIM_DEVICES=2 "$program" ce --device cuda:$devices --limit 300 --nodes 3,7 --attack none --no-control --quiet \
+        --out "$out/devices-$devices" >/dev/null
+done
+if diff -r --exclude manifest.json "$out/devices-0" "$out/devices-0,1"; then
+    echo "ok      cuda: two devices give the bytes of one (300 images)"
+else
+    echo "FAILED  cuda: two devices give other bytes than one"
+    failed=1
+fi
+if INTERVENE_FULL_TESTS=1 cargo test --locked --package intervene --test cuda -- --nocapture >"$out/cuda-steps.txt" 2>&1; then
+    echo "ok      cuda: 20 steps of training follow the CPU's losses ($(grep -c within "$out/cuda-steps.txt") trainings)"
+else
+    echo "FAILED  cuda: 20 steps of training, see $out/cuda-steps.txt"
+    failed=1
+fi
 exit $failed

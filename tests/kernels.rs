@@ -7,14 +7,15 @@
 
 #![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(diff <= tol)` fails on NaN, `diff > tol` does not
 
-use intervene::backend::cpu::conv::{self, ConvShape};
+use intervene::backend::cpu::conv;
 use intervene::backend::cpu::conv_weight;
 use intervene::backend::cpu::gemm;
 use intervene::backend::cpu::intervene::{
     DecoderShape, Rows, intervene as mask_channels, intervene_conv, pack_channels,
 };
 use intervene::backend::cpu::isa::Isa;
-use intervene::backend::cpu::pool::{self, PoolShape};
+use intervene::backend::cpu::pool;
+use intervene::backend::layout::{ConvShape, PoolShape};
 use intervene::graph::op::Activation;
 use intervene::random::Stream;
 

@@ -2,10 +2,15 @@
 //! fusion, threads) is its own business. Shapes at this boundary are logical (N, C, H, W).
 
 pub mod cpu;
+pub mod cuda;
 mod host;
+pub mod layout;
+mod ledger;
+pub mod problems;
 pub mod reference;
 
 use crate::graph::NodeId;
+use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
@@ -43,10 +48,27 @@ impl Parameters for Layered<'_> {
     }
 }
 
+/// What a manifest says of a device beside its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Whether it is a simulated device: results are the kernels', times say nothing.
+    pub simulated: bool,
+    /// Hash of the kernels' sources, where they are compiled as the program runs.
+    pub kernels_sha256: Option<String>,
+    /// Driver, compiler and what else decides how it computes.
+    pub notes: Vec<(&'static str, String)>,
+}
+
 /// A device kind.
 pub trait Backend: Send + Sync {
     /// Its name in manifests: `cpu (avx512)`.
     fn name(&self) -> String;
+    /// What else a manifest says of it.
+    fn details(&self) -> Details {
+        Details::default()
+    }
+    /// Bytes that the slots of a batch should take at most, for speed.
+    fn batch_bytes(&self) -> usize;
     /// Packs the weights and allocates the slots of `plan`.
     ///
     /// # Errors
@@ -75,6 +97,28 @@ pub trait Program: Send {
     /// # Errors
     /// [`BackendError::Transfer`] when the node is not readable or holds fewer rows.
     fn read(&mut self, node: NodeId, out: TensorMut<'_>) -> Result<(), BackendError>;
+}
+
+/// Writes the parameters that `program` uses from `weights`, and zeros to its states.
+fn load_sources(program: &mut dyn Program, weights: &dyn Parameters) -> Result<(), BackendError> {
+    let used = |(id, node): (NodeId, &crate::graph::Node)| {
+        let source = matches!(node.op, Op::Parameter | Op::State) && program.artifact().slot_of(id).is_some();
+        source.then(|| (id, node.clone()))
+    };
+    let sources: Vec<_> = program.artifact().graph().iter().filter_map(used).collect();
+    for (id, node) in sources {
+        if node.op == Op::State {
+            program.write(id, TensorRef::F32(&vec![0.0; node.shape.len()]))?;
+            continue;
+        }
+        let bad = |got: String| BackendError::Parameter { name: node.name.clone(), expected: node.shape.clone(), got };
+        let (shape, data) = weights.parameter(&node.name).ok_or_else(|| bad("nothing".into()))?;
+        if *shape != node.shape || data.len() != shape.len() {
+            return Err(bad(shape.to_string()));
+        }
+        program.write(id, TensorRef::F32(data))?;
+    }
+    Ok(())
 }
 
 /// Checks that input `x` of `program` takes images of `shape`. Elements travel without their shape, so images of another
@@ -152,6 +196,24 @@ pub enum BackendError {
         /// Bytes asked for.
         requested: usize,
     },
+    /// A kernel file does not compile.
+    #[error("{file} does not compile{for_target}:\n{log}", for_target = for_target(.target))]
+    Compile {
+        /// The file.
+        file: String,
+        /// The architecture it was compiled for.
+        target: String,
+        /// What the compiler said.
+        log: String,
+    },
+    /// A call to the device failed: the device is lost, a kernel failed, the driver refused.
+    #[error("the device failed at {what}: {reason}")]
+    Device {
+        /// The call or kernel.
+        what: String,
+        /// The driver's own words.
+        reason: String,
+    },
     /// A plan that breaks an invariant of its own; a defect of this crate.
     #[error("the plan is inconsistent at \"{node}\": {reason} (please report this)")]
     Inconsistent {
@@ -160,4 +222,8 @@ pub enum BackendError {
         /// What does not hold.
         reason: String,
     },
+}
+
+fn for_target(target: &str) -> String {
+    if target.is_empty() { String::new() } else { format!(" for {target}") }
 }

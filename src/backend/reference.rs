@@ -5,6 +5,7 @@
 
 use super::host::{Engine, HostProgram, Step};
 use super::{Backend, BackendError, Parameters, Program};
+use crate::answer::difference;
 use crate::graph::op::{Activation, Binary, Op, Reduction, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
@@ -16,6 +17,11 @@ pub struct Reference;
 impl Backend for Reference {
     fn name(&self) -> String {
         "reference (f64, naive)".into()
+    }
+
+    /// Never fast, so never large.
+    fn batch_bytes(&self) -> usize {
+        1 << 20
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
@@ -231,12 +237,10 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
         }
         Op::CrossEntropy => {
             let k = s.nodes[0].shape.len();
-            s.check_indices(1, k)?;
             each(out, |n| -log_softmax(&s.floats(0)[n * k..(n + 1) * k])[s.indices(1)[n] as usize]);
         }
         Op::CrossEntropyGrad => {
             let k = s.node.shape.len();
-            s.check_indices(1, k)?;
             for n in 0..rows {
                 let p: Vec<f64> = log_softmax(&s.floats(0)[n * k..(n + 1) * k]).iter().map(|l| l.exp()).collect();
                 let (label, g) = (s.indices(1)[n] as usize, s.floats(2)[n]);
@@ -303,8 +307,6 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
         Op::Intervene => {
             let [k, h, w] = dims3(s.node);
             let (z, keep, area) = (s.inputs[0].floats, s.floats(3), h * w);
-            s.check_indices(1, s.inputs[0].rows())?;
-            s.check_indices(2, s.nodes[3].shape.dims()[0])?;
             for_each([rows, k, area, 1], |at, [r, c, i, _]| {
                 let kept = keep[s.indices(2)[r] as usize * k + c] != 0.0;
                 out[at] = if kept { z[(s.indices(1)[r] as usize * k + c) * area + i] } else { 0.0 };
@@ -314,8 +316,6 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
             let ([o, h, w], [k, zh, zw], [_, _, kh, kw]) = (dims3(s.node), dims3(s.nodes[1]), dims4(s.nodes[2]));
             let (pre, z, weight, keep) = (s.inputs[0].floats, s.inputs[1].floats, s.floats(2), s.floats(5));
             let window = Window { stride: 1, pad: *pad };
-            s.check_indices(3, s.inputs[0].rows().min(s.inputs[1].rows()))?;
-            s.check_indices(4, s.nodes[5].shape.dims()[0])?;
             for_each([rows, o, h, w], |at, [r, oc, p, q]| {
                 let (image, set) = (s.indices(3)[r] as usize, s.indices(4)[r] as usize);
                 let mut sum = pre[((image * o + oc) * h + p) * w + q];
@@ -328,6 +328,18 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
                 });
                 out[at] = activate(sum, *activation);
             });
+        }
+        Op::Effects(head) | Op::WeightedEffect(head) => {
+            let (done, idle, k) = (s.floats(0), s.inputs[1].floats, s.nodes[0].shape.len());
+            for (r, &image) in s.indices(2).iter().enumerate() {
+                let idle = &idle[image as usize * k..][..k];
+                let p = head.of(idle);
+                let effects = difference(*head, &p, idle, &done[r * k..][..k]);
+                match s.node.op {
+                    Op::Effects(_) => out[r * k..][..k].copy_from_slice(&effects),
+                    _ => out[r] = head.weighted(&p, &effects),
+                }
+            }
         }
         Op::SignStep => {
             let (x, g, x0, limits) = (s.floats(0), s.floats(1), s.floats(2), s.floats(3));

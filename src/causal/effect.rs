@@ -8,12 +8,8 @@
 //! near-equal numbers: the same forms in f32 lose a factor 20 to 70.
 
 use super::{CausalError, named, same_length};
-use crate::model::Head;
+use crate::answer::{Head, difference, widen};
 use crate::tensor::argmax;
-
-/// Logit changes beyond this leave the expm1 form for the plain difference: probabilities below 1e-300 lose bits,
-/// e^600 = 4e260 cannot lift such a one above 1e-40.
-const STABLE_CHANGE_MAX: f64 = 600.0;
 
 named!(Head, "head", { Softmax => "softmax", Sigmoid => "sigmoid" });
 
@@ -69,25 +65,6 @@ pub enum Artefact {
 named!(Artefact, "artefact", { None => "none", DoubleSoftmax => "double-softmax", BaselineOrig => "baseline-orig" });
 
 impl Head {
-    /// Probabilities of one row of logits, in f64. The largest logit is subtracted first, so nothing overflows. A NaN
-    /// logit makes the whole softmax row NaN (a sigmoid: its label), as do infinite logits that leave no ratio.
-    pub fn probabilities(self, logits: &[f32]) -> Vec<f64> {
-        self.of(&widen(logits))
-    }
-
-    fn of(self, logits: &[f64]) -> Vec<f64> {
-        match self {
-            Head::Softmax => {
-                let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let mut p: Vec<f64> = logits.iter().map(|o| (o - max).exp()).collect();
-                let sum: f64 = p.iter().sum();
-                p.iter_mut().for_each(|v| *v /= sum);
-                p
-            }
-            Head::Sigmoid => logits.iter().map(|&o| sigmoid(o)).collect(),
-        }
-    }
-
     /// The class-weighted estimand of this head: E1 for a softmax, `bernoulli` for a sigmoid.
     pub fn estimand(self) -> Estimand {
         match self {
@@ -97,27 +74,9 @@ impl Head {
     }
 }
 
-fn widen(logits: &[f32]) -> Vec<f64> {
-    logits.iter().map(|&o| f64::from(o)).collect()
-}
-
-/// 1 / (1 + exp(-o)) without overflow, and without rounding to 1 - tiny for negative o.
-fn sigmoid(o: f64) -> f64 {
-    if o >= 0.0 {
-        1.0 / (1.0 + (-o).exp())
-    } else {
-        let e = o.exp();
-        e / (1.0 + e)
-    }
-}
-
 /// Effect per class of an intervention: Effect_c = q_c - p_c (ICIP 2019, eq. (1)), p from `idle`, q from `intervened`.
 ///
-/// With d = o' - o the difference is taken before the exponential, so small effects keep their digits: softmax
-/// q_c - p_c = p_c expm1(d_c - log1p(S)), S = sum_k p_k expm1(d_k), where -1/2 < S < 1 and |d_c - log1p(S)| <= 1, else
-/// the plain difference, which is as good for changes that large (near S = -1 log1p cancels; at logits of 80 the form
-/// costs |d| ulps, 3e-14); sigmoid q - p = p(1-p) expm1(d) / (1 + p expm1(d)), p(1-p) from both signs of o. Identical rows
-/// give exactly 0.0. NaN logits give NaN.
+/// See [`difference`] for the form, which keeps the digits of small effects. Identical rows give exactly 0.0. NaN logits give NaN.
 ///
 /// # Errors
 /// [`CausalError::Length`] when the rows differ in length.
@@ -136,44 +95,6 @@ pub fn effects_f64(head: Head, idle: &[f64], intervened: &[f64]) -> Result<Vec<f
     Ok(difference(head, &head.of(idle), idle, intervened))
 }
 
-/// `effects` with p = head(idle) already known; rows of one length.
-fn difference(head: Head, p: &[f64], idle: &[f64], intervened: &[f64]) -> Vec<f64> {
-    let change: Vec<f64> = intervened.iter().zip(idle).map(|(a, b)| a - b).collect();
-    let plain = || -> Vec<f64> { head.of(intervened).iter().zip(p).map(|(q, p)| q - p).collect() };
-    // Written so that a NaN takes the plain form, where it makes exactly its own classes NaN.
-    if !change.iter().all(|d| d.abs() <= STABLE_CHANGE_MAX) {
-        return plain();
-    }
-    match head {
-        Head::Softmax => {
-            let s: f64 = p.iter().zip(&change).map(|(p, d)| p * d.exp_m1()).sum();
-            if !(s > -0.5 && s < 1.0) {
-                return plain();
-            }
-            let shift = s.ln_1p();
-            let stable = p.iter().zip(&change).map(|(p, d)| p * (d - shift).exp_m1());
-            if change.iter().all(|d| (d - shift).abs() <= 1.0) {
-                return stable.collect();
-            }
-            // Classes that rise or fall more than e-fold: rounding d - shift would cost |d| ulps of q.
-            let far = change.iter().zip(plain()).map(|(d, plain)| ((d - shift).abs() > 1.0).then_some(plain));
-            stable.zip(far).map(|(stable, far)| far.unwrap_or(stable)).collect()
-        }
-        Head::Sigmoid => {
-            let one = |(&o, &d): (&f64, &f64)| {
-                let (p, not_p) = (sigmoid(o), sigmoid(-o));
-                // 1 + p expm1(d) = (1-p) + p e^d has no cancellation; for d > 0 both sides are scaled by e^-d.
-                if d <= 0.0 {
-                    p * not_p * d.exp_m1() / (not_p + p * d.exp())
-                } else {
-                    p * not_p * -(-d).exp_m1() / (not_p * (-d).exp() + p)
-                }
-            };
-            idle.iter().zip(&change).map(one).collect()
-        }
-    }
-}
-
 /// The class-weighted effect of one image: E1 = sum_c w_c e_c, or for [`Estimand::Bernoulli`] mean_j (2 w_j - 1) e_j,
 /// with weights w = the p of the reading and e = the effects per class.
 ///
@@ -182,10 +103,9 @@ fn difference(head: Head, p: &[f64], idle: &[f64], intervened: &[f64]) -> Vec<f6
 /// (means over images, [`margin_effect`]).
 pub fn class_weighted(estimand: Estimand, weights: &[f64], effects: &[f64]) -> Result<f64, CausalError> {
     same_length("effects per class", weights.len(), effects.len())?;
-    let pairs = weights.iter().zip(effects);
     match estimand {
-        Estimand::E1 => Ok(pairs.map(|(w, e)| w * e).sum()),
-        Estimand::Bernoulli => Ok(pairs.map(|(w, e)| (2.0 * w - 1.0) * e).sum::<f64>() / effects.len() as f64),
+        Estimand::E1 => Ok(Head::Softmax.weighted(weights, effects)),
+        Estimand::Bernoulli => Ok(Head::Sigmoid.weighted(weights, effects)),
         Estimand::E3 | Estimand::E4 => Err(CausalError::Name {
             what: "class-weighted estimand",
             text: estimand.name().to_owned(),

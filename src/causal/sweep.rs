@@ -28,23 +28,25 @@ pub struct Batch {
     pub variants: usize,
 }
 
-/// Memory for the slots of a sweep's rows: 64 variants of the Fashion net at tap 2. On 2 cores with 2 MB of L2 each, its sweep
-/// of 256 images took .396 s at 8 variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few rows
-/// leave threads waiting at every step, many leave the caches.
-const BUDGET_BYTES: usize = 32 << 20;
-
 impl Batch {
-    /// The most rows whose slots stay within the budget, at least 2 variants; results do not depend on it.
+    /// The most rows whose slots stay within `bytes` (see [`Backend::batch_bytes`]), at least 2 variants; results do not
+    /// depend on it.
     ///
     /// # Errors
     /// [`GraphError`] when the subject's graph cannot be built.
-    pub fn auto(subject: Subject<'_>, sets: usize) -> Result<Batch, GraphError> {
+    pub fn auto(subject: Subject<'_>, sets: usize, bytes: usize) -> Result<Batch, GraphError> {
         let built = build(subject, sets)?;
         // bytes of one image with two variants, whatever the weights take
         let pairs = |n: usize| built.plan(Batch { images: n, variants: 2 * n }).map(|a| 4 * a.slot_elements());
         let pair = pairs(2)?.saturating_sub(pairs(1)?);
-        let variants = (2 * (BUDGET_BYTES / pair.max(1))).clamp(2, 256);
+        let variants = (2 * (bytes / pair.max(1))).clamp(2, 1024);
         Ok(Batch { images: variants.div_ceil(2), variants })
+    }
+
+    /// Half as many rows, `None` when there are no fewer.
+    fn halved(self) -> Option<Batch> {
+        let smaller = Batch { images: self.images.div_ceil(2), variants: self.variants.div_ceil(2) };
+        (smaller != self).then_some(smaller)
     }
 }
 
@@ -54,6 +56,8 @@ const TAIL: EntryId = EntryId(2);
 const ATTACK: EntryId = EntryId(3);
 const GRADIENT: EntryId = EntryId(4);
 const FORWARD: EntryId = EntryId(5);
+const IDLE: EntryId = EntryId(6);
+const EFFECT: EntryId = EntryId(7);
 
 /// Elements that logits are read as: f32, or f64 where the device is the reference.
 pub trait Logit: Copy + Default {
@@ -86,6 +90,15 @@ pub struct Logits<T = f32> {
     pub live: Vec<bool>,
 }
 
+/// Class-weighted effects of every set on some images, made where the logits are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effects {
+    /// Images x sets: E1, or the Bernoulli form for a sigmoid head.
+    pub weighted: Vec<f32>,
+    /// Whether the set touched a live channel: images x sets. Where it did not, the effect is exactly 0.
+    pub live: Vec<bool>,
+}
+
 /// A host with its autoencoder on a device.
 pub struct Sweep {
     program: Box<dyn Program>,
@@ -114,6 +127,8 @@ struct Nodes {
     decoded: NodeId,
     tail_in: NodeId,
     logits: NodeId,
+    idle: NodeId,
+    effect: NodeId,
     whole: NodeId,
     gradient: NodeId,
     stepped: NodeId,
@@ -145,6 +160,8 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
 
     let tail_in = g.input("tail.in", tap.shape);
     let logits = model.tail(&mut g, tail_in, tap.number)?;
+    let idle = g.input("idle", [model.classes]);
+    let effect = g.push("effect", Op::WeightedEffect(model.head), &[logits, idle, images])?;
 
     // the host once more as one piece, for its input gradient; it shares every weight
     let x0 = g.input("x0", model.input);
@@ -173,6 +190,8 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
         decoded,
         tail_in,
         logits,
+        idle,
+        effect,
         whole,
         gradient,
         stepped,
@@ -195,6 +214,8 @@ impl Built {
                 entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
                 entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
                 entry("forward", &[n.x], &[n.whole], &[], images),
+                entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
+                entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
             ],
         )
     }
@@ -239,6 +260,30 @@ impl Sweep {
         program.write(nodes.keep, TensorRef::F32(&table))?;
         let pixels = model.input.iter().product();
         Ok(Sweep { program, nodes, batch, classes: model.classes, channels: k, pixels, sets: sets.to_vec() })
+    }
+
+    /// As [`Sweep::new`], with half the rows, and half of those, as long as the device has no memory for them; results do
+    /// not depend on it. [`Sweep::batch`] tells what it came to.
+    ///
+    /// # Errors
+    /// [`SweepError`]; out of memory when a single row does not fit.
+    pub fn fitting(
+        subject: Subject<'_>,
+        sets: &[NodeSet],
+        batch: Batch,
+        backend: &dyn Backend,
+    ) -> Result<Sweep, SweepError> {
+        match (Sweep::new(subject, sets, batch, backend), batch.halved()) {
+            (Err(SweepError::Backend(BackendError::OutOfMemory { .. })), Some(smaller)) => {
+                Sweep::fitting(subject, sets, smaller, backend)
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Rows of its batches.
+    pub fn batch(&self) -> Batch {
+        self.batch
     }
 
     /// The sets of nodes, in the order of [`Logits::done`].
@@ -319,34 +364,73 @@ impl Sweep {
         Ok(logits)
     }
 
-    fn block<T: Logit>(&mut self, x: &[f32], all: &mut Logits<T>) -> Result<(), BackendError> {
-        let (rows, sets, classes) = (x.len() / self.pixels, self.sets.len(), self.classes);
+    /// Runs the front; whether each set touches a live channel: images x sets.
+    fn front(&mut self, x: &[f32]) -> Result<Vec<bool>, BackendError> {
+        let rows = x.len() / self.pixels;
         self.program.write(self.nodes.x, TensorRef::F32(x))?;
         self.program.run(FRONT, rows)?;
         let mut maxima = vec![0.0f32; rows * self.channels];
         self.program.read(self.nodes.channel_max, TensorMut::F32(&mut maxima))?;
-        all.orig.extend(self.tail::<T>(rows)?);
+        // a NaN is not 0: it must be seen
+        let live = |maxima: &[f32], set: &NodeSet| set.iter().any(|n| maxima[n] != 0.0);
+        let images = maxima.chunks_exact(self.channels);
+        Ok(images.flat_map(|maxima| self.sets.iter().map(move |set| live(maxima, set))).collect())
+    }
 
-        // rows to run: (image, set number with 0 = idle)
-        let mut variants: Vec<(u32, u32)> = Vec::with_capacity(rows * (sets + 1));
-        let mut live = vec![false; rows * sets];
-        for (image, maxima) in maxima.chunks_exact(self.channels).enumerate() {
-            variants.push((image as u32, 0));
-            for (s, set) in self.sets.iter().enumerate() {
-                // a NaN is not 0: it must be seen
-                if set.iter().any(|n| maxima[n] != 0.0) {
-                    live[image * sets + s] = true;
-                    variants.push((image as u32, s as u32 + 1));
+    /// Runs the decoder on variants: (image, set number with 0 = idle).
+    fn decode(&mut self, variants: &[(u32, u32)]) -> Result<(), BackendError> {
+        let (images, which): (Vec<u32>, Vec<u32>) = variants.iter().copied().unzip();
+        self.program.write(self.nodes.images, TensorRef::U32(&images))?;
+        self.program.write(self.nodes.which, TensorRef::U32(&which))?;
+        self.program.run(DECODE, variants.len())
+    }
+
+    /// Class-weighted effects of every set on `x` (images x C·H·W pixels in [0, 1]), made on the device: one number for an
+    /// image and a set leaves it. As those made of [`Sweep::outcomes`], up to their rounding to f32.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn effects(&mut self, x: &[f32]) -> Result<Effects, BackendError> {
+        let (images, sets) = (self.images(x)?, self.sets.len());
+        let mut all = Effects { weighted: vec![0.0; images * sets], live: Vec::with_capacity(images * sets) };
+        // the idle logits of a block are one run's
+        let block = self.batch.images.min(self.batch.variants);
+        for (b, x) in x.chunks(block * self.pixels).enumerate() {
+            let live = self.front(x)?;
+            let idle: Vec<(u32, u32)> = (0..(x.len() / self.pixels) as u32).map(|image| (image, 0)).collect();
+            self.decode(&idle)?;
+            self.program.run(IDLE, idle.len())?;
+            let pairs = live.iter().enumerate().filter(|(_, live)| **live);
+            let variants: Vec<(u32, u32)> = pairs.map(|(i, _)| ((i / sets) as u32, (i % sets) as u32 + 1)).collect();
+            for batch in variants.chunks(self.batch.variants) {
+                self.decode(batch)?;
+                self.program.run(EFFECT, batch.len())?;
+                let mut effects = vec![0.0f32; batch.len()];
+                self.program.read(self.nodes.effect, TensorMut::F32(&mut effects))?;
+                for (&(image, set), effect) in batch.iter().zip(effects) {
+                    all.weighted[(b * block + image as usize) * sets + set as usize - 1] = effect;
                 }
             }
+            all.live.extend(live);
+        }
+        Ok(all)
+    }
+
+    fn block<T: Logit>(&mut self, x: &[f32], all: &mut Logits<T>) -> Result<(), BackendError> {
+        let (rows, sets, classes) = (x.len() / self.pixels, self.sets.len(), self.classes);
+        let live = self.front(x)?;
+        all.orig.extend(self.tail::<T>(rows)?);
+
+        let mut variants: Vec<(u32, u32)> = Vec::with_capacity(rows * (sets + 1));
+        for image in 0..rows {
+            variants.push((image as u32, 0));
+            let sets = (0..sets).filter(|s| live[image * sets + s]);
+            variants.extend(sets.map(|s| (image as u32, s as u32 + 1)));
         }
         let mut idle = vec![T::default(); rows * classes];
         let mut done: Vec<Option<Vec<T>>> = vec![None; rows * sets];
         for batch in variants.chunks(self.batch.variants) {
-            let (images, which): (Vec<u32>, Vec<u32>) = batch.iter().copied().unzip();
-            self.program.write(self.nodes.images, TensorRef::U32(&images))?;
-            self.program.write(self.nodes.which, TensorRef::U32(&which))?;
-            self.program.run(DECODE, batch.len())?;
+            self.decode(batch)?;
             let logits: Vec<T> = self.tail(batch.len())?;
             for (&(image, set), row) in batch.iter().zip(logits.chunks_exact(classes)) {
                 let image = image as usize;

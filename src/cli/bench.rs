@@ -1,10 +1,12 @@
-//! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line.
+//! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line; and the kernels.
+
+mod kernels;
 
 use super::common::{Common, Context, makes_no_run};
 use super::{study, ui};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
-use crate::causal::sweep::{Logits, Subject, Sweep};
+use crate::causal::sweep::{Subject, Sweep};
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN};
@@ -18,7 +20,7 @@ use std::time::Instant;
 /// Which job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Job {
-    /// Potential outcomes of every node on every image
+    /// Expected causal effect of every node on every image
     Sweep,
     /// Plain inference
     Forward,
@@ -26,12 +28,14 @@ enum Job {
     Attack,
     /// One Adam step on a batch of 100
     Train,
+    /// Every CUDA kernel on every layer of the models: times on a GPU, elsewhere what is known without a clock
+    Kernels,
 }
 
 /// Flags of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// sweep, forward, attack or train
+    /// What is measured
     #[arg(value_enum)]
     job: Job,
     /// Network
@@ -52,6 +56,12 @@ pub struct Args {
     /// auto, or rows a batch
     #[arg(long, default_value = "auto")]
     batch: String,
+    /// kernels: only problems or kernels with this in their name
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// kernels: what the compiler tells for this chip (compute capability times ten), on no device
+    #[arg(long, value_name = "N")]
+    sm: Option<u32>,
     #[command(flatten)]
     common: Common,
 }
@@ -67,6 +77,12 @@ pub fn run(args: Args) -> Result<(), Error> {
     makes_no_run(&args.common, "bench")?;
     if args.common.dry_run {
         return Err(Error::Usage("`bench` writes nothing: --dry-run does not apply".into()));
+    }
+    if args.job == Job::Kernels {
+        return kernels::run(&args);
+    }
+    if args.filter.is_some() || args.sm.is_some() {
+        return Err(Error::Usage("--filter and --sm are for `bench kernels`".into()));
     }
     let context = Context::new(&args.common)?;
     if !(1..=IMAGES_MAX).contains(&args.images) || !(1..=REPEATS_MAX).contains(&args.repeats) {
@@ -89,7 +105,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let pixels = model.input.iter().product::<usize>();
     let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
     let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
-    let batch = study::batch(&args.batch, subject, args.nodes)?;
+    let batch = study::batch(&args.batch, subject, args.nodes, &context)?;
 
     // variants of nodes that are zero on an image are not run: a reader of the time must know how many were
     let mut live_share = None;
@@ -97,23 +113,23 @@ pub fn run(args: Args) -> Result<(), Error> {
         Job::Sweep => {
             let nodes: Vec<NodeSet> =
                 (0..args.nodes).map(|n| NodeSet::of(&[n], args.nodes)).collect::<Result<_, _>>()?;
-            let mut sweep = Sweep::new(subject, &nodes, batch, &*context.backend)?;
+            let mut sweep = Sweep::new(subject, &nodes, batch, context.backend())?;
             timed(args.repeats, || {
-                let logits: Logits = sweep.outcomes(&x)?;
-                live_share = Some(logits.live.iter().filter(|l| **l).count() as f64 / logits.live.len() as f64);
+                let effects = sweep.effects(&x)?;
+                live_share = Some(effects.live.iter().filter(|l| **l).count() as f64 / effects.live.len() as f64);
                 Ok(())
             })?
         }
         Job::Forward => {
-            let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+            let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
             timed(args.repeats, || sweep.forward(&x).map(|_| ()).map_err(Error::from))?
         }
         Job::Attack => {
-            let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+            let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
             timed(args.repeats, || sweep.fgsm(&x, &labels, 0.3).map(|_| ()).map_err(Error::from))?
         }
         Job::Train => {
-            let mut classifier = Classifier::new(&model, &host, &*context.backend, TRAIN_BATCH)?;
+            let mut classifier = Classifier::new(&model, &host, context.backend(), TRAIN_BATCH)?;
             let settings = Settings {
                 learning_rate: 1e-3,
                 schedule: Schedule::Constant,
@@ -132,13 +148,20 @@ pub fn run(args: Args) -> Result<(), Error> {
                 fit.step_once(step, 1e-3).map_err(Error::from)
             })?
         }
+        // done above
+        Job::Kernels => return Ok(()),
     };
     let job = clap::ValueEnum::to_possible_value(&args.job).map_or(String::new(), |v| v.get_name().to_string());
     let images = if args.job == Job::Train { TRAIN_BATCH } else { args.images };
-    let out = json!({ "peer": format!("intervene {}", env!("CARGO_PKG_VERSION")), "job": job, "model": model.arch,
+    let out = json!({ "peer": peer(), "job": job, "model": model.arch,
         "tap": tap.number, "images": images, "nodes": args.nodes, "threads": rayon::current_num_threads(),
-        "device": context.backend.name(), "live_share": live_share, "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
+        "device": context.device(), "live_share": live_share, "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
     ui::print(&format!("{out}\n"))
+}
+
+/// Who is measured.
+fn peer() -> String {
+    format!("intervene {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn round(seconds: f64) -> f64 {

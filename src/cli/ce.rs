@@ -6,7 +6,7 @@ use super::{subject, ui};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
 use crate::model::Model;
-use crate::report::run::{Manifest, RunDirectory};
+use crate::report::run::RunDirectory;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -210,8 +210,8 @@ pub fn run(args: Args) -> Result<(), Error> {
     if resume.is_none() {
         config.inputs = args.inputs.inputs(images.len());
     }
-    let manifest = Manifest::new("ce", json!(config), hashes(&loaded, &images), context.backend.name());
-    let batch = loaded.batch(&config, &args.gate.batch)?;
+    let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images));
+    let batch = loaded.batch(&config, &args.gate.batch, &context)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;

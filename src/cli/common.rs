@@ -1,12 +1,15 @@
 //! Flags that several commands share, the configuration file, and what a command needs of its surroundings.
 
 use super::ui::{self, Ui};
+use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, BackendError};
+use crate::backend::cuda::{self, Cuda, Precision};
 use crate::error::Error;
-use crate::report::run::RunDirectory;
+use crate::report::run::{Manifest, RunDirectory};
 use crate::text::nearest;
 use clap::Args;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +21,12 @@ pub struct Common {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// auto, cpu or cuda
+    /// auto (a GPU if there is one), cpu, cuda, cuda:N, cuda:0,1 or cuda:all (several share a sweep)
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// What convolutions and linear layers multiply in (below fp32 on tensor cores, with --device cuda only; recorded)
+    #[arg(long, value_enum, default_value = "fp32")]
+    pub precision: PrecisionArg,
     /// Threads; default: all
     #[arg(long)]
     pub threads: Option<usize>,
@@ -44,6 +50,30 @@ pub struct Common {
     pub config: Option<PathBuf>,
 }
 
+/// A precision on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PrecisionArg {
+    /// The CPU's, everywhere
+    Fp32,
+    /// 11 bits, the range of fp32
+    Tf32,
+    /// 11 bits, up to 65504; gradients in tf32
+    Fp16,
+    /// 8 bits, the range of fp32
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Precision {
+        match precision {
+            PrecisionArg::Fp32 => Precision::Fp32,
+            PrecisionArg::Tf32 => Precision::Tf32,
+            PrecisionArg::Fp16 => Precision::Fp16,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// Where data come from.
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
@@ -59,8 +89,8 @@ pub struct DataArgs {
 pub struct Context {
     /// Log and progress.
     pub ui: Ui,
-    /// The device.
-    pub backend: Box<dyn Backend>,
+    /// The devices, of one kind; several share a sweep.
+    pub backends: Vec<Box<dyn Backend>>,
     /// Set by Ctrl-C.
     pub stop: Arc<AtomicBool>,
     /// Results as JSON.
@@ -75,7 +105,7 @@ impl Context {
     pub fn new(common: &Common) -> Result<Context, Error> {
         let ui = Ui::new(common.quiet);
         threads(common.threads)?;
-        let backend = backend(&common.device)?;
+        let backends = backends(&common.device, common.precision.into(), ui)?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let on_signal = move || {
@@ -86,8 +116,28 @@ impl Context {
         };
         // a second handler in one process (tests) keeps the first
         let _ = ctrlc::set_handler(on_signal);
-        ui.log(format!("device {}, {} threads, seed {}", backend.name(), rayon::current_num_threads(), common.seed));
-        Ok(Context { ui, backend, stop, json: common.json })
+        let context = Context { ui, backends, stop, json: common.json };
+        let (devices, threads) = (context.device(), rayon::current_num_threads());
+        let several = if context.backends.len() > 1 { format!("{} x ", context.backends.len()) } else { String::new() };
+        ui.log(format!("device {several}{devices}, {threads} threads, seed {}", common.seed));
+        Ok(context)
+    }
+
+    /// The device of everything that one device does.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backends[0]
+    }
+
+    /// Its name; that of all, where they differ.
+    pub fn device(&self) -> String {
+        let mut names: Vec<String> = self.backends.iter().map(|b| b.name()).collect();
+        names.dedup();
+        names.join(" + ")
+    }
+
+    /// A manifest of a run on this device.
+    pub fn manifest(&self, verb: &str, configuration: Value, hashes: BTreeMap<String, String>) -> Manifest {
+        Manifest::new(verb, configuration, hashes, self.device(), self.backend().details())
     }
 
     /// True after Ctrl-C.
@@ -161,23 +211,69 @@ pub fn check_out(out: Option<&std::path::Path>) -> Result<(), Error> {
     out.map_or(Ok(()), RunDirectory::check_free)
 }
 
-/// Why there is no CUDA device.
-pub const NO_CUDA: &str = "this version has no CUDA engine yet";
+/// What `--device` takes, as text.
+const DEVICES: &str = "auto, cpu, cuda, cuda:N, cuda:0,1 and cuda:all";
 
-/// The backend of that name.
+/// Numbers of the CUDA devices that `text` names; `None` when it is no CUDA device.
 ///
 /// # Errors
-/// [`Error::Usage`] or [`Error::Backend`].
-pub fn backend(device: &str) -> Result<Box<dyn Backend>, Error> {
-    match device {
-        "auto" | "cpu" => Ok(Box::new(Cpu::new())),
-        _ if device == "cuda" || device.starts_with("cuda:") => Err(Error::Backend(BackendError::Unavailable {
-            device: device.into(),
-            reason: NO_CUDA.into(),
-            hint: "use --device cpu (or auto)".into(),
-        })),
-        _ => Err(Error::Usage(format!("--device {device}: there are auto, cpu and cuda"))),
+/// [`Error::Usage`] for a text that begins like one.
+fn cuda_ordinals(text: &str) -> Result<Option<Vec<usize>>, Error> {
+    let unknown = || Error::Usage(format!("--device {text}: there are {DEVICES}"));
+    match text.split_once(':') {
+        None if text == "cuda" => Ok(Some(vec![0])),
+        Some(("cuda", "all")) => Ok(Some((0..cuda::count()?).collect())),
+        Some(("cuda", list)) => {
+            let number = |n: &str| n.trim().parse::<usize>().map_err(|_| unknown());
+            let ordinals: Vec<usize> = list.split(',').map(number).collect::<Result<_, _>>()?;
+            let mut sorted = ordinals.clone();
+            sorted.sort_unstable();
+            match sorted.windows(2).find(|w| w[0] == w[1]) {
+                Some(twice) => Err(Error::Usage(format!("--device {text}: names device {} twice", twice[0]))),
+                None => Ok(Some(ordinals)),
+            }
+        }
+        _ => Ok(None),
     }
+}
+
+/// The devices of that name, at least one. `auto` takes the first GPU, never a simulated one, and says why when a driver is
+/// there and it cannot.
+///
+/// # Errors
+/// [`Error::Usage`], also for a precision that the device does not have, or [`Error::Backend`].
+pub fn backends(device: &str, precision: Precision, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
+    if let Some(ordinals) = cuda_ordinals(device)? {
+        let open = |&n: &usize| Ok(Box::new(Cuda::open_with(n, precision)?) as Box<dyn Backend>);
+        return ordinals.iter().map(open).collect();
+    }
+    let found = match device {
+        "cpu" => None,
+        "auto" => automatic(precision, ui)?,
+        _ => return Err(Error::Usage(format!("--device {device}: there are {DEVICES}"))),
+    };
+    match found {
+        Some(gpu) => Ok(vec![Box::new(gpu)]),
+        None if precision == Precision::Fp32 => Ok(vec![Box::new(Cpu::new())]),
+        None => {
+            let given = if device == "auto" { "auto found no GPU" } else { "the CPU computes in fp32" };
+            Err(Error::Usage(format!("--precision {} is for --device cuda; {given}", precision.name())))
+        }
+    }
+}
+
+/// The first GPU; none without a real one. A GPU that lacks the precision is an error.
+fn automatic(precision: Precision, ui: Ui) -> Result<Option<Cuda>, Error> {
+    match cuda::Libraries::get() {
+        Ok(libraries) if libraries.simulated.is_none() => match Cuda::open_with(0, precision) {
+            Ok(gpu) => return Ok(Some(gpu)),
+            Err(e) if precision != Precision::Fp32 => return Err(e.into()),
+            Err(e) => ui.log(format!("no GPU is used: {e}")),
+        },
+        // a simulated device is for those who name it; without a driver there is nothing to say
+        _ => {}
+    }
+    Ok(None)
 }
 
 /// `0.3` or `8/255`.

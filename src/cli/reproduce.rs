@@ -121,9 +121,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     if config.retrain {
         hashes.insert("training data".to_string(), fashion.train.hash());
     }
-    let mut manifest = Manifest::new("reproduce", json!(config), hashes, context.backend.name());
+    let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
-        let batch = loaded.batch(&config.study, args.gate.batch())?;
+        let batch = loaded.batch(&config.study, args.gate.batch(), &context)?;
         Ok((batch, study::gate(&context, &config.study, loaded, &images, batch)?))
     };
     let (directory, loaded, (batch, agreement)) = if config.retrain {

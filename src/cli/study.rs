@@ -3,7 +3,7 @@
 
 use super::common::{Context, Cost};
 use crate::backend::reference::Reference;
-use crate::backend::{Layered, Parameters};
+use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::effect::{Reading, effects, effects_f64};
@@ -71,9 +71,9 @@ const FLOOR_IMAGES: usize = 8;
 ///
 /// # Errors
 /// [`Error::Usage`] for anything else.
-pub fn batch(text: &str, subject: Subject<'_>, sets: usize) -> Result<Batch, Error> {
+pub fn batch(text: &str, subject: Subject<'_>, sets: usize, context: &Context) -> Result<Batch, Error> {
     match checked_batch(text)? {
-        None => Ok(Batch::auto(subject, sets)?),
+        None => Ok(Batch::auto(subject, sets, context.backend().batch_bytes())?),
         Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
     }
 }
@@ -105,9 +105,9 @@ impl Loaded {
     ///
     /// # Errors
     /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
-    pub fn batch(&self, config: &Config, text: &str) -> Result<Batch, Error> {
+    pub fn batch(&self, config: &Config, text: &str, context: &Context) -> Result<Batch, Error> {
         let sets = node_sets(config, self.autoencoder.nodes)?.len();
-        batch(text, self.subject(&Layered(&[])), sets)
+        batch(text, self.subject(&Layered(&[])), sets, context)
     }
 
     /// As a sweep takes it; `weights` holds both.
@@ -172,6 +172,20 @@ fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
         return Err(Error::Usage("--nodes names no node".into()));
     }
     Ok(sets)
+}
+
+/// The shards of `round` (number, first image), each on a device of its own and all at once.
+fn shards_of(studies: &mut [Study<'_>], round: &[(usize, usize)]) -> Vec<Result<Shard, StudyError>> {
+    if let ([study, ..], [(_, first)]) = (&mut *studies, round) {
+        return vec![study.shard(*first, SHARD_IMAGES)];
+    }
+    std::thread::scope(|scope| {
+        let jobs = studies.iter_mut().zip(round);
+        let threads: Vec<_> =
+            jobs.map(|(study, (_, first))| scope.spawn(|| study.shard(*first, SHARD_IMAGES))).collect();
+        let lost = || BackendError::Device { what: "a shard".into(), reason: "its thread ended early".into() };
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(lost().into()))).collect()
+    })
 }
 
 fn study_error(e: StudyError) -> Error {
@@ -266,6 +280,9 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let subject = loaded.subject(&both);
     let mut warnings = Vec::new();
     let started = Instant::now();
+    if manifest.simulated {
+        warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".into());
+    }
     if config.min_agreement < 0.95 {
         warnings.push(format!("the gate was lowered to {} (agreement {agreement:.4})", config.min_agreement));
     }
@@ -273,37 +290,61 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
 
-    let sweep = Sweep::new(subject, &sets, batch, &*context.backend)?;
-    let inputs = config.inputs.clone();
-    let mut study = Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed };
+    let mut studies = Vec::with_capacity(context.backends.len());
+    for backend in &context.backends {
+        let sweep = Sweep::fitting(subject, &sets, batch, &**backend)?;
+        if sweep.batch() != batch {
+            context.ui.warn(format!("memory for {} rows a batch, not for {}", sweep.batch().variants, batch.variants));
+        }
+        let inputs = config.inputs.clone();
+        studies.push(Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed });
+    }
     let mut bar = context.ui.progress("sweep", images as u64);
-    let mut all: Vec<Shard> = Vec::new();
-    let mut reused = 0;
+    let mut all: Vec<Option<Shard>> = Vec::new();
+    let mut missing: Vec<(usize, usize)> = Vec::new();
     for (k, first) in (0..images).step_by(SHARD_IMAGES).enumerate() {
         let path = directory.path(&shards::file_name(k));
-        let shard = match shards::load(&path, &manifest.run_id)? {
+        let found = shards::load(&path, &manifest.run_id)?;
+        match &found {
             Some(shard) => {
                 let last = images.min(first + SHARD_IMAGES);
                 let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
                 let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
-                shards::check(&path, &shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
-                reused += 1;
-                shard
+                shards::check(&path, shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
             }
-            None => {
-                if context.stopped() {
-                    bar.finish();
-                    return Err(Error::Interrupted { resume: directory.finished_path().into() });
+            None => missing.push((k, first)),
+        }
+        all.push(found);
+    }
+    let reused = all.iter().flatten().count();
+    let mut done: usize = all.iter().flatten().map(|shard| shard.ids.len()).sum();
+    // every device takes a shard of its own; which one took it does not show in it
+    for round in missing.chunks(studies.len()) {
+        if context.stopped() {
+            bar.finish();
+            return Err(Error::Interrupted { resume: directory.finished_path().into() });
+        }
+        let mut failed = None;
+        for ((k, _), shard) in round.iter().zip(shards_of(&mut studies, round)) {
+            match shard {
+                Ok(shard) => {
+                    let path = directory.path(&shards::file_name(*k));
+                    shards::save(&path, &shard, model.classes, &manifest.run_id)?;
+                    done += shard.ids.len();
+                    bar.set(done as u64);
+                    all[*k] = Some(shard);
                 }
-                let shard = study.shard(first, SHARD_IMAGES).map_err(study_error)?;
-                shards::save(&path, &shard, model.classes, &manifest.run_id)?;
-                bar.set((first + shard.ids.len()) as u64);
-                shard
+                // what the other devices made is kept first
+                Err(e) => failed = failed.or(Some(e)),
             }
-        };
-        all.push(shard);
+        }
+        if let Some(e) = failed {
+            bar.finish();
+            return Err(study_error(e));
+        }
     }
     bar.finish();
+    let all: Vec<Shard> = all.into_iter().flatten().collect();
     if reused > 0 {
         context.ui.log(format!("{reused} shards of {SHARD_IMAGES} images were there already"));
     }
@@ -345,7 +386,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 
 /// Share of clean images on which both nets name the same class.
 fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
-    let mut sweep = Sweep::new(subject, &[], batch, &*context.backend)?;
+    let mut sweep = Sweep::fitting(subject, &[], batch, context.backend())?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
     let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
     // a row without a largest logit (NaN) agrees with nothing

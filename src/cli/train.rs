@@ -220,7 +220,7 @@ impl Run {
         configuration: Value,
         hashes: BTreeMap<String, String>,
     ) -> Result<Run, Error> {
-        let manifest = Manifest::new(verb, configuration, hashes, context.backend.name());
+        let manifest = context.manifest(verb, configuration, hashes);
         let Some((directory, old)) = resume else {
             let finished = out.unwrap_or_else(|| default_directory(verb, &manifest.run_id));
             return Ok(Run { directory: RunDirectory::create(finished, &manifest)?, manifest, checkpoint: None });
@@ -442,7 +442,7 @@ pub fn train_classifier(
     ]);
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
     let initial = model.initial_weights(config.settings.seed);
-    let mut job = Classifier::new(&model, &initial, &*context.backend, config.settings.batch)?;
+    let mut job = Classifier::new(&model, &initial, context.backend(), config.settings.batch)?;
     let nodes = job.nodes();
     let steps = (train.len() / config.settings.batch) as u64 * config.settings.epochs;
     let mut live = Live {
@@ -472,7 +472,7 @@ pub fn train_classifier(
         ("config_sha256".into(), run.manifest.run_id.clone()),
         ("trained_by".into(), format!("intervene {} train, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
     ]);
-    let mut kept = Classifier::new(&model, &weights, &*context.backend, config.settings.batch)?;
+    let mut kept = Classifier::new(&model, &weights, context.backend(), config.settings.batch)?;
     let test = kept.evaluate(&fashion.test)?;
     let results = json!({ "test_accuracy": test.accuracy, "test_loss": test.loss, "best": position.best });
     let file = format!("{}.safetensors", config.model);
@@ -595,7 +595,7 @@ pub fn train_autoencoder(
     let initial = shape.initial_weights(config.settings.seed);
     let both = crate::backend::Layered(&[host, &initial]);
     let batch = config.settings.batch;
-    let mut job = Trainer::new(&model, &tap, &shape, &both, &*context.backend, batch, config.objective)?;
+    let mut job = Trainer::new(&model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
     let nodes = job.nodes();
     let steps = (train.len() / batch) as u64 * config.settings.epochs;
     let mut live = Live {
@@ -640,7 +640,7 @@ pub fn train_autoencoder(
         ),
     ]);
     let both = crate::backend::Layered(&[host, &weights]);
-    let mut kept = Trainer::new(&model, &tap, &shape, &both, &*context.backend, batch, config.objective)?;
+    let mut kept = Trainer::new(&model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
     let test = kept.evaluate(&fashion.test)?;
     let results = json!({ "test": test, "best": position.best });
     let seconds = started.elapsed().as_secs_f64();

@@ -2,6 +2,7 @@
 //! node variant of an image. Adding an op makes the compiler list every place to fill: there is no wildcard arm on `Op`.
 
 use super::{Extent, Node};
+use crate::answer::Head;
 use crate::tensor::Shape;
 
 /// What happens to a convolution's or linear layer's result before it is stored.
@@ -176,6 +177,12 @@ pub enum Op {
         /// Epilogue.
         activation: Activation,
     },
+    /// (do logits rows K, idle logits rows K, image rows index) to rows K: the effects q_c - p_c of an intervention, q from
+    /// the row and p from idle\[image_r\], computed in f64 without cancellation ([`crate::answer::difference`]).
+    Effects(Head),
+    /// (do logits rows K, idle logits rows K, image rows index) to rows 1: the class-weighted effect (E1 for a softmax, the
+    /// Bernoulli form for a sigmoid), computed and summed in f64.
+    WeightedEffect(Head),
     /// (x rows, g rows, x0 rows, limits whole 2 = step, eps): clip(x + step·sign(g), max(0, x0-eps), min(1, x0+eps)).
     SignStep,
     /// (m whole, g whole) to whole: beta·m + (1-beta)·g.
@@ -255,6 +262,8 @@ impl Op {
             Op::TotalVariationGrad => "total-variation-grad",
             Op::Intervene => "intervene",
             Op::InterveneConv { .. } => "intervene-conv",
+            Op::Effects(_) => "effects",
+            Op::WeightedEffect(_) => "weighted-effect",
             Op::SignStep => "sign-step",
             Op::AdamMean { .. } => "adam-mean",
             Op::AdamSquare { .. } => "adam-square",
@@ -267,6 +276,7 @@ impl Op {
         match self {
             Op::Intervene => input == 0,
             Op::InterveneConv { .. } => input <= 1,
+            Op::Effects(_) | Op::WeightedEffect(_) => input == 1,
             // the only ops that take a row list
             _ => false,
         }
@@ -290,6 +300,8 @@ impl Op {
             Op::InterveneConv { pad, activation: a } => format!(" pad {pad}{}", activation(a)),
             Op::BroadcastRows(Reduction::Mean) => " / rows".into(),
             Op::AdamMean { beta } | Op::AdamSquare { beta } => format!(" beta {beta}"),
+            Op::Effects(Head::Softmax) | Op::WeightedEffect(Head::Softmax) => " softmax".into(),
+            Op::Effects(Head::Sigmoid) | Op::WeightedEffect(Head::Sigmoid) => " sigmoid".into(),
             Op::Input(_)
             | Op::Parameter
             | Op::State
@@ -509,6 +521,15 @@ impl Op {
                 let [_, kept] = check.matrix(5)?;
                 check.same("channels in `keep`", kept, k)?;
                 Ok((check.shape(0), Extent::Rows))
+            }
+            Op::Effects(_) | Op::WeightedEffect(_) => {
+                check.count(3..=3)?;
+                let [k] = check.vector(0)?;
+                let [idle] = check.vector(1)?;
+                check.same("idle logits", idle, k)?;
+                check.index_rows(2)?;
+                let classes = if matches!(self, Op::Effects(_)) { k } else { 1 };
+                Ok((Shape::from([classes]), Extent::Rows))
             }
             Op::SignStep => {
                 check.count(4..=4)?;

@@ -147,6 +147,8 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         | (Op::TotalVariationGrad, _)
         | (Op::Intervene, _)
         | (Op::InterveneConv { .. }, _)
+        | (Op::Effects(_), _)
+        | (Op::WeightedEffect(_), _)
         | (Op::SignStep, _)
         | (Op::AdamMean { .. }, _)
         | (Op::AdamSquare { .. }, _)

@@ -7,20 +7,12 @@
 pub mod autoencoder;
 pub mod small;
 
+pub use crate::answer::Head;
 use crate::graph::op::{Op, Window, window_positions};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 use crate::text::closest;
-
-/// How logits become probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Head {
-    /// One answer out of C classes: p = softmax(o).
-    Softmax,
-    /// C independent yes/no labels: p_j = 1 / (1 + exp(-o_j)).
-    Sigmoid,
-}
 
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

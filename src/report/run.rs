@@ -5,6 +5,7 @@
 //! `machine`.
 
 use crate::atomic::{remove_leftovers, write_atomic};
+use crate::backend::Details;
 use crate::error::Error;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -49,8 +50,16 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest at the start of a run.
-    pub fn new(verb: &str, configuration: Value, hashes: BTreeMap<String, String>, device: String) -> Manifest {
+    /// A manifest at the start of a run on `device`.
+    pub fn new(
+        verb: &str,
+        configuration: Value,
+        mut hashes: BTreeMap<String, String>,
+        device: String,
+        details: Details,
+    ) -> Manifest {
+        // other kernels may add in another order
+        hashes.extend(details.kernels_sha256.map(|hash| ("kernels".to_string(), hash)));
         let mut hasher = Sha256::new();
         hasher.update(verb.as_bytes());
         // instruction sets add in different orders: a run is one device's, and only that device may resume it
@@ -68,12 +77,12 @@ impl Manifest {
             hashes,
             version: env!("CARGO_PKG_VERSION").into(),
             device,
-            simulated: false,
+            simulated: details.simulated,
             conv: "exact".into(),
             results: Map::new(),
             warnings: Vec::new(),
             timing: Map::new(),
-            machine: machine(),
+            machine: machine(details.notes),
         }
     }
 }
@@ -90,12 +99,13 @@ fn without_places(configuration: &Value) -> Value {
     Value::Object(kept.map(|(key, value)| (key.clone(), without_places(value))).collect())
 }
 
-fn machine() -> Map<String, Value> {
+fn machine(notes: Vec<(&'static str, String)>) -> Map<String, Value> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut map = Map::new();
     map.insert("os".into(), json!(std::env::consts::OS));
     map.insert("arch".into(), json!(std::env::consts::ARCH));
     map.insert("hardware_threads".into(), json!(threads));
+    map.extend(notes.into_iter().map(|(key, value)| (key.into(), json!(value))));
     map
 }
 
@@ -259,7 +269,7 @@ mod tests {
     fn a_run_is_told_by_what_it_computes_and_not_by_where_its_input_lies() {
         let id = |configuration: Value, data: &str| {
             let hashes = BTreeMap::from([("data".to_string(), data.to_string())]);
-            Manifest::new("train-ae", configuration, hashes, "cpu".into()).run_id
+            Manifest::new("train-ae", configuration, hashes, "cpu".into(), Details::default()).run_id
         };
         let here = json!({ "data": "a", "weights": null, "seed": 1, "study": { "ae": "x" }, "objective": { "weights": { "deep": 1 } } });
         let mut there = here.clone();

@@ -111,9 +111,10 @@ impl Lab {
         names
     }
 
-    /// A program to run here, with no home: nothing outside is read or written.
+    /// A program to run here, with no home: nothing outside is read or written, compiled kernels aside, which all share.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command.current_dir(self.dir.path()).env("XDG_DATA_HOME", self.path("home")).env_remove("RUST_BACKTRACE");
         command
     }
@@ -122,6 +123,19 @@ impl Lab {
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = self.command(BINARY);
         command.args(arguments);
+        finish(command)
+    }
+
+    /// Runs the program with some variables of its environment set, or removed.
+    pub fn run_in(&self, environment: &[(&str, Option<&str>)], arguments: &[&str]) -> Ran {
+        let mut command = self.command(BINARY);
+        command.args(arguments);
+        for (name, value) in environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         finish(command)
     }
 

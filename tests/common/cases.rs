@@ -2,6 +2,7 @@
 //! the image, ties, constant patches, idle and total interventions).
 
 use super::{Build, Case, Data, ROWS, Tol};
+use intervene::answer::Head;
 use intervene::graph::NodeId;
 use intervene::graph::op::{Activation, Binary, Element, Op, Reduction, Window};
 
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
     rows(&mut list);
     losses(&mut list);
     interventions(&mut list);
+    effects(&mut list);
     steps(&mut list);
     list
 }
@@ -367,6 +369,37 @@ fn interventions(list: &mut Vec<Case>) {
     }
 }
 
+/// Effects of logit changes from nothing to certainty overturned, of images listed twice and out of order.
+fn effects(list: &mut Vec<Case>) {
+    for head in [Head::Softmax, Head::Sigmoid] {
+        for classes in [2, 10, 14, 33] {
+            for (op, of) in [(Op::Effects(head), "effects"), (Op::WeightedEffect(head), "weighted effect")] {
+                let name = format!("{of} of a {head} head of {classes}");
+                // one rounding to f32 of what f64 computed; near-equal terms of the sum cancel to some 1e-16 of them
+                list.push(Case::new(name, (Tol::Close(1e-7), Tol::Exact), move |b| {
+                    let sizes = [0.0, 1e-6, 1e-3, 0.3, 4.0, 30.0, 700.0];
+                    let idle = b.x("idle", [classes]);
+                    let rows: Vec<f64> =
+                        b.away_from_zero(3 * classes).iter().map(|v| f64::from((3.0 * v) as f32)).collect();
+                    b.set(idle, Data::Floats(rows.clone()));
+                    let images: Vec<u32> = (0..ROWS as u32).map(|r| (r * 5 + 1) % 3).collect();
+                    let changes = b.away_from_zero(ROWS * classes);
+                    let done = (0..ROWS * classes).map(|i| {
+                        let base = rows[images[i / classes] as usize * classes + i % classes];
+                        f64::from((base + sizes[i / classes % sizes.len()] * changes[i]) as f32)
+                    });
+                    let done: Vec<f64> = done.collect();
+                    let x = b.x("done", [classes]);
+                    b.set(x, Data::Floats(done));
+                    b.wrt.clear();
+                    let image = b.indices("image", images);
+                    b.graph.push("effect", op.clone(), &[x, idle, image])
+                }));
+            }
+        }
+    }
+}
+
 fn steps(list: &mut Vec<Case>) {
     let sign_step = |name: &str, step: f64, eps: f64, gradient: fn(usize, f64) -> f64| {
         Case::new(name, (Tol::Ulp(2), Tol::Exact), move |b| {
@@ -422,7 +455,7 @@ fn squares(b: &mut Build, name: &str, n: usize) -> NodeId {
 }
 
 /// Ops that a case must hold: all but declarations.
-pub const OPS: usize = 45;
+pub const OPS: usize = 47;
 
 /// A number below [`OPS`] for each op that needs a case. No wildcard, so that a new op is noticed here.
 pub fn number(op: &Op) -> Option<usize> {
@@ -473,6 +506,8 @@ pub fn number(op: &Op) -> Option<usize> {
         Op::AdamMean { .. } => 42,
         Op::AdamSquare { .. } => 43,
         Op::AdamStep { .. } => 44,
+        Op::Effects(_) => 45,
+        Op::WeightedEffect(_) => 46,
     };
     Some(number)
 }

@@ -15,6 +15,7 @@ pub use cases::{OPS, cases, number};
 
 use intervene::backend::cpu::Cpu;
 use intervene::backend::cpu::isa::Isa;
+use intervene::backend::cuda::Cuda;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Parameters, Program};
 use intervene::graph::op::{Op, Reduction};
@@ -24,6 +25,7 @@ use intervene::graph::{Extent, Graph, GraphError, NodeId};
 use intervene::random::Stream;
 use intervene::tensor::{Shape, TensorMut, TensorRef};
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// Rows that every case is built with; row-independence is tested at [`ROWS_TRIED`].
 pub const ROWS: usize = 9;
@@ -394,7 +396,15 @@ pub fn read(program: &mut dyn Program, id: NodeId, rows: usize) -> Vec<f64> {
 pub fn backends() -> Vec<Box<dyn Backend>> {
     let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Reference)];
     all.extend(Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>));
+    all.push(Box::new(cuda()));
     all
+}
+
+/// The first CUDA device of the environment, opened once: the simulated one, or a GPU.
+pub fn cuda() -> Cuda {
+    static DEVICE: OnceLock<Cuda> = OnceLock::new();
+    let open = || Cuda::open(0).unwrap_or_else(|e| panic!("{e}\nfirst do `. tests/cuda-sim/env.sh` in this shell"));
+    DEVICE.get_or_init(open).clone()
 }
 
 /// Named weights in memory.

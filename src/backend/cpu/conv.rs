@@ -17,70 +17,11 @@ use super::conv_narrow;
 use super::gemm::{self, copy16, divide};
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
-use super::scratch::{self, Shared, len, parallel, piece};
+use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Forward, forward_kernel};
-use crate::graph::op::{Activation, Window, window_positions};
-
-/// One convolution: C x H x W in, O channels out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvShape {
-    /// Input channels.
-    pub c: usize,
-    /// Input rows.
-    pub h: usize,
-    /// Input columns.
-    pub w: usize,
-    /// Output channels.
-    pub o: usize,
-    /// Kernel rows.
-    pub kh: usize,
-    /// Kernel columns.
-    pub kw: usize,
-    /// Distance between windows, both ways.
-    pub stride: usize,
-    /// Zero cells on every side.
-    pub pad: usize,
-}
-
-impl ConvShape {
-    /// Output rows; 0 where the kernel does not fit.
-    pub fn oh(&self) -> usize {
-        window_positions(self.h, self.kh, self.window()).unwrap_or(0)
-    }
-
-    /// Output columns; 0 where the kernel does not fit.
-    pub fn ow(&self) -> usize {
-        window_positions(self.w, self.kw, self.window()).unwrap_or(0)
-    }
-
-    fn window(&self) -> Window {
-        Window { stride: self.stride, pad: self.pad }
-    }
-
-    /// Floats of an input image.
-    pub fn x_len(&self) -> usize {
-        len(&[self.c, self.h, self.w])
-    }
-
-    /// Floats of an output image.
-    pub fn y_len(&self) -> usize {
-        len(&[self.o, self.oh(), self.ow()])
-    }
-
-    /// Floats of the weight.
-    pub fn w_len(&self) -> usize {
-        len(&[self.o, self.c, self.kh, self.kw])
-    }
-
-    /// Floating point operations of one image, padding counted as work.
-    pub fn flops(&self) -> usize {
-        2 * self.w_len() * self.oh() * self.ow()
-    }
-
-    fn is_linear(&self) -> bool {
-        self.kh == 1 && self.kw == 1 && self.stride == 1 && self.pad == 0
-    }
-}
+use crate::backend::layout::ConvShape;
+use crate::backend::layout::len;
+use crate::graph::op::Activation;
 
 /// Bytes of a task's panel.
 const PANEL: usize = 512 << 10;

@@ -9,11 +9,11 @@
 
 use std::ops::Range;
 
-use super::conv::ConvShape;
 use super::gemm;
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
+use crate::backend::layout::ConvShape;
 use crate::graph::op::Activation;
 
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.

@@ -17,10 +17,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::conv::ConvShape;
 use super::isa::{Isa, compiled};
-use super::scratch::{self, Shared, len, parallel, piece};
+use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Weight, weight_kernel};
+use crate::backend::layout::ConvShape;
+use crate::backend::layout::len;
 
 /// Bytes of all partial sums together.
 const PARTIALS: usize = 32 << 20;

@@ -10,8 +10,9 @@ use std::ops::Range;
 
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
-use super::scratch::{self, Shared, len, parallel, piece};
+use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
+use crate::backend::layout::len;
 use crate::graph::op::Activation;
 
 /// Channels per piece of a long sum.

@@ -10,8 +10,9 @@
 //! Called by the CPU backend's intervention nodes.
 
 use super::isa::{Isa, compiled};
-use super::scratch::{self, Line, Shared, len, lines, parallel, piece};
+use super::scratch::{self, Line, Shared, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
+use crate::backend::layout::len;
 use crate::graph::op::{Activation, Window, window_positions};
 
 /// Which image and which mask each output row takes.

@@ -7,7 +7,8 @@
 use rayon::prelude::*;
 
 use super::isa::{Isa, compiled};
-use super::scratch::{Shared, len, parallel};
+use super::scratch::{Shared, parallel};
+use crate::backend::layout::len;
 
 /// Floats of a task: 128 KB per operand; a task of a few microseconds hides rayon's hand-over.
 const CHUNK: usize = 32_768;

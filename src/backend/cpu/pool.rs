@@ -8,53 +8,9 @@
 #![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
 
 use super::isa::{Isa, compiled};
-use super::scratch::{Shared, len, parallel};
-use crate::graph::op::{Window, window_positions};
-
-/// Max-pooling with square windows; `pad` below `k` (PyTorch: at most k / 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolShape {
-    /// Channels.
-    pub c: usize,
-    /// Input rows.
-    pub h: usize,
-    /// Input columns.
-    pub w: usize,
-    /// Side of the window.
-    pub k: usize,
-    /// Distance between windows, both ways.
-    pub stride: usize,
-    /// Cells on every side that never win.
-    pub pad: usize,
-}
-
-impl PoolShape {
-    /// Output rows; 0 where the window does not fit.
-    pub fn oh(&self) -> usize {
-        window_positions(self.h, self.k, Window { stride: self.stride, pad: self.pad }).unwrap_or(0)
-    }
-
-    /// Output columns; 0 where the window does not fit.
-    pub fn ow(&self) -> usize {
-        window_positions(self.w, self.k, Window { stride: self.stride, pad: self.pad }).unwrap_or(0)
-    }
-
-    fn is_halving(&self) -> bool {
-        (self.k, self.stride, self.pad) == (2, 2, 0)
-    }
-
-    /// The real cells 0..n of window `o`.
-    fn window(&self, o: usize, n: usize) -> std::ops::Range<usize> {
-        let low = (o * self.stride).saturating_sub(self.pad).min(n);
-        low..(o * self.stride + self.k).saturating_sub(self.pad).clamp(low, n)
-    }
-
-    /// The windows 0..n that hold cell `i`.
-    fn windows(&self, i: usize, n: usize) -> std::ops::Range<usize> {
-        let low = (i + self.pad + 1).saturating_sub(self.k).div_ceil(self.stride).min(n);
-        low..((i + self.pad) / self.stride + 1).clamp(low, n)
-    }
-}
+use super::scratch::{Shared, parallel};
+use crate::backend::layout::PoolShape;
+use crate::backend::layout::len;
 
 /// Whether `v` replaces the maximum so far.
 #[inline(always)]

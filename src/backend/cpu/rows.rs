@@ -5,6 +5,7 @@
 //! Called by `program.rs`; layouts are dense NHWC.
 
 use super::isa::{Isa, compiled};
+use crate::answer::{Head, difference, widen};
 use rayon::prelude::*;
 
 /// Lanes of an ordered sum: what a 512-bit register pair of f64 holds.
@@ -84,6 +85,24 @@ pub fn mean_square_grad(isa: Isa, n: usize, x: &[f32], g: &[f32], out: &mut [f32
         let unit = 2.0 * g / n as f32;
         compiled!(isa, out.iter_mut().zip(x).for_each(|(o, &x)| *o = unit * x));
     });
+}
+
+/// Effects q - p of each row of `done` (rows, k) against the row of `idle` that `images` names, in f64.
+pub fn effects(head: Head, k: usize, done: &[f32], idle: &[f32], images: &[u32], out: &mut [f32]) {
+    for ((done, &image), out) in done.chunks_exact(k).zip(images).zip(out.chunks_exact_mut(k)) {
+        let idle = widen(&idle[image as usize * k..][..k]);
+        let effects = difference(head, &head.of(&idle), &idle, &widen(done));
+        out.iter_mut().zip(effects).for_each(|(o, e)| *o = e as f32);
+    }
+}
+
+/// The class-weighted effect of each row, in f64.
+pub fn weighted_effect(head: Head, k: usize, done: &[f32], idle: &[f32], images: &[u32], out: &mut [f32]) {
+    for ((done, &image), out) in done.chunks_exact(k).zip(images).zip(out) {
+        let idle = widen(&idle[image as usize * k..][..k]);
+        let p = head.of(&idle);
+        *out = head.weighted(&p, &difference(head, &p, &idle, &widen(done))) as f32;
+    }
 }
 
 /// A map: height, width, channels.

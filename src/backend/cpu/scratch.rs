@@ -77,11 +77,6 @@ pub(super) fn parallel(tasks: usize, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// The product of sizes: the length that a slice must have. Saturates, so that an absurd shape fits no slice.
-pub(super) fn len(sizes: &[usize]) -> usize {
-    sizes.iter().fold(1, |product, &size| product.saturating_mul(size))
-}
-
 /// The `i`-th of `parts` nearly equal pieces of 0..n, the larger ones first.
 pub(super) fn piece(n: usize, parts: usize, i: usize) -> std::ops::Range<usize> {
     let (base, extra) = (n / parts, n % parts);

@@ -1,0 +1,96 @@
+//! What published figures of a chip let a kernel reach at best: an estimate, never a measurement.
+
+use super::sass::MainLoop;
+use crate::backend::problems::Cost;
+
+/// A chip as its maker describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Chip {
+    /// Its name.
+    pub name: &'static str,
+    /// Peak of f32 outside of tensor cores, floating-point operations a second.
+    pub flops: f64,
+    /// Bytes of memory a second.
+    pub bandwidth: f64,
+    /// FFMA lanes of a scheduler, which issues one warp instruction a cycle.
+    lanes: usize,
+    /// Where the figures are from.
+    pub source: &'static str,
+}
+
+/// The chips of the estimates.
+pub const CHIPS: [Chip; 3] = [
+    Chip {
+        name: "A100",
+        flops: 19.5e12,
+        bandwidth: 1555e9,
+        lanes: 16,
+        source: "NVIDIA A100 40 GB data sheet; 64 FP32 lanes an SM: GA100 white paper",
+    },
+    Chip {
+        name: "H100",
+        flops: 67e12,
+        bandwidth: 3350e9,
+        lanes: 32,
+        source: "NVIDIA H100 SXM data sheet; 128 FP32 lanes an SM: GH100 white paper",
+    },
+    Chip {
+        name: "RTX 4090",
+        flops: 82.6e12,
+        bandwidth: 1008e9,
+        lanes: 32,
+        source: "NVIDIA Ada white paper, appendix A; 128 FP32 lanes an SM",
+    },
+];
+
+/// What a problem's time cannot be below, and for which reason.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Seconds.
+    pub seconds: f64,
+    /// `memory`, `FFMA`, or `issue`: the other instructions of the loop.
+    pub bound: &'static str,
+}
+
+impl Chip {
+    /// The larger of the times that memory and arithmetic take. The main loop's other instructions take issue slots, which
+    /// FFMAs leave free on a chip with 16 lanes a scheduler and not with 32. `None` for tensor cores, of which this knows nothing.
+    pub fn estimate(&self, cost: Cost, main_loop: Option<&MainLoop>) -> Option<Estimate> {
+        let memory = Estimate { seconds: cost.bytes as f64 / self.bandwidth, bound: "memory" };
+        let mut arithmetic = Estimate { seconds: cost.flops as f64 / self.flops, bound: "FFMA" };
+        if let Some(main_loop) = main_loop.filter(|_| cost.flops > 0) {
+            if main_loop.count(&["HMMA"]) > 0 {
+                return None;
+            }
+            let busy = main_loop.count(&["FFMA"]) * 32 / self.lanes;
+            if busy > 0 && main_loop.instructions() > busy {
+                arithmetic.seconds *= main_loop.instructions() as f64 / busy as f64;
+                arithmetic.bound = "issue";
+            }
+        }
+        Some(if arithmetic.seconds > memory.seconds { arithmetic } else { memory })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_of_memory_and_arithmetic_decides() {
+        let [a100, h100, _] = CHIPS;
+        let mix = |ffma: usize, lds: usize| MainLoop {
+            mix: [("FFMA".to_string(), ffma), ("LDS".to_string(), lds)].into_iter().collect(),
+        };
+        let work = Cost { flops: 19_500_000_000, bytes: 1_555_000 };
+        let of =
+            |chip: Chip, mix: &MainLoop| chip.estimate(work, Some(mix)).map(|e| (e.bound, (e.seconds * 1e6).round()));
+        assert_eq!(of(a100, &mix(100, 50)), Some(("FFMA", 1000.0)));
+        assert_eq!(of(a100, &mix(100, 200)), Some(("issue", 1500.0)));
+        assert_eq!(of(h100, &mix(100, 100)), Some(("issue", 582.0)));
+        let copy = Cost { flops: 0, bytes: 1_555_000_000 };
+        assert_eq!(a100.estimate(copy, None), Some(Estimate { seconds: 1e-3, bound: "memory" }));
+        let tensor = MainLoop { mix: [("HMMA".to_string(), 8)].into_iter().collect() };
+        assert_eq!(a100.estimate(work, Some(&tensor)), None);
+    }
+}

@@ -1,0 +1,346 @@
+//! One step of a plan as kernel launches: which launcher an op takes, with what.
+
+use super::launch::conv::{self, Layout, Order};
+use super::launch::{
+    Floats, FloatsMut, Indices, Queue, attack, effect, intervene, layout, loss, optimizer, pointwise, pool, rows,
+};
+use super::precision::Precision;
+use crate::backend::BackendError;
+use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
+use crate::backend::ledger::{Ledger, inconsistent};
+use crate::graph::op::{Op, Window};
+use crate::graph::{Extent, Graph, Node, NodeId};
+use cudarc::driver::CudaSlice;
+use std::collections::HashMap;
+
+/// What a slot is made of.
+pub(super) enum Memory {
+    Floats(CudaSlice<f32>),
+    Indices(CudaSlice<u32>),
+    /// Lent to the step that writes it.
+    Lent,
+}
+
+/// A weight in the order in which a kernel reads it.
+pub(super) struct Packed {
+    pub data: CudaSlice<f32>,
+    /// Whether it is packed from what the weight holds now.
+    pub fresh: bool,
+}
+
+/// A step about to be launched: everything it reads.
+pub(super) struct Step<'a> {
+    pub ledger: &'a Ledger,
+    pub queue: &'a Queue,
+    pub slots: &'a [Memory],
+    pub packed: &'a HashMap<(NodeId, Layout), Packed>,
+    pub node: &'a Node,
+    /// Rows of this run.
+    pub rows: usize,
+}
+
+impl<'a> Step<'a> {
+    fn source(&self, i: usize) -> &'a Node {
+        self.ledger.node(self.node.inputs[i])
+    }
+
+    /// Input `i`, cut to this run's rows.
+    fn floats(&self, i: usize) -> Result<Floats<'a>, BackendError> {
+        let source = self.source(i);
+        let rows = if source.extent == Extent::Rows { self.rows } else { 1 };
+        Ok(self.all(i)?.first(rows * source.shape.len()))
+    }
+
+    /// All valid rows of input `i`, for an op that gathers.
+    fn all(&self, i: usize) -> Result<Floats<'a>, BackendError> {
+        let slot = self.ledger.slot(self.node.inputs[i])?;
+        match &self.slots[slot] {
+            Memory::Floats(data) => {
+                Ok(self.queue.floats(data).first(self.ledger.rows(slot) * self.source(i).shape.len()))
+            }
+            Memory::Indices(_) | Memory::Lent => {
+                Err(inconsistent(self.node, format!("input {i} has no floats to read")))
+            }
+        }
+    }
+
+    fn optional(&self, i: usize) -> Result<Option<Floats<'a>>, BackendError> {
+        if i < self.node.inputs.len() { self.floats(i).map(Some) } else { Ok(None) }
+    }
+
+    /// The row list in input `i`, cut to this run's rows.
+    fn indices(&self, i: usize) -> Result<Indices<'a>, BackendError> {
+        match &self.slots[self.ledger.slot(self.node.inputs[i])?] {
+            Memory::Indices(data) => Ok(self.queue.indices(data).first(self.rows)),
+            Memory::Floats(_) | Memory::Lent => Err(inconsistent(self.node, format!("input {i} is no row list"))),
+        }
+    }
+
+    fn packed(&self, i: usize, layout: Layout) -> Result<conv::Packed<'a>, BackendError> {
+        let found = self.packed.get(&(self.node.inputs[i], layout)).filter(|p| p.fresh);
+        let packed = found.ok_or_else(|| inconsistent(self.node, format!("the weight in input {i} is not packed")))?;
+        Ok(conv::Packed { floats: self.queue.floats(&packed.data), layout })
+    }
+
+    /// The weight of a layer of that shape, in input 1.
+    fn weight(&self, shape: &ConvShape, order: Order) -> Result<conv::Packed<'a>, BackendError> {
+        self.packed(1, Layout::new(shape, order, self.queue.device.precision()))
+    }
+
+    /// Puts the step's launches into the stream.
+    pub fn launch(&self, y: FloatsMut<'_>, workspace: FloatsMut<'_>) -> Result<(), BackendError> {
+        let (q, n, node) = (self.queue, self.rows, self.node);
+        let dims = |i: usize| dims3(&self.source(i).shape);
+        let features = |i: usize| self.source(i).shape.len();
+        match &node.op {
+            Op::Input(_) | Op::Parameter | Op::State => Err(inconsistent(node, "a declaration is not a step".into())),
+            Op::Conv2d { window, activation } => {
+                let shape = ConvShape::new(&self.source(0).shape, &self.source(1).shape, *window);
+                let weight = self.weight(&shape, Order::Forward)?;
+                conv::forward(q, &shape, n, self.floats(0)?, weight, self.optional(2)?, *activation, y)
+            }
+            Op::Conv2dGradInput { window, .. } => {
+                let shape = ConvShape::new(&node.shape, &self.source(1).shape, *window);
+                conv::grad_input(q, &shape, n, self.floats(0)?, self.weight(&shape, Order::GradInput)?, y)
+            }
+            Op::Conv2dGradWeight { window, .. } => {
+                let shape = ConvShape::new(&self.source(0).shape, &node.shape, *window);
+                conv::grad_weight(q, q.device.precision(), &shape, n, self.floats(0)?, self.floats(1)?, workspace, y)
+            }
+            Op::Linear { activation } => {
+                let shape = linear_shape(features(0), node.shape.len());
+                let weight = self.weight(&shape, Order::Forward)?;
+                conv::forward(q, &shape, n, self.floats(0)?, weight, self.optional(2)?, *activation, y)
+            }
+            Op::LinearGradInput => {
+                let shape = linear_shape(node.shape.len(), features(0));
+                conv::grad_input(q, &shape, n, self.floats(0)?, self.weight(&shape, Order::GradInput)?, y)
+            }
+            Op::LinearGradWeight => {
+                let shape = linear_shape(features(0), features(1));
+                conv::grad_weight(q, q.device.precision(), &shape, n, self.floats(0)?, self.floats(1)?, workspace, y)
+            }
+            Op::SumToChannels => {
+                let [c, h, w] = dims(0);
+                rows::sum_to_channels(q, n * h * w, c, self.floats(0)?, workspace, y)
+            }
+            Op::Affine => {
+                let [c, _, _] = dims(0);
+                pointwise::affine(q, c, self.floats(0)?, self.floats(1)?, self.optional(2)?, y)
+            }
+            Op::Relu => pointwise::relu(q, self.floats(0)?, y),
+            Op::ReluGrad => pointwise::relu_grad(q, self.floats(0)?, self.floats(1)?, y),
+            Op::MaxPool { size, window } => {
+                pool::max_pool(q, &pool_shape(self.source(0), *size, *window), n, self.floats(0)?, y)
+            }
+            Op::MaxPoolGrad { size, window } => {
+                let shape = pool_shape(self.source(0), *size, *window);
+                pool::max_pool_grad(q, &shape, n, self.floats(0)?, self.floats(1)?, y)
+            }
+            Op::GlobalAvgPool => {
+                let [c, h, w] = dims(0);
+                pool::global_average(q, n, h * w, c, self.floats(0)?, y)
+            }
+            Op::GlobalAvgPoolGrad { height, width } => {
+                pool::global_average_grad(q, n, height * width, features(0), self.floats(0)?, y)
+            }
+            Op::ChannelMax => {
+                let [c, h, w] = dims(0);
+                pool::channel_max(q, n, h * w, c, self.floats(0)?, y)
+            }
+            Op::Reshape(_) => self.reshape(y, workspace),
+            Op::Scale(factor) => pointwise::scale(q, *factor as f32, self.floats(0)?, y),
+            Op::Sqrt { epsilon } => pointwise::sqrt(q, *epsilon as f32, self.floats(0)?, y),
+            Op::Binary(binary) => pointwise::binary(q, *binary, self.floats(0)?, self.floats(1)?, y),
+            Op::ReduceRows(reduction) => {
+                let [c, h, w] = dims3(&node.shape);
+                rows::sum_rows(q, n, [c, h * w], divisor(*reduction, n), self.floats(0)?, workspace, y)
+            }
+            Op::BroadcastRows(reduction) => {
+                let [c, h, w] = dims3(&node.shape);
+                rows::broadcast_rows(q, n, [c, h * w], divisor(*reduction, n), self.floats(0)?, y)
+            }
+            Op::CrossEntropy => loss::cross_entropy(q, features(0), self.floats(0)?, self.indices(1)?, y),
+            Op::CrossEntropyGrad => {
+                let (x, label, g) = (self.floats(0)?, self.indices(1)?, self.floats(2)?);
+                loss::cross_entropy_grad(q, features(0), x, label, g, y)
+            }
+            Op::SoftmaxKl => loss::softmax_kl(q, features(0), self.floats(0)?, self.floats(1)?, y),
+            Op::SoftmaxKlGrad => {
+                let (target, x, g) = (self.floats(0)?, self.floats(1)?, self.floats(2)?);
+                loss::softmax_kl_grad(q, features(0), target, x, g, y)
+            }
+            Op::MeanAbs => loss::mean_abs(q, features(0), self.floats(0)?, y),
+            Op::MeanSquare => loss::mean_square(q, features(0), self.floats(0)?, y),
+            Op::MeanAbsGrad => loss::mean_abs_grad(q, features(0), self.floats(0)?, self.floats(1)?, y),
+            Op::MeanSquareGrad => loss::mean_square_grad(q, features(0), self.floats(0)?, self.floats(1)?, y),
+            Op::TotalVariation => loss::total_variation(q, dims(0), self.floats(0)?, y),
+            Op::TotalVariationGrad => loss::total_variation_grad(q, dims(0), self.floats(0)?, self.floats(1)?, y),
+            Op::Intervene => {
+                let [k, h, w] = dims(0);
+                let list = intervene::Lists { images: self.indices(1)?, sets: self.indices(2)?, keep: self.floats(3)? };
+                intervene::intervene(q, n, h * w, k, self.all(0)?, list, y)
+            }
+            Op::InterveneConv { pad, activation } => {
+                let window = Window { stride: 1, pad: *pad };
+                let shape = ConvShape::new(&self.source(1).shape, &self.source(2).shape, window);
+                let list = intervene::Lists { images: self.indices(3)?, sets: self.indices(4)?, keep: self.floats(5)? };
+                let weight = self.packed(2, Layout::exact(Order::Forward))?.floats;
+                intervene::intervene_conv(q, &shape, n, self.all(0)?, self.all(1)?, weight, list, *activation, y)
+            }
+            Op::Effects(head) => {
+                effect::effects(q, *head, features(0), self.floats(0)?, self.all(1)?, self.indices(2)?, y)
+            }
+            Op::WeightedEffect(head) => {
+                effect::weighted_effect(q, *head, features(0), self.floats(0)?, self.all(1)?, self.indices(2)?, y)
+            }
+            Op::SignStep => {
+                let (x, g, x0, limits) = (self.floats(0)?, self.floats(1)?, self.floats(2)?, self.floats(3)?);
+                attack::sign_step(q, x, g, x0, limits, y)
+            }
+            Op::AdamMean { beta } => optimizer::adam_mean(q, *beta, self.floats(0)?, self.floats(1)?, y),
+            Op::AdamSquare { beta } => optimizer::adam_square(q, *beta, self.floats(0)?, self.floats(1)?, y),
+            Op::AdamStep { epsilon } => {
+                let (p, m, v, rate) = (self.floats(0)?, self.floats(1)?, self.floats(2)?, self.floats(3)?);
+                optimizer::adam_step(q, *epsilon, p, m, v, rate, y)
+            }
+        }
+    }
+
+    /// The logical order is C, H, W; in memory maps are H, W, C, so a map that becomes a row (or the reverse) is transposed.
+    fn reshape(&self, y: FloatsMut<'_>, mut workspace: FloatsMut<'_>) -> Result<(), BackendError> {
+        let (q, n, x) = (self.queue, self.rows, self.floats(0)?);
+        let (from, to) = (&self.source(0).shape, &self.node.shape);
+        let plane = |shape| {
+            let [c, h, w] = dims3(shape);
+            [c, h * w]
+        };
+        match (is_map(self.node, from), is_map(self.node, to)) {
+            (true, false) => layout::to_logical(q, n, plane(from), x, y),
+            (false, true) => layout::to_channels_last(q, n, plane(to), x, y),
+            (true, true) if from != to => {
+                layout::to_logical(q, n, plane(from), x, workspace.reborrow().first(x.len()))?;
+                layout::to_channels_last(q, n, plane(to), workspace.as_floats().first(x.len()), y)
+            }
+            (true, true) | (false, false) => layout::copy(q, x, y),
+        }
+    }
+}
+
+/// What one call of a launcher does.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// A step.
+    Step(NodeId),
+    /// All of an optimiser's steps that stand together.
+    Adam(Adam),
+}
+
+/// Adam on several parameters.
+#[derive(Clone, Debug)]
+pub(super) struct Adam {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub rate: NodeId,
+    pub tensors: Vec<AdamSteps>,
+}
+
+/// The three steps of one parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AdamSteps {
+    pub mean: NodeId,
+    pub square: NodeId,
+    pub step: NodeId,
+}
+
+/// The steps of an entry as actions: runs of Adam's steps become one.
+pub(super) fn actions(graph: &Graph, steps: &[NodeId]) -> Vec<Action> {
+    let is_adam =
+        |id: &NodeId| matches!(graph.node(*id).op, Op::AdamMean { .. } | Op::AdamSquare { .. } | Op::AdamStep { .. });
+    let mut actions = Vec::with_capacity(steps.len());
+    for run in steps.chunk_by(|a, b| is_adam(a) == is_adam(b)) {
+        match run.first().filter(|id| is_adam(id)).and_then(|_| adam(graph, run)) {
+            Some(adam) => actions.push(Action::Adam(adam)),
+            None => actions.extend(run.iter().map(|&id| Action::Step(id))),
+        }
+    }
+    actions
+}
+
+/// A run of Adam's steps as whole triples with the same constants; `None` for anything else, which is run step by step.
+/// Nothing stands between them, so no slot that the first reads is taken before the last.
+fn adam(graph: &Graph, run: &[NodeId]) -> Option<Adam> {
+    let mut found: Option<Adam> = None;
+    let mut taken = 0;
+    for &step in run {
+        let Op::AdamStep { epsilon } = graph.node(step).op else { continue };
+        let [_, mean, square, rate] = graph.node(step).inputs[..] else { return None };
+        let (Op::AdamMean { beta: beta1 }, Op::AdamSquare { beta: beta2 }) =
+            (&graph.node(mean).op, &graph.node(square).op)
+        else {
+            return None;
+        };
+        let one = Adam { beta1: *beta1, beta2: *beta2, epsilon, rate, tensors: Vec::new() };
+        let all = found.get_or_insert(one);
+        let alike = (all.beta1, all.beta2, all.epsilon, all.rate) == (*beta1, *beta2, epsilon, rate);
+        let same_gradient = graph.node(mean).inputs[1] == graph.node(square).inputs[1];
+        if !alike || !same_gradient || !run.contains(&mean) || !run.contains(&square) {
+            return None;
+        }
+        all.tensors.push(AdamSteps { mean, square, step });
+        taken += 3;
+    }
+    found.filter(|_| taken == run.len())
+}
+
+/// A linear layer is a 1x1 convolution of an image of one pixel.
+fn linear_shape(inputs: usize, outputs: usize) -> ConvShape {
+    ConvShape { c: inputs, h: 1, w: 1, o: outputs, kh: 1, kw: 1, stride: 1, pad: 0 }
+}
+
+fn pool_shape(x: &Node, size: usize, window: Window) -> PoolShape {
+    let [c, h, w] = dims3(&x.shape);
+    PoolShape { c, h, w, k: size, stride: window.stride, pad: window.pad }
+}
+
+/// Which input of `node` is a weight that its kernel wants packed, how, for which convolution.
+pub(super) fn packing(node: &Node, inputs: &[&Node], precision: Precision) -> Option<(usize, Layout, ConvShape)> {
+    let layer = |order, shape: ConvShape| Some((1, Layout::new(&shape, order, precision), shape));
+    let linear = |w: &Node| linear_shape(w.shape.len() / w.shape.dims()[0].max(1), w.shape.dims()[0]);
+    match &node.op {
+        Op::Conv2d { window, .. } => layer(Order::Forward, ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window)),
+        Op::Conv2dGradInput { window, .. } => {
+            layer(Order::GradInput, ConvShape::new(&node.shape, &inputs[1].shape, *window))
+        }
+        Op::Linear { .. } => layer(Order::Forward, linear(inputs[1])),
+        Op::LinearGradInput => layer(Order::GradInput, linear(inputs[1])),
+        Op::InterveneConv { pad, .. } => {
+            let window = Window { stride: 1, pad: *pad };
+            let shape = ConvShape::new(&inputs[1].shape, &inputs[2].shape, window);
+            Some((2, Layout::exact(Order::Forward), shape))
+        }
+        // no other kernel reads a weight in an order of its own
+        _ => None,
+    }
+}
+
+/// Floats of scratch memory that a step needs for so many rows.
+pub(super) fn workspace_len(node: &Node, inputs: &[&Node], rows: usize) -> usize {
+    match &node.op {
+        Op::Conv2dGradWeight { window, .. } => {
+            conv::grad_weight_workspace(&ConvShape::new(&inputs[0].shape, &node.shape, *window), rows)
+        }
+        Op::LinearGradWeight => {
+            conv::grad_weight_workspace(&linear_shape(inputs[0].shape.len(), inputs[1].shape.len()), rows)
+        }
+        Op::SumToChannels => {
+            let [c, h, w] = dims3(&inputs[0].shape);
+            rows::sum_to_channels_workspace(rows * h * w, c)
+        }
+        Op::ReduceRows(_) => rows::sum_rows_workspace(rows, node.shape.len()),
+        Op::Reshape(_) => rows * node.shape.len(),
+        // no other step uses any
+        _ => 0,
+    }
+}

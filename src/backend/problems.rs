@@ -1,0 +1,336 @@
+//! What benchmarks and the kernels' table run: every layer shape of the models and every kernel, with the work that each takes
+//! at least. One list and one count of work for all of them.
+
+use super::layout::{ConvShape, PoolShape, len};
+
+/// A convolution or linear layer of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// The model, the layer, its place.
+    pub name: &'static str,
+    /// Images of a CPU benchmark.
+    pub cpu_rows: usize,
+    /// Images that fill a GPU.
+    pub gpu_rows: usize,
+    /// Its shape.
+    pub shape: ConvShape,
+}
+
+/// [channels, height = width, outputs, kernel, stride, padding]
+const fn l(name: &'static str, [cpu_rows, gpu_rows]: [usize; 2], [c, hw, o, k, stride, pad]: [usize; 6]) -> Layer {
+    Layer { name, cpu_rows, gpu_rows, shape: ConvShape { c, h: hw, w: hw, o, kh: k, kw: k, stride, pad } }
+}
+
+/// The layers whose speed decides this program's running time. A linear layer is a 1x1 convolution of an image of one pixel.
+pub const LAYERS: &[Layer] = &[
+    // VGG16 at 224 x 224: every distinct layer.
+    l("vgg 3->64 224", [1, 32], [3, 224, 64, 3, 1, 1]),
+    l("vgg 64->64 224", [1, 32], [64, 224, 64, 3, 1, 1]),
+    l("vgg 64->128 112", [1, 32], [64, 112, 128, 3, 1, 1]),
+    l("vgg 128->128 112", [1, 32], [128, 112, 128, 3, 1, 1]),
+    l("vgg 128->256 56", [1, 32], [128, 56, 256, 3, 1, 1]),
+    l("vgg 256->256 56", [1, 32], [256, 56, 256, 3, 1, 1]),
+    l("vgg 256->512 28", [1, 32], [256, 28, 512, 3, 1, 1]),
+    l("vgg 512->512 28", [1, 32], [512, 28, 512, 3, 1, 1]),
+    l("vgg 512->512 14", [1, 32], [512, 14, 512, 3, 1, 1]),
+    l("vgg 512->512 14 x4", [4, 128], [512, 14, 512, 3, 1, 1]),
+    l("vgg linear 25088->4096", [4, 64], [25_088, 1, 4096, 1, 1, 0]),
+    l("vgg linear 4096->4096", [4, 64], [4096, 1, 4096, 1, 1, 0]),
+    l("vgg linear 4096->1000", [4, 64], [4096, 1, 1000, 1, 1, 0]),
+    // DenseNet-121: the first layer, and in each block the 1x1 layers of the least, a middle and the largest width.
+    l("densenet conv0 3->64 224", [1, 32], [3, 224, 64, 7, 2, 3]),
+    l("densenet 1x1 64->128 56", [1, 32], [64, 56, 128, 1, 1, 0]),
+    l("densenet 1x1 128->128 56", [1, 32], [128, 56, 128, 1, 1, 0]),
+    l("densenet 1x1 224->128 56", [1, 32], [224, 56, 128, 1, 1, 0]),
+    l("densenet 128->32 56", [1, 32], [128, 56, 32, 3, 1, 1]),
+    l("densenet transition 256->128 56", [1, 32], [256, 56, 128, 1, 1, 0]),
+    l("densenet 1x1 128->128 28", [1, 32], [128, 28, 128, 1, 1, 0]),
+    l("densenet 1x1 256->128 28", [1, 32], [256, 28, 128, 1, 1, 0]),
+    l("densenet 1x1 480->128 28", [1, 32], [480, 28, 128, 1, 1, 0]),
+    l("densenet 128->32 28", [1, 32], [128, 28, 32, 3, 1, 1]),
+    l("densenet transition 512->256 28", [1, 32], [512, 28, 256, 1, 1, 0]),
+    l("densenet 1x1 256->128 14", [1, 32], [256, 14, 128, 1, 1, 0]),
+    l("densenet 1x1 640->128 14", [1, 32], [640, 14, 128, 1, 1, 0]),
+    l("densenet 1x1 992->128 14", [1, 32], [992, 14, 128, 1, 1, 0]),
+    l("densenet 128->32 14", [1, 32], [128, 14, 32, 3, 1, 1]),
+    l("densenet transition 1024->512 14", [1, 32], [1024, 14, 512, 1, 1, 0]),
+    l("densenet 1x1 512->128 7", [1, 32], [512, 7, 128, 1, 1, 0]),
+    l("densenet 1x1 992->128 7", [1, 32], [992, 7, 128, 1, 1, 0]),
+    l("densenet 128->32 7", [1, 32], [128, 7, 32, 3, 1, 1]),
+    // The Fashion classifier and its autoencoder: the adversarial search and training run these.
+    l("fashion 1->32 28", [100, 1024], [1, 28, 32, 3, 1, 0]),
+    l("fashion 32->64 13", [100, 1024], [32, 13, 64, 3, 1, 0]),
+    l("fashion 32->32 26", [100, 1024], [32, 26, 32, 3, 1, 1]),
+    l("fashion 16->32 26", [100, 1024], [16, 26, 32, 3, 1, 1]),
+    l("fashion 1x1 32->16", [100, 1024], [32, 26, 16, 1, 1, 0]),
+    l("fashion linear 1600->256", [100, 1024], [1600, 1, 256, 1, 1, 0]),
+    l("fashion linear 256->10", [100, 1024], [256, 1, 10, 1, 1, 0]),
+];
+
+/// What is done with a convolution's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// y from x, with bias and ReLU.
+    Forward,
+    /// The same of relu(x · scale + shift).
+    Prologue,
+    /// gx from gy.
+    GradInput,
+    /// gw from x and gy.
+    GradWeight,
+    /// The weight, put into the order that `Forward` reads.
+    PackForward,
+    /// The weight, put into the order that `GradInput` reads.
+    PackGradInput,
+}
+
+/// What is done with maps or rows, element by element or in sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the operation of its name")]
+pub enum Map {
+    Relu,
+    ReluGrad,
+    Scale,
+    SquareRoot,
+    Add,
+    Affine,
+    SignStep,
+    AdamMean,
+    AdamSquare,
+    AdamStep,
+    AdamFused,
+    Transpose,
+    SumToChannels,
+    SumRows,
+    BroadcastRows,
+    GlobalAverage,
+    GlobalAverageGrad,
+    ChannelMax,
+    MeanAbs,
+    MeanAbsGrad,
+    MeanSquare,
+    MeanSquareGrad,
+    TotalVariation,
+    TotalVariationGrad,
+    CrossEntropy,
+    CrossEntropyGrad,
+    SoftmaxKl,
+    SoftmaxKlGrad,
+    Intervene,
+    Effects,
+    WeightedEffect,
+    GridMask,
+    RandomSigns,
+    /// The ceiling of bandwidth.
+    Copy,
+}
+
+/// What a kernel is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A convolution or linear layer.
+    Conv(Pass, ConvShape),
+    /// Max-pooling.
+    MaxPool(PoolShape),
+    /// Its gradient.
+    MaxPoolGrad(PoolShape),
+    /// The decoder's first convolution, kept up to date with one channel cleared in each row.
+    InterveneConv(ConvShape),
+    /// An operation on C x H x W.
+    Map(Map, [usize; 3]),
+    /// The ceiling of arithmetic: so many rounds of 128 multiply-adds in 256 threads a row.
+    Fma(u32),
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The model, the layer and what is done.
+    pub name: String,
+    /// Images.
+    pub rows: usize,
+    /// What is done with them.
+    pub work: Work,
+}
+
+/// The least that a problem takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations, padding counted as work; 0 where memory alone decides.
+    pub flops: u64,
+    /// Bytes: every operand once.
+    pub bytes: u64,
+}
+
+/// Rows that share an image in a sweep over nodes.
+pub const NODES: usize = 16;
+
+/// Images behind the rows of a sweep.
+pub fn images(rows: usize) -> usize {
+    rows.div_ceil(NODES)
+}
+
+impl Problem {
+    /// `name` says what is done, too.
+    pub fn new(name: impl Into<String>, rows: usize, work: Work) -> Problem {
+        Problem { name: name.into(), rows, work }
+    }
+
+    /// The same with other rows.
+    pub fn with_rows(&self, rows: usize) -> Problem {
+        Problem { rows, ..self.clone() }
+    }
+
+    /// What it takes at least. The one place where operations and bytes are counted.
+    pub fn cost(&self) -> Cost {
+        let rows = self.rows;
+        let (flops, floats) = match self.work {
+            Work::Conv(pass, s) => {
+                // a stride may pass over pixels
+                let (x, y) = (rows * s.x_len().min(s.oh() * s.ow() * len(&[s.kh, s.kw, s.c])), rows * s.y_len());
+                match pass {
+                    Pass::Forward => (rows * s.flops(), x + s.w_len() + s.o + y),
+                    Pass::Prologue => (rows * s.flops(), x + 2 * s.c + s.w_len() + s.o + y),
+                    Pass::GradInput => (rows * s.flops(), y + s.w_len() + rows * s.x_len()),
+                    Pass::GradWeight => (rows * s.flops(), x + y + s.w_len()),
+                    Pass::PackForward | Pass::PackGradInput => (0, 2 * s.w_len()),
+                }
+            }
+            Work::MaxPool(s) => (0, rows * s.c * (s.h * s.w + s.oh() * s.ow())),
+            Work::MaxPoolGrad(s) => (0, rows * s.c * (2 * s.h * s.w + s.oh() * s.ow())),
+            Work::InterveneConv(s) => {
+                let (images, taps) = (images(rows), s.kh * s.kw);
+                // each image has all channels cleared in turn, so that its code is read as a whole
+                let read = images * (s.y_len() + s.x_len()) + s.w_len() + NODES.min(rows) * s.c + 2 * rows;
+                (2 * rows * taps * s.y_len(), read + rows * s.y_len())
+            }
+            Work::Map(map, [c, h, w]) => {
+                let (e, plane) = (len(&[rows, c, h, w]), len(&[c, h, w]));
+                let floats = match map {
+                    Map::Relu | Map::Scale | Map::SquareRoot | Map::Transpose | Map::Copy => 2 * e,
+                    Map::GridMask | Map::RandomSigns => 2 * e + 2 * rows,
+                    Map::ReluGrad | Map::Add | Map::AdamMean | Map::AdamSquare => 3 * e,
+                    Map::Affine => 2 * e + 2 * c,
+                    Map::SignStep => 4 * e + 2,
+                    Map::AdamStep => 4 * e + 3,
+                    Map::AdamFused => 7 * e + 3,
+                    Map::SumToChannels => e + c,
+                    Map::SumRows | Map::BroadcastRows => e + plane,
+                    Map::GlobalAverage | Map::GlobalAverageGrad | Map::ChannelMax => e + rows * c,
+                    Map::MeanAbs | Map::MeanSquare | Map::TotalVariation => e + rows,
+                    Map::MeanAbsGrad | Map::MeanSquareGrad | Map::TotalVariationGrad => 2 * e + rows,
+                    Map::CrossEntropy => e + 2 * rows,
+                    Map::CrossEntropyGrad => 2 * e + 2 * rows,
+                    Map::SoftmaxKl => 2 * e + rows,
+                    Map::SoftmaxKlGrad => 3 * e + rows,
+                    Map::Intervene => images(rows) * plane + NODES.min(rows) * c + 2 * rows + e,
+                    Map::Effects => images(rows) * c + 2 * e + rows,
+                    Map::WeightedEffect => images(rows) * c + e + 2 * rows,
+                };
+                (0, floats)
+            }
+            Work::Fma(rounds) => (2 * 128 * 256 * rounds as usize * rows, 256 * rows),
+        };
+        Cost { flops: flops as u64, bytes: 4 * floats as u64 }
+    }
+}
+
+/// Every kernel on the layers and maps of the models.
+pub fn problems() -> Vec<Problem> {
+    let mut all = Vec::new();
+    for layer in LAYERS {
+        let passes = [
+            ("forward", Pass::Forward),
+            ("forward, prologue", Pass::Prologue),
+            ("grad x", Pass::GradInput),
+            ("grad w", Pass::GradWeight),
+            ("pack", Pass::PackForward),
+            ("pack, grad x", Pass::PackGradInput),
+        ];
+        // normalisation in front of a convolution is DenseNet's alone
+        let wanted = |pass| pass != Pass::Prologue || (layer.name.starts_with("densenet") && layer.shape.c > 3);
+        for (name, pass) in passes.into_iter().filter(|p| wanted(p.1)) {
+            let name = format!("{} {name}", layer.name);
+            all.push(Problem::new(name, layer.gpu_rows, Work::Conv(pass, layer.shape)));
+        }
+    }
+    let pool = |name: &str, rows, [c, hw, k, stride, pad]: [usize; 5]| {
+        let shape = PoolShape { c, h: hw, w: hw, k, stride, pad };
+        let grad = Problem::new(format!("{name} grad"), rows, Work::MaxPoolGrad(shape));
+        [Problem::new(name, rows, Work::MaxPool(shape)), grad]
+    };
+    all.extend(pool("vgg max-pool 64 224", 32, [64, 224, 2, 2, 0]));
+    all.extend(pool("vgg max-pool 512 14", 32, [512, 14, 2, 2, 0]));
+    all.extend(pool("densenet max-pool 64 112", 32, [64, 112, 3, 2, 1]));
+    all.extend(pool("fashion max-pool 32 26", 1024, [32, 26, 2, 2, 0]));
+
+    use Map::*;
+    let maps = [
+        ("vgg map 64x224x224", 16, [64, 224, 224]),
+        ("vgg map 512x14x14", 128, [512, 14, 14]),
+        ("densenet map 256x56x56", 32, [256, 56, 56]),
+        ("fashion map 32x26x26", 1024, [32, 26, 26]),
+    ];
+    let on_maps = [Relu, ReluGrad, Scale, SquareRoot, Add, Affine, Transpose, SumToChannels, SumRows, BroadcastRows];
+    let on_codes = [MeanAbs, MeanAbsGrad, MeanSquare, MeanSquareGrad, TotalVariation, TotalVariationGrad];
+    let more = |all: &mut Vec<Problem>, name: &str, rows, shape, list: &[Map]| {
+        all.extend(list.iter().map(|&map| Problem::new(format!("{name} {map:?}"), rows, Work::Map(map, shape))));
+    };
+    for (name, rows, shape) in maps {
+        more(&mut all, name, rows, shape, &on_maps);
+    }
+    for (name, rows, shape) in [("densenet map 1024x7x7", 32, [1024, 7, 7]), ("vgg map 512x7x7", 32, [512, 7, 7])] {
+        more(&mut all, name, rows, shape, &[GlobalAverage, GlobalAverageGrad, ChannelMax]);
+    }
+    for (name, rows, shape) in [("vgg code 16x56x56", 128, [16, 56, 56]), ("fashion code 16x26x26", 1024, [16, 26, 26])]
+    {
+        more(&mut all, name, rows, shape, &on_codes);
+        more(&mut all, name, rows, shape, &[Intervene, ChannelMax]);
+    }
+    for (name, rows, shape) in [("vgg image 3x224x224", 32, [3, 224, 224]), ("fashion image 28x28", 1024, [1, 28, 28])]
+    {
+        more(&mut all, name, rows, shape, &[SignStep, GridMask, RandomSigns]);
+    }
+    for (name, rows, classes) in
+        [("vgg logits 1000", 1024, 1000), ("densenet logits 14", 4096, 14), ("fashion logits 10", 16_384, 10)]
+    {
+        let shape = [classes, 1, 1];
+        let list = [CrossEntropy, CrossEntropyGrad, SoftmaxKl, SoftmaxKlGrad, Effects, WeightedEffect];
+        more(&mut all, name, rows, shape, &list);
+    }
+    for (name, c, hw, o) in [("fashion decoder 16->32 26", 16, 26, 32), ("vgg decoder 16->32 56", 16, 56, 32)] {
+        let shape = ConvShape { c, h: hw, w: hw, o, kh: 3, kw: 3, stride: 1, pad: 1 };
+        all.push(Problem::new(format!("{name} intervene"), 1024, Work::InterveneConv(shape)));
+    }
+    for (name, shape) in [("vgg weights 4096x4096", [4096, 4096, 1]), ("fashion weights 1600x256", [256, 1600, 1])] {
+        more(&mut all, name, 1, shape, &[AdamMean, AdamSquare, AdamStep, AdamFused]);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_counted_by_hand_for_one_layer() {
+        let shape = ConvShape { c: 4, h: 8, w: 8, o: 16, kh: 3, kw: 3, stride: 1, pad: 1 };
+        let of = |work| Problem::new("", 2, work).cost();
+        let forward = of(Work::Conv(Pass::Forward, shape));
+        assert_eq!(forward.flops, 2 * 2 * 8 * 8 * 16 * 3 * 3 * 4);
+        assert_eq!(forward.bytes, 4 * (2 * 64 * 4 + 576 + 16 + 2 * 64 * 16));
+        assert_eq!(of(Work::Map(Map::Add, [4, 2, 2])), Cost { flops: 0, bytes: 4 * 3 * 32 });
+        let strided = ConvShape { kh: 1, kw: 1, stride: 2, pad: 0, ..shape };
+        assert_eq!(of(Work::Conv(Pass::Forward, strided)).bytes, 4 * (2 * 16 * 4 + 64 + 16 + 2 * 16 * 16));
+    }
+
+    #[test]
+    fn problems_have_names_of_their_own_and_something_to_do() {
+        let mut names: Vec<String> = problems().into_iter().map(|p| p.name).collect();
+        assert!(problems().iter().all(|p| p.cost().bytes > 0));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
