@@ -288,7 +288,8 @@ fn read_cached(path: &Path) -> Option<Compiled> {
     }
     let (cubin, rest) = body.split_at(header.cubin.unwrap_or(0));
     let (ptx, log) = rest.split_at(header.ptx);
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    // cudarc hands the PTX on as a C string, and panics at a zero byte
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok().filter(|text| !text.contains('\0'));
     Some(Compiled { cubin: header.cubin.map(|_| cubin.to_vec()), ptx: text(ptx)?, log: text(log)? })
 }
 
@@ -350,6 +351,8 @@ mod tests {
             assert_eq!(read_cached(&path), Some(compiled));
         }
         let whole = std::fs::read(&path).unwrap();
+        write_cached(&path, &Compiled { cubin: None, ptx: ".version\0".into(), log: String::new() });
+        assert_eq!(read_cached(&path), None, "a zero byte under a right hash");
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
