@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::block::Block;
 use super::counters::Pattern;
 use super::run::{At, Machine, Result, read_lanes, write_lanes};
-use super::vector::{Addresses, contiguous, extent, fill, narrow, plus, together};
+use super::vector::{Addresses, contiguous, fill, inside, narrow, plus, together};
 use super::warp::{LOCAL_WINDOW, Warp};
 use crate::check;
 use crate::finding::{Finding, Kind};
@@ -579,8 +579,7 @@ impl Machine<'_> {
         at: At,
     ) -> Result<()> {
         let size = block.layout.own as u64;
-        let (most, low) = extent(here, 0);
-        if most <= size.wrapping_sub(bytes as u64) && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
+        if inside(here, bytes as u64, 0, size) {
             return Ok(());
         }
         for l in each(mask) {
@@ -659,9 +658,8 @@ impl Machine<'_> {
             };
             let (base, size) = (target.info.base, target.info.bytes as u64);
             // All lanes in the same allocation, in bounds and aligned: one pass without branches.
-            let last = size.wrapping_sub(bytes as u64);
-            let (most, low) = extent(all, base);
-            let lanes = if left == mask && most <= last && size >= bytes as u64 && low.is_multiple_of(bytes as u64) {
+            let inside = inside(all, bytes as u64, base, size);
+            let lanes = if left == mask && inside {
                 mask
             } else {
                 let near = |a: u64| match host {
@@ -672,7 +670,7 @@ impl Machine<'_> {
             };
             left &= !lanes;
             self.allowed(target, doing, bytes, first, block, warp, at, lanes)?;
-            if lanes != mask || size < bytes as u64 || most > last || !low.is_multiple_of(bytes as u64) {
+            if lanes != mask || !inside {
                 self.bounds_global(target, all, bytes, lanes, doing, block, warp, at)?;
             }
             let mut offsets = [0; 32];

@@ -29,14 +29,14 @@ macro_rules! vector {
 }
 
 vector! {
-    /// The largest address above `base`, and all addresses' bits together: what bounds and alignment depend on.
-    fn extent(all: &Addresses, base: u64) -> (u64, u64) {
-        let (mut most, mut low) = (0, 0);
-        for &a in all {
-            most = most.max(a.wrapping_sub(base));
-            low |= a;
-        }
-        (most, low)
+    /// The bits of all offsets from `base` together, and those of all addresses.
+    fn united(all: &Addresses, base: u64) -> (u64, u64) {
+        all.iter().fold((0, 0), |(offsets, addresses), &a| (offsets | a.wrapping_sub(base), addresses | a))
+    }
+
+    /// The largest offset from `base`.
+    fn most(all: &Addresses, base: u64) -> u64 {
+        all.iter().fold(0, |most, &a| most.max(a.wrapping_sub(base)))
     }
 
     /// Whether every address is as far from the first as it was.
@@ -87,4 +87,13 @@ vector! {
             }
         }
     }
+}
+
+/// Whether accesses of `bytes`, a power of two, to all addresses are aligned and within `size` bytes from `base`.
+#[inline]
+pub(super) fn inside(all: &Addresses, bytes: u64, base: u64, size: u64) -> bool {
+    let Some(last) = size.checked_sub(bytes) else { return false };
+    let (offsets, addresses) = united(all, base);
+    // No offset is larger than all their bits together, which is less work than the largest.
+    addresses & (bytes - 1) == 0 && (offsets <= last || most(all, base) <= last)
 }

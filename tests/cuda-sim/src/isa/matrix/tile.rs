@@ -97,6 +97,8 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     pub fn accumulate(sums: &mut Tile<f32>, a: &[[f32; 32]], b: &[[f32; 8]]) {
+        // In memory an element is broadcast by a load alone; decoded in a register it would take two shuffles.
+        let a = std::hint::black_box(a);
         // SAFETY: plain bits on both sides, here and below.
         let mut rows = unsafe { transmute::<Tile<f32>, [__m256; 8]>(*sums) };
         for (t, b) in b.chunks_exact(a.len()).enumerate() {
