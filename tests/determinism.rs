@@ -77,7 +77,7 @@ impl Scene {
 fn scenes() -> Vec<(Scene, Box<dyn Backend>)> {
     let small = backends().into_iter().map(|b| (Scene::of(Host::small(2), 13), b));
     let fast = backends().into_iter().filter(|b| b.name() != Reference.name());
-    let images = |b: &dyn Backend| if b.name().starts_with("cuda") { 7 } else { 13 };
+    let images = |b: &dyn Backend| if b.name().starts_with("cuda") { 5 } else { 13 };
     small.chain(fast.map(|b| (Scene::of(Host::fashion_seeded(), images(&*b)), b))).collect()
 }
 
@@ -123,12 +123,13 @@ fn an_image_has_the_same_bits_in_any_order_and_beside_any_neighbours() {
         for (got, &i) in answers(&mut sweep, &moved, &moved_labels).iter().zip(&order) {
             assert_eq!(*got, straight[i as usize], "image {i} on {}", backend.name());
         }
-        // image 6 among images that are not even numbers
+        // the last image among images that are not even numbers
+        let last = n - 1;
         let mut alone = vec![f32::NAN; x.len()];
-        alone[6 * row..7 * row].copy_from_slice(&x[6 * row..7 * row]);
+        alone[last * row..].copy_from_slice(&x[last * row..]);
         let got = answers(&mut sweep, &alone, labels);
-        assert_eq!(got[6], straight[6], "on {}", backend.name());
-        assert!(got[7].iter().any(|v| f64::from_bits(*v).is_nan()), "on {}", backend.name());
+        assert_eq!(got[last], straight[last], "on {}", backend.name());
+        assert!(got[last - 1].iter().any(|v| f64::from_bits(*v).is_nan()), "on {}", backend.name());
     }
 }
 
