@@ -8,12 +8,15 @@ pub mod layout;
 mod ledger;
 pub mod problems;
 pub mod reference;
+pub mod winograd;
 
 use crate::graph::NodeId;
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
+
+pub use winograd::ConvPath;
 
 /// Where a program's parameters come from at load.
 pub trait Parameters: Sync {
@@ -53,6 +56,8 @@ impl Parameters for Layered<'_> {
 pub struct Details {
     /// Whether it is a simulated device: results are the kernels', times say nothing.
     pub simulated: bool,
+    /// How 3x3 convolutions run forward.
+    pub conv: ConvPath,
     /// Hash of the kernels' sources, where they are compiled as the program runs.
     pub kernels_sha256: Option<String>,
     /// Driver, compiler and what else decides how it computes.

@@ -2,6 +2,7 @@
 //! at least. One list and one count of work for all of them.
 
 use super::layout::{ConvShape, PoolShape, len};
+use super::winograd::Winograd;
 
 /// A convolution or linear layer of a model.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,10 @@ pub enum Pass {
     GradInput,
     /// gw from x and gy.
     GradWeight,
+    /// `Forward` by Winograd's tiles, for layers that they serve.
+    Winograd,
+    /// The weight, transformed as `Winograd` reads it.
+    PackWinograd,
     /// The weight, put into the order that `Forward` reads.
     PackForward,
     /// The weight, put into the order that `GradInput` reads.
@@ -154,12 +159,30 @@ pub struct Problem {
 }
 
 /// The least that a problem takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Floating-point operations, padding counted as work; 0 where memory alone decides.
     pub flops: u64,
     /// Bytes: every operand once.
     pub bytes: u64,
+}
+
+impl Cost {
+    /// A convolution forward with bias, as a sum over taps and channels.
+    pub(super) fn plain(s: &ConvShape, rows: usize) -> Cost {
+        let floats = seen(s, rows) + s.w_len() + s.o + rows * s.y_len();
+        Cost { flops: (rows * s.flops()) as u64, bytes: 4 * floats as u64 }
+    }
+
+    /// Both, one after the other.
+    fn and(self, other: Cost) -> Cost {
+        Cost { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
+/// Floats of `rows` images that a convolution reads: a stride may pass over pixels.
+fn seen(s: &ConvShape, rows: usize) -> usize {
+    rows * s.x_len().min(s.oh() * s.ow() * len(&[s.kh, s.kw, s.c]))
 }
 
 /// Rows that share an image in a sweep over nodes.
@@ -181,15 +204,29 @@ impl Problem {
         Problem { rows, ..self.clone() }
     }
 
-    /// What it takes at least. The one place where operations and bytes are counted.
+    /// What each of its main launches takes at least, one after the other: several where Winograd's transformations stand around
+    /// the products.
+    pub fn launches(&self) -> Vec<Cost> {
+        match self.work {
+            Work::Conv(Pass::Winograd, s) => {
+                Winograd::of(&s).map_or(Vec::new(), |winograd| winograd.costs(&s, self.rows).to_vec())
+            }
+            _ => vec![self.cost()],
+        }
+    }
+
+    /// What it takes at least. Operations and bytes are counted here, and for Winograd's tiles beside their sizes.
     pub fn cost(&self) -> Cost {
         let rows = self.rows;
         let (flops, floats) = match self.work {
             Work::Conv(pass, s) => {
-                // a stride may pass over pixels
-                let (x, y) = (rows * s.x_len().min(s.oh() * s.ow() * len(&[s.kh, s.kw, s.c])), rows * s.y_len());
+                let (x, y) = (seen(&s, rows), rows * s.y_len());
                 match pass {
-                    Pass::Forward => (rows * s.flops(), x + s.w_len() + s.o + y),
+                    Pass::Forward => return Cost::plain(&s, rows),
+                    Pass::Winograd => return self.launches().into_iter().fold(Cost::default(), Cost::and),
+                    Pass::PackWinograd => {
+                        (0, s.w_len() + Winograd::of(&s).map_or(0, |winograd| winograd.products() * s.c * s.o))
+                    }
                     Pass::Prologue => (rows * s.flops(), x + 2 * s.c + s.w_len() + s.o + y),
                     Pass::GradInput => (rows * s.flops(), y + s.w_len() + rows * s.x_len()),
                     Pass::GradWeight => (rows * s.flops(), x + y + s.w_len()),
@@ -241,14 +278,20 @@ pub fn problems() -> Vec<Problem> {
     for layer in LAYERS {
         let passes = [
             ("forward", Pass::Forward),
+            ("forward, winograd", Pass::Winograd),
             ("forward, prologue", Pass::Prologue),
             ("grad x", Pass::GradInput),
             ("grad w", Pass::GradWeight),
             ("pack", Pass::PackForward),
+            ("pack, winograd", Pass::PackWinograd),
             ("pack, grad x", Pass::PackGradInput),
         ];
-        // normalisation in front of a convolution is DenseNet's alone
-        let wanted = |pass| pass != Pass::Prologue || (layer.name.starts_with("densenet") && layer.shape.c > 3);
+        let wanted = |pass| match pass {
+            // normalisation in front of a convolution is DenseNet's alone
+            Pass::Prologue => layer.name.starts_with("densenet") && layer.shape.c > 3,
+            Pass::Winograd | Pass::PackWinograd => Winograd::of(&layer.shape).is_some(),
+            Pass::Forward | Pass::GradInput | Pass::GradWeight | Pass::PackForward | Pass::PackGradInput => true,
+        };
         for (name, pass) in passes.into_iter().filter(|p| wanted(p.1)) {
             let name = format!("{} {name}", layer.name);
             all.push(Problem::new(name, layer.gpu_rows, Work::Conv(pass, layer.shape)));

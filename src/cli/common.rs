@@ -1,9 +1,9 @@
 //! Flags that several commands share, the configuration file, and what a command needs of its surroundings.
 
 use super::ui::{self, Ui};
-use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::{self, Cuda, Precision};
+use crate::backend::{Backend, BackendError, ConvPath};
 use crate::error::Error;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::nearest;
@@ -27,6 +27,9 @@ pub struct Common {
     /// What convolutions and linear layers multiply in (below fp32 on tensor cores, with --device cuda only; recorded)
     #[arg(long, value_enum, default_value = "fp32")]
     pub precision: PrecisionArg,
+    /// How 3x3 convolutions run forward (winograd with --device cuda only, in fp32; gradients are exact; recorded)
+    #[arg(long, value_enum, default_value = "exact")]
+    pub conv: ConvArg,
     /// Threads; default: all
     #[arg(long)]
     pub threads: Option<usize>,
@@ -74,6 +77,66 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
+/// A convolution path on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConvArg {
+    /// As a sum over taps and channels
+    Exact,
+    /// By Winograd's tiles where they are estimated to be faster: fewer multiplications, rounded otherwise
+    Winograd,
+}
+
+impl From<ConvArg> for ConvPath {
+    fn from(conv: ConvArg) -> ConvPath {
+        match conv {
+            ConvArg::Exact => ConvPath::Exact,
+            ConvArg::Winograd => ConvPath::Winograd,
+        }
+    }
+}
+
+/// How layers are computed: one choice, for the two that there are exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// With exact convolution.
+    In(Precision),
+    /// In fp32.
+    By(ConvPath),
+}
+
+impl Layers {
+    /// What the flags ask for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for both at once.
+    pub fn new(precision: Precision, conv: ConvPath) -> Result<Layers, Error> {
+        match (precision, conv) {
+            (_, ConvPath::Exact) => Ok(Layers::In(precision)),
+            (Precision::Fp32, ConvPath::Winograd) => Ok(Layers::By(conv)),
+            (reduced, ConvPath::Winograd) => Err(Error::Usage(format!(
+                "--conv winograd multiplies in fp32, --precision {} on tensor cores: choose one of the two",
+                reduced.name()
+            ))),
+        }
+    }
+
+    /// The flag that the CPU does not know; none where it computes so anyway.
+    fn flag(self) -> Option<String> {
+        match self {
+            Layers::In(Precision::Fp32) | Layers::By(ConvPath::Exact) => None,
+            Layers::In(precision) => Some(format!("--precision {}", precision.name())),
+            Layers::By(conv) => Some(format!("--conv {}", conv.name())),
+        }
+    }
+
+    fn open(self, ordinal: usize) -> Result<Cuda, BackendError> {
+        match self {
+            Layers::In(precision) => Cuda::open_with(ordinal, precision),
+            Layers::By(conv) => Cuda::open_by(ordinal, conv),
+        }
+    }
+}
+
 /// Where data come from.
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
@@ -101,11 +164,12 @@ impl Context {
     /// Threads, device and Ctrl-C as the flags say.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an unknown device, [`Error::Backend`] when it is not available.
+    /// [`Error::Usage`] for an unknown device or flags that exclude each other, [`Error::Backend`] when it is not available.
     pub fn new(common: &Common) -> Result<Context, Error> {
         let ui = Ui::new(common.quiet);
         threads(common.threads)?;
-        let backends = backends(&common.device, common.precision.into(), ui)?;
+        let layers = Layers::new(common.precision.into(), common.conv.into())?;
+        let backends = backends(&common.device, layers, ui)?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let on_signal = move || {
@@ -241,33 +305,37 @@ fn cuda_ordinals(text: &str) -> Result<Option<Vec<usize>>, Error> {
 /// there and it cannot.
 ///
 /// # Errors
-/// [`Error::Usage`], also for a precision that the device does not have, or [`Error::Backend`].
-pub fn backends(device: &str, precision: Precision, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
+/// [`Error::Usage`], also for a precision or a path that the device does not have, or [`Error::Backend`].
+pub fn backends(device: &str, layers: Layers, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
     if let Some(ordinals) = cuda_ordinals(device)? {
-        let open = |&n: &usize| Ok(Box::new(Cuda::open_with(n, precision)?) as Box<dyn Backend>);
+        let open = |&n: &usize| Ok(Box::new(layers.open(n)?) as Box<dyn Backend>);
         return ordinals.iter().map(open).collect();
     }
     let found = match device {
         "cpu" => None,
-        "auto" => automatic(precision, ui)?,
+        "auto" => automatic(layers, ui)?,
         _ => return Err(Error::Usage(format!("--device {device}: there are {DEVICES}"))),
     };
-    match found {
-        Some(gpu) => Ok(vec![Box::new(gpu)]),
-        None if precision == Precision::Fp32 => Ok(vec![Box::new(Cpu::new())]),
-        None => {
-            let given = if device == "auto" { "auto found no GPU" } else { "the CPU computes in fp32" };
-            Err(Error::Usage(format!("--precision {} is for --device cuda; {given}", precision.name())))
+    match (found, layers.flag()) {
+        (Some(gpu), _) => Ok(vec![Box::new(gpu)]),
+        (None, None) => Ok(vec![Box::new(Cpu::new())]),
+        (None, Some(flag)) => {
+            let given = match layers {
+                _ if device == "auto" => "auto found no GPU",
+                Layers::In(_) => "the CPU computes in fp32",
+                Layers::By(_) => "the CPU convolves exactly",
+            };
+            Err(Error::Usage(format!("{flag} is for --device cuda; {given}")))
         }
     }
 }
 
 /// The first GPU; none without a real one. A GPU that lacks the precision is an error.
-fn automatic(precision: Precision, ui: Ui) -> Result<Option<Cuda>, Error> {
+fn automatic(layers: Layers, ui: Ui) -> Result<Option<Cuda>, Error> {
     match cuda::Libraries::get() {
-        Ok(libraries) if libraries.simulated.is_none() => match Cuda::open_with(0, precision) {
+        Ok(libraries) if libraries.simulated.is_none() => match layers.open(0) {
             Ok(gpu) => return Ok(Some(gpu)),
-            Err(e) if precision != Precision::Fp32 => return Err(e.into()),
+            Err(e) if layers.flag().is_some() => return Err(e.into()),
             Err(e) => ui.log(format!("no GPU is used: {e}")),
         },
         // a simulated device is for those who name it; without a driver there is nothing to say

@@ -48,9 +48,10 @@ pub fn run(args: Args) -> Result<(), Error> {
                 match gpu {
                     Err(e) => text += &refusal(&format!("cuda:{n}"), e),
                     Ok(gpu) => {
-                        let notes: Vec<String> =
-                            gpu.details().notes.iter().map(|(key, value)| format!("{key} {value}")).collect();
-                        let _ = writeln!(text, "cuda:{n}: {}, {}", gpu.name(), notes.join(", "));
+                        let details = gpu.details();
+                        let notes: String =
+                            details.notes.iter().map(|(key, value)| format!("{key} {value}, ")).collect();
+                        let _ = writeln!(text, "cuda:{n}: {}, {notes}conv {}", gpu.name(), details.conv.name());
                     }
                 }
             }
@@ -62,7 +63,7 @@ pub fn run(args: Args) -> Result<(), Error> {
 fn described(gpu: &Cuda) -> Value {
     let details = gpu.details();
     let mut out = json!({ "available": true, "name": gpu.name(), "simulated": details.simulated,
-        "kernels_sha256": details.kernels_sha256 });
+        "conv": details.conv.name(), "kernels_sha256": details.kernels_sha256 });
     for (key, value) in details.notes {
         out[key] = json!(value);
     }

@@ -37,7 +37,7 @@ pub struct Manifest {
     pub device: String,
     /// Whether that device is a simulated one.
     pub simulated: bool,
-    /// Convolution path: `exact` is the only one so far.
+    /// Convolution path: `exact` or `winograd`.
     pub conv: String,
     /// Results in brief, by the verb.
     pub results: Map<String, Value>,
@@ -78,7 +78,7 @@ impl Manifest {
             version: env!("CARGO_PKG_VERSION").into(),
             device,
             simulated: details.simulated,
-            conv: "exact".into(),
+            conv: details.conv.name().into(),
             results: Map::new(),
             warnings: Vec::new(),
             timing: Map::new(),

@@ -2,8 +2,8 @@
 
 use super::compile::{self, Compiled, Source, cached, sources};
 use super::library::{self, Libraries, unavailable};
-use super::precision::Precision;
-use crate::backend::{BackendError, Details};
+use super::precision::{Arithmetic, Precision};
+use crate::backend::{BackendError, ConvPath, Details};
 use cudarc::driver::sys;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
@@ -29,13 +29,15 @@ impl Image {
 
 /// Kernels that only precisions below fp32 call: not compiled for others.
 const TENSOR_CORES: &str = "conv_mma.cu";
+/// Kernels that only fp32 calls, as a choice.
+const WINOGRAD: &str = "winograd.cu";
 
 pub(super) struct Device {
     pub context: Arc<CudaContext>,
     name: String,
     /// Compute capability times ten.
     sm: u32,
-    precision: Precision,
+    arithmetic: Arithmetic,
     libraries: Libraries,
     image: Image,
     kernels_sha256: String,
@@ -43,7 +45,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub fn open(ordinal: usize, precision: Precision) -> Result<Device, BackendError> {
+    pub fn open(ordinal: usize, arithmetic: Arithmetic) -> Result<Device, BackendError> {
         let libraries = Libraries::get()?;
         let count = library::count()?;
         if ordinal >= count {
@@ -57,9 +59,10 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let (major, minor) = context.compute_capability().map_err(fail("asking for the compute capability"))?;
         let sm = (10 * major + minor) as u32;
-        precision.check(sm)?;
+        arithmetic.precision.check(sm)?;
         let name = context.name().map_err(fail("asking for the device's name"))?;
-        let wanted = |source: &&Source| precision != Precision::Fp32 || source.file != TENSOR_CORES;
+        let fp32 = arithmetic.precision == Precision::Fp32;
+        let wanted = |source: &&Source| source.file != if fp32 { TENSOR_CORES } else { WINOGRAD };
         let sources: Vec<&Source> = sources().iter().filter(wanted).collect();
         let compiled: Vec<Compiled> = sources.par_iter().map(|source| cached(source, sm)).collect::<Result<_, _>>()?;
         let mut functions = HashMap::new();
@@ -77,7 +80,7 @@ impl Device {
             }
         }
         let kernels_sha256 = compile::hash()?;
-        Ok(Device { context, name, sm, precision, libraries, image, kernels_sha256, functions })
+        Ok(Device { context, name, sm, arithmetic, libraries, image, kernels_sha256, functions })
     }
 
     /// The loaded kernel of that name.
@@ -88,16 +91,23 @@ impl Device {
         })
     }
 
-    /// What layers are multiplied in.
-    pub fn precision(&self) -> Precision {
-        self.precision
+    /// How layers are computed.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
-    /// `cuda (NVIDIA A100, sm_80)` or `cuda (NVIDIA A100, sm_80, tf32)`: without its number, for two of a kind compute the same.
+    /// What layers are multiplied in.
+    pub fn precision(&self) -> Precision {
+        self.arithmetic.precision
+    }
+
+    /// `cuda (NVIDIA A100, sm_80)`, `cuda (NVIDIA A100, sm_80, tf32)` or `cuda (NVIDIA A100, sm_80, winograd)`: without its number,
+    /// for two of a kind compute the same.
     pub fn description(&self) -> String {
-        let precision = match self.precision {
-            Precision::Fp32 => String::new(),
-            reduced => format!(", {}", reduced.name()),
+        let precision = match (self.arithmetic.precision, self.arithmetic.conv) {
+            (Precision::Fp32, ConvPath::Exact) => String::new(),
+            (Precision::Fp32, ConvPath::Winograd) => format!(", {}", ConvPath::Winograd.name()),
+            (reduced, _) => format!(", {}", reduced.name()),
         };
         let simulated = if self.is_simulated() { ", simulated" } else { "" };
         format!("cuda ({}, sm_{}{precision}{simulated})", self.name, self.sm)
@@ -111,12 +121,13 @@ impl Device {
             ("driver_cuda", version(self.libraries.driver)),
             ("nvrtc", format!("{major}.{minor}")),
             ("kernel_image", self.image.name().into()),
-            ("precision", self.precision.name().into()),
+            ("precision", self.precision().name().into()),
         ];
         if let Some(v) = self.libraries.simulated {
             notes.push(("simulator", format!("{}.{}.{}", v / 1_000_000, v / 1000 % 1000, v % 1000)));
         }
-        Details { simulated: self.is_simulated(), kernels_sha256: Some(self.kernels_sha256.clone()), notes }
+        let kernels_sha256 = Some(self.kernels_sha256.clone());
+        Details { simulated: self.is_simulated(), conv: self.arithmetic.conv, kernels_sha256, notes }
     }
 
     /// Compute capability times ten.

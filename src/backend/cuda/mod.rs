@@ -7,7 +7,7 @@
 //! - `device`: a context with its kernels loaded.
 //! - `launch`: one typed launcher a kernel; the only place where kernels are called.
 //! - `step`: which launcher an op takes. `program`: a planned graph in device memory, and its runs.
-//! - `precision`: what convolutions and linear layers round their operands to.
+//! - `precision`: what convolutions and linear layers round their operands to, and by which path they run.
 //! - `pixels`: masks and noise on images, made on the device.
 //! - `sass`: the instructions of a kernel's main loop. `roofline`: what published figures of chips make of them.
 //! - `trial`: a problem of the benchmarks with its operands, to be timed, or counted by `counts` on a simulated device.
@@ -26,9 +26,10 @@ mod sass;
 mod step;
 mod trial;
 
-use super::{Backend, BackendError, Details, Parameters, Program};
+use super::{Backend, BackendError, ConvPath, Details, Parameters, Program};
 use crate::graph::plan::Artifact;
 use device::Device;
+use precision::Arithmetic;
 use std::sync::Arc;
 
 pub use compile::{Compiled, Resources, Source, cached, compile, sources};
@@ -63,7 +64,19 @@ impl Cuda {
     /// [`BackendError::Unavailable`] with what is missing (also tensor cores, for a precision that needs them) and what to do, [`BackendError::Compile`] with NVRTC's log,
     /// [`BackendError::Device`].
     pub fn open_with(ordinal: usize, precision: Precision) -> Result<Cuda, BackendError> {
-        Ok(Cuda { device: Arc::new(Device::open(ordinal, precision)?) })
+        Cuda::open_as(ordinal, Arithmetic { precision, conv: ConvPath::Exact })
+    }
+
+    /// Device number `ordinal`, in fp32, with 3x3 convolutions by that path; its name says one that is not exact.
+    ///
+    /// # Errors
+    /// As [`Cuda::open_with`].
+    pub fn open_by(ordinal: usize, conv: ConvPath) -> Result<Cuda, BackendError> {
+        Cuda::open_as(ordinal, Arithmetic { precision: Precision::Fp32, conv })
+    }
+
+    fn open_as(ordinal: usize, arithmetic: Arithmetic) -> Result<Cuda, BackendError> {
+        Ok(Cuda { device: Arc::new(Device::open(ordinal, arithmetic)?) })
     }
 
     /// Its chip: compute capability times ten.

@@ -1,7 +1,7 @@
 //! How precisely convolutions and linear layers multiply.
 
 use super::library::unavailable;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ConvPath};
 
 /// What the operands of convolutions and linear layers are rounded to; sums, and everything else, stay in fp32.
 ///
@@ -44,4 +44,12 @@ impl Precision {
             "use --precision fp32",
         ))
     }
+}
+
+/// How convolutions and linear layers are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Arithmetic {
+    pub precision: Precision,
+    /// Decides in fp32 alone: there is no opening a device with both.
+    pub conv: ConvPath,
 }

@@ -92,14 +92,15 @@ impl CudaProgram {
                 Element::Index => Memory::Indices(allocate(&queue, &what, slot.elements)?),
             });
         }
+        let arithmetic = queue.device.arithmetic();
         let mut packed = HashMap::new();
         let mut workspace = 0;
         for entry in artifact.entries() {
             for &id in &entry.steps {
                 let node = artifact.graph().node(id);
                 let inputs: Vec<&Node> = node.inputs.iter().map(|&i| artifact.graph().node(i)).collect();
-                workspace = workspace.max(workspace_len(node, &inputs, entry.capacity));
-                if let Some((input, layout, shape)) = packing(node, &inputs, queue.device.precision()) {
+                workspace = workspace.max(workspace_len(node, &inputs, entry.capacity, arithmetic));
+                if let Some((input, layout, shape)) = packing(node, &inputs, arithmetic) {
                     let key = (node.inputs[input], layout);
                     if let Entry::Vacant(place) = packed.entry(key) {
                         let what = format!("packed \"{}\"", inputs[input].name);
@@ -157,7 +158,7 @@ impl CudaProgram {
     fn pack_for(&mut self, id: NodeId, wanted: impl Fn(&Node) -> bool) -> Result<(), BackendError> {
         let node = self.ledger.node(id);
         let inputs: Vec<&Node> = node.inputs.iter().map(|&i| self.ledger.node(i)).collect();
-        match packing(node, &inputs, self.queue.device.precision()) {
+        match packing(node, &inputs, self.queue.device.arithmetic()) {
             Some((input, layout, shape)) if wanted(inputs[input]) => self.pack(node.inputs[input], layout, &shape),
             _ => Ok(()),
         }

@@ -70,11 +70,21 @@ impl Chip {
         }
         Some(if arithmetic.seconds > memory.seconds { arithmetic } else { memory })
     }
+
+    /// Of launches that follow each other, of which the main loop is that of those which multiply: the sum of their times, and the
+    /// bound of the longest.
+    pub fn estimate_all(&self, launches: &[Cost], main_loop: Option<&MainLoop>) -> Option<Estimate> {
+        let each: Vec<Estimate> = launches.iter().map(|&cost| self.estimate(cost, main_loop)).collect::<Option<_>>()?;
+        let longest = each.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
+        Some(Estimate { seconds: each.iter().map(|e| e.seconds).sum(), bound: longest.bound })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::problems::{LAYERS, Pass, Problem, Work};
+    use crate::backend::winograd::{OPERATIONS_A_BYTE, Winograd};
 
     #[test]
     fn the_slower_of_memory_and_arithmetic_decides() {
@@ -92,5 +102,31 @@ mod tests {
         assert_eq!(a100.estimate(copy, None), Some(Estimate { seconds: 1e-3, bound: "memory" }));
         let tensor = MainLoop { mix: [("HMMA".to_string(), 8)].into_iter().collect() };
         assert_eq!(a100.estimate(work, Some(&tensor)), None);
+        let both = a100.estimate_all(&[work, copy], Some(&mix(100, 50))).map(|e| (e.bound, (e.seconds * 1e6).round()));
+        assert!(both.is_some_and(|(_, microseconds)| microseconds == 2000.0), "{both:?}");
+    }
+
+    /// What decides for Winograd's tiles is the first chip's.
+    #[test]
+    fn the_choice_of_a_convolutions_path_is_by_a_published_chip() {
+        let [a100, _, _] = CHIPS;
+        assert!((a100.flops / a100.bandwidth - OPERATIONS_A_BYTE).abs() < 0.05);
+    }
+
+    /// On the layers that it serves, by published peaks and memory alone: a gain on an A100, on every VGG layer of 256 channels and
+    /// more on the others too.
+    #[test]
+    fn tiles_are_estimated_to_be_faster_where_they_serve() {
+        for layer in LAYERS {
+            let Some(tiles) = Winograd::of(&layer.shape) else { continue };
+            let plain = Problem::new("", layer.gpu_rows, Work::Conv(Pass::Forward, layer.shape)).cost();
+            for chip in CHIPS {
+                let of = |launches: &[Cost]| chip.estimate_all(launches, None).map_or(f64::NAN, |e| e.seconds);
+                let gain = of(&[plain]) / of(&tiles.costs(&layer.shape, layer.gpu_rows));
+                println!("{} on {}: estimated {gain:.2} times as fast", layer.name, chip.name);
+                let expected = chip.name == "A100" || (layer.shape.c.min(layer.shape.o) >= 256 && chip.name == "H100");
+                assert!(gain > 1.0 || !expected, "{} on {}: {gain}", layer.name, chip.name);
+            }
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! One step of a plan as kernel launches: which launcher an op takes, with what.
 
-use super::launch::conv::{self, Layout, Order};
+use super::launch::conv::{self, Layout, Order, Pixels};
 use super::launch::{
     Floats, FloatsMut, Indices, Queue, attack, effect, intervene, layout, loss, optimizer, pointwise, pool, rows,
+    winograd,
 };
-use super::precision::Precision;
+use super::precision::Arithmetic;
 use crate::backend::BackendError;
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::{Ledger, inconsistent};
@@ -96,8 +97,16 @@ impl<'a> Step<'a> {
             Op::Input(_) | Op::Parameter | Op::State => Err(inconsistent(node, "a declaration is not a step".into())),
             Op::Conv2d { window, activation } => {
                 let shape = ConvShape::new(&self.source(0).shape, &self.source(1).shape, *window);
-                let weight = self.weight(&shape, Order::Forward)?;
-                conv::forward(q, &shape, n, self.floats(0)?, weight, self.optional(2)?, *activation, y)
+                let Arithmetic { precision, conv } = q.device.arithmetic();
+                let weight = self.packed(1, Layout::forward(&shape, precision, conv))?;
+                let (x, bias) = (self.floats(0)?, self.optional(2)?);
+                match weight.layout.winograd {
+                    Some(tiles) => {
+                        let (x, y) = (Pixels { floats: x, pixel: shape.c }, Pixels { floats: y, pixel: shape.o });
+                        winograd::forward(q, tiles, &shape, n, x, weight, bias, *activation, workspace, y)
+                    }
+                    None => conv::forward(q, &shape, n, x, weight, bias, *activation, y),
+                }
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = ConvShape::new(&node.shape, &self.source(1).shape, *window);
@@ -305,11 +314,15 @@ fn pool_shape(x: &Node, size: usize, window: Window) -> PoolShape {
 }
 
 /// Which input of `node` is a weight that its kernel wants packed, how, for which convolution.
-pub(super) fn packing(node: &Node, inputs: &[&Node], precision: Precision) -> Option<(usize, Layout, ConvShape)> {
+pub(super) fn packing(node: &Node, inputs: &[&Node], arithmetic: Arithmetic) -> Option<(usize, Layout, ConvShape)> {
+    let Arithmetic { precision, conv } = arithmetic;
     let layer = |order, shape: ConvShape| Some((1, Layout::new(&shape, order, precision), shape));
     let linear = |w: &Node| linear_shape(w.shape.len() / w.shape.dims()[0].max(1), w.shape.dims()[0]);
     match &node.op {
-        Op::Conv2d { window, .. } => layer(Order::Forward, ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window)),
+        Op::Conv2d { window, .. } => {
+            let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
+            Some((1, Layout::forward(&shape, precision, conv), shape))
+        }
         Op::Conv2dGradInput { window, .. } => {
             layer(Order::GradInput, ConvShape::new(&node.shape, &inputs[1].shape, *window))
         }
@@ -326,8 +339,13 @@ pub(super) fn packing(node: &Node, inputs: &[&Node], precision: Precision) -> Op
 }
 
 /// Floats of scratch memory that a step needs for so many rows.
-pub(super) fn workspace_len(node: &Node, inputs: &[&Node], rows: usize) -> usize {
+pub(super) fn workspace_len(node: &Node, inputs: &[&Node], rows: usize, arithmetic: Arithmetic) -> usize {
     match &node.op {
+        Op::Conv2d { window, .. } => {
+            let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
+            let layout = Layout::forward(&shape, arithmetic.precision, arithmetic.conv);
+            layout.winograd.map_or(0, |tiles| tiles.workspace(&shape, rows))
+        }
         Op::Conv2dGradWeight { window, .. } => {
             conv::grad_weight_workspace(&ConvShape::new(&inputs[0].shape, &node.shape, *window), rows)
         }

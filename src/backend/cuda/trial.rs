@@ -8,13 +8,14 @@ use super::launch::intervene::{self, Lists};
 use super::launch::mask::{self, Masks};
 use super::launch::optimizer::{self, AdamTensor};
 use super::launch::{Floats, FloatsMut, Indices, Queue};
-use super::launch::{attack, ceiling, effect, layout, loss, pointwise, pool, rows};
+use super::launch::{attack, ceiling, effect, layout, loss, pointwise, pool, rows, winograd};
 use super::precision::Precision;
 use super::program::allocate;
 use crate::answer::Head;
 use crate::backend::BackendError;
 use crate::backend::layout::{ConvShape, len};
 use crate::backend::problems::{Map, NODES, Pass, Problem, Work, images};
+use crate::backend::winograd::Winograd;
 use crate::graph::op::{Activation, Binary};
 use crate::random::Stream;
 use cudarc::driver::CudaSlice;
@@ -58,6 +59,14 @@ impl Operands {
                 let [forward, back] = [FORWARD, GRAD_INPUT].map(|layout| conv::packed_len(&s, layout));
                 match pass {
                     Pass::Forward => plain(&[x, forward, s.o], y),
+                    // nothing is there for a layer that it does not serve, and no kernel is named for it
+                    Pass::Winograd => Winograd::of(&s).map_or(Operands::default(), |tiles| {
+                        let weight = conv::packed_len(&s, Layout::winograd(tiles));
+                        Operands { workspace: tiles.workspace(&s, rows), ..plain(&[x, weight, s.o], y) }
+                    }),
+                    Pass::PackWinograd => Winograd::of(&s).map_or(Operands::default(), |tiles| {
+                        plain(&[s.w_len()], conv::packed_len(&s, Layout::winograd(tiles)))
+                    }),
                     Pass::Prologue => plain(&[x, forward, s.o, s.c, s.c], y),
                     Pass::GradInput => plain(&[y, back], x),
                     Pass::GradWeight => {
@@ -238,9 +247,22 @@ impl Trial {
             let tensor = AdamTensor { p: x[0], m: x[1], v: x[2], g: x[3], next_p, next_m, next_v };
             return optimizer::adam_fused(q, &[tensor], 0.9, 0.999, 1e-8, x[4]);
         }
+        if y.is_empty() {
+            return Ok(());
+        }
         let y = y.swap_remove(0);
         match problem.work {
             Work::Conv(pass, s) => match pass {
+                Pass::Winograd | Pass::PackWinograd => {
+                    let Some(tiles) = Winograd::of(&s) else { return Ok(()) };
+                    let layout = Layout::winograd(tiles);
+                    if pass == Pass::PackWinograd {
+                        return conv::pack(q, &s, x[0], PackedMut { floats: y, layout });
+                    }
+                    let (from, to) = (Pixels { floats: x[0], pixel: s.c }, Pixels { floats: y, pixel: s.o });
+                    let weight = Packed { floats: x[1], layout };
+                    winograd::forward(q, tiles, &s, rows, from, weight, Some(x[2]), Activation::Relu, workspace, to)
+                }
                 Pass::Forward => {
                     let weight = Packed { floats: x[1], layout: FORWARD };
                     conv::forward(q, &s, rows, x[0], weight, Some(x[2]), Activation::Relu, y)

@@ -190,8 +190,8 @@ fn told(
         let resources = known.resources.get(problem.1).cloned().unwrap_or_default();
         let main_loop = known.loops.as_ref().and_then(|l| l.get(problem.1));
         let counts = simulated.map(|gpu| counts(gpu, &problem.0)).transpose()?.flatten();
-        let cost = problem.0.cost();
-        let estimates = CHIPS.map(|chip| chip.estimate(cost, main_loop));
+        let launches = problem.0.launches();
+        let estimates = CHIPS.map(|chip| chip.estimate_all(&launches, main_loop));
         begin(&mut text, problem);
         line(&mut text, sm, &resources, main_loop, counts, estimates);
         let mut row = described(problem);

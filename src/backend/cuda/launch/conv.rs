@@ -1,15 +1,17 @@
 //! `kernels/conv_gemm.cu`, `conv_wgrad.cu`, `conv_pack.cu`: convolutions, linear layers and their gradients. Those on tensor
-//! cores, `conv_mma.cu`, are in `conv_mma`.
+//! cores, `conv_mma.cu`, are in `conv_mma`, those by Winograd's tiles in `winograd`.
 //!
 //! Which tile serves a layer is decided here, from the layer's shape alone: every tile of one layer adds in one order, so an
 //! image's result has the same bits in any batch.
 
 use super::conv_mma as mma;
+use super::winograd as tiles;
 use super::{Floats, FloatsMut, Queue, expect, narrow};
 use crate::backend::BackendError;
 use crate::backend::cuda::Precision;
 use crate::backend::layout::ConvShape;
 use crate::backend::problems::Pass;
+use crate::backend::winograd::{ConvPath, Winograd};
 use crate::graph::op::Activation;
 
 /// What a weight is packed for.
@@ -27,19 +29,34 @@ pub(in crate::backend::cuda) struct Layout {
     pub order: Order,
     /// None: f32 in the order's lines, from the first float on; a line is [`packed_line`] floats long.
     format: Option<mma::Format>,
+    /// Transformed for these tiles, in fp32; forward only.
+    pub winograd: Option<Winograd>,
 }
 
 impl Layout {
-    /// In fp32, for all kernels but those on tensor cores.
+    /// In fp32, for all kernels but those on tensor cores and those of `winograd.cu`.
     pub const fn exact(order: Order) -> Layout {
-        Layout { order, format: None }
+        Layout { order, format: None, winograd: None }
+    }
+
+    /// For the kernels of `winograd.cu`.
+    pub const fn winograd(tiles: Winograd) -> Layout {
+        Layout { order: Order::Forward, format: None, winograd: Some(tiles) }
+    }
+
+    /// For the forward pass of a convolution, which may go by Winograd's tiles, in fp32.
+    pub fn forward(shape: &ConvShape, precision: Precision, path: ConvPath) -> Layout {
+        match Winograd::of(shape) {
+            Some(tiles) if (precision, path) == (Precision::Fp32, ConvPath::Winograd) => Layout::winograd(tiles),
+            _ => Layout::new(shape, Order::Forward, precision),
+        }
     }
 
     /// For a layer of that shape: on tensor cores where the precision allows and the shape fits them.
     pub fn new(shape: &ConvShape, order: Order, precision: Precision) -> Layout {
         let gemm = Gemm::new(shape, order);
         let format = mma::Format::new(precision, order, [gemm.channels, gemm.columns, gemm.k]);
-        Layout { order, format }
+        Layout { order, format, winograd: None }
     }
 }
 
@@ -219,6 +236,9 @@ pub(in crate::backend::cuda) fn packed_line(shape: &ConvShape) -> usize {
 
 /// Floats of memory of a packed weight.
 pub(in crate::backend::cuda) fn packed_len(shape: &ConvShape, layout: Layout) -> usize {
+    if let Some(winograd) = layout.winograd {
+        return tiles::packed_len(shape, winograd);
+    }
     let Packing { problems, floats, .. } = Packing::new(shape, layout);
     problems * floats
 }
@@ -239,7 +259,7 @@ struct PackArguments {
 }
 const _: () = assert!(size_of::<PackArguments>() == 48, "as in conv_pack.cu");
 
-/// w (O,C,KH,KW) into the layout that `forward` or `grad_input` reads.
+/// w (O,C,KH,KW) into the layout that `forward`, `winograd::forward` or `grad_input` reads.
 pub(in crate::backend::cuda) fn pack(
     q: &Queue,
     shape: &ConvShape,
@@ -247,13 +267,16 @@ pub(in crate::backend::cuda) fn pack(
     packed: PackedMut<'_>,
 ) -> Result<(), BackendError> {
     let (s, packing) = (shape, Packing::new(shape, packed.layout));
-    let Packing { problems, k, n, floats, .. } = packing;
+    let Packing { problems, k, n, .. } = packing;
     let kernel = match packed.layout.order {
         Order::Forward => "conv_pack_forward",
         Order::GradInput => "conv_pack_grad_input",
     };
     expect(kernel, "the weight", weight.len(), s.w_len())?;
-    expect(kernel, "the packed weight", packed.floats.len(), problems * floats)?;
+    expect(kernel, "the packed weight", packed.floats.len(), packed_len(s, packed.layout))?;
+    if let Some(winograd) = packed.layout.winograd {
+        return tiles::pack(q, s, winograd, weight, &packed);
+    }
     if let Some(format) = packed.layout.format {
         return mma::pack(q, s, format, packing, weight, &packed);
     }
@@ -405,7 +428,7 @@ pub(in crate::backend::cuda) fn forward_with_prologue(
 }
 
 fn expect_order(kernel: &'static str, weight: Packed<'_>, order: Order) -> Result<(), BackendError> {
-    if weight.layout.order == order {
+    if weight.layout.order == order && weight.layout.winograd.is_none() {
         return Ok(());
     }
     let reason = "the weight is packed for another (please report this)".into();
@@ -413,7 +436,7 @@ fn expect_order(kernel: &'static str, weight: Packed<'_>, order: Order) -> Resul
 }
 
 /// Floats from the first to the last of `pixels` windows of `channels` that lie `pixel` floats apart.
-fn window_len(pixels: usize, channels: usize, pixel: usize) -> usize {
+pub(super) fn window_len(pixels: usize, channels: usize, pixel: usize) -> usize {
     pixels.checked_sub(1).map_or(0, |before| before * pixel + channels)
 }
 
@@ -699,6 +722,8 @@ pub(in crate::backend::cuda) fn kernel_of(s: &ConvShape, pass: Pass) -> Option<&
             packing.tile.kernel(quads(s.c), pass == Pass::Prologue)
         }
         Pass::GradInput => Packing::new(s, Layout::exact(Order::GradInput)).tile.kernel(quads(s.o), false),
+        Pass::Winograd => Winograd::of(s).map(|_| tiles::kernel(s)),
+        Pass::PackWinograd => Winograd::of(s).map(tiles::pack_kernel),
         Pass::GradWeight => Some(Division::new(s, 1).tile.kernel(quads(s.c) && quads(s.o))),
         Pass::PackForward => Some("conv_pack_forward"),
         Pass::PackGradInput => Some("conv_pack_grad_input"),

@@ -17,6 +17,7 @@ pub(super) mod optimizer;
 pub(super) mod pointwise;
 pub(super) mod pool;
 pub(super) mod rows;
+pub(super) mod winograd;
 
 use super::device::{Device, device_error};
 use crate::backend::BackendError;
@@ -238,6 +239,7 @@ fn column_block(width: usize) -> [u32; 2] {
 mod tests {
     use super::*;
     use crate::backend::cuda::Precision;
+    use crate::backend::cuda::precision::Arithmetic;
     use cudarc::driver::CudaSlice;
     use std::sync::OnceLock;
 
@@ -245,7 +247,7 @@ mod tests {
         /// A queue on the environment's first device, simulated or real, opened once.
         pub(super) fn for_tests() -> Queue {
             static DEVICE: OnceLock<Arc<Device>> = OnceLock::new();
-            let open = || Device::open(0, Precision::Fp32);
+            let open = || Device::open(0, Arithmetic::default());
             let fail = |e| panic!("{e}\nfirst do `. tests/cuda-sim/env.sh`");
             let device = DEVICE.get_or_init(|| Arc::new(open().unwrap_or_else(fail))).clone();
             Queue { stream: device.context.new_stream().unwrap(), device }
@@ -254,7 +256,8 @@ mod tests {
         /// The same with the kernels that precisions below fp32 use; or why that device has none.
         pub(super) fn with_tensor_cores() -> Result<Queue, BackendError> {
             static DEVICE: OnceLock<Result<Arc<Device>, BackendError>> = OnceLock::new();
-            let device = DEVICE.get_or_init(|| Device::open(0, Precision::Tf32).map(Arc::new)).clone()?;
+            let reduced = Arithmetic { precision: Precision::Tf32, ..Arithmetic::default() };
+            let device = DEVICE.get_or_init(|| Device::open(0, reduced).map(Arc::new)).clone()?;
             Ok(Queue { stream: device.context.new_stream().unwrap(), device })
         }
 

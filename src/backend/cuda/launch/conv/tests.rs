@@ -1,6 +1,7 @@
 //! Every tile against loops in f64, at sizes of real layers and at odd ones. The device is the environment's, simulated or real.
 
 mod tensor;
+mod winograd;
 
 use super::*;
 use crate::random::Stream;
