@@ -6,11 +6,11 @@
 #     tests/full.sh [DIR]    # DIR keeps the runs; default target/full, made anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${1:-target/full}
+out=${1:-${CARGO_TARGET_DIR:-target}/full}
 rm -rf "$out"
 mkdir -p "$out"
 cargo build --release --locked --package intervene
-program=target/release/intervene
+program=${CARGO_TARGET_DIR:-target}/release/intervene
 failed=0
 
 check() { # description, condition for awk, figures

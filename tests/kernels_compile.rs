@@ -3,7 +3,9 @@
 //!
 //! Needs NVRTC and a driver, simulated or not (`. tests/cuda-sim/env.sh`). Counters exist on the simulated device alone.
 
-use intervene::backend::cuda::{Compiled, Counts, Cuda, Libraries, Resources, Source, cached, kernel_of, sources};
+use intervene::backend::cuda::{
+    Compiled, Counts, Cuda, Libraries, Precision, Resources, Source, cached, kernel_of, on_tensor_cores, sources,
+};
 use intervene::backend::layout::{ConvShape, PoolShape};
 use intervene::backend::problems::{Map, Pass, Problem, Work};
 use rayon::prelude::*;
@@ -149,15 +151,37 @@ fn asynchronous_copies_and_tensor_cores_are_in_the_code_from_sm_80_on() {
     }
 }
 
-/// Small aligned problems: every kernel is in one of them.
+/// [channels, height = width, outputs, kernel, stride, padding]
+fn shape([c, hw, o, k, stride, pad]: [usize; 6]) -> ConvShape {
+    ConvShape { c, h: hw, w: hw, o, kh: k, kw: k, stride, pad }
+}
+
+fn conv(pass: Pass, rows: usize, dims: [usize; 6]) -> Problem {
+    let [c, hw, o, k, ..] = dims;
+    Problem::new(format!("{c}->{o} {k}x{k} at {hw}, {pass:?}"), rows, Work::Conv(pass, shape(dims)))
+}
+
+/// Small aligned problems: every kernel on tensor cores is in one of them, in one of the precisions.
+fn counted_on_tensor_cores() -> Vec<Problem> {
+    let [large, wide, narrow, deep] =
+        [[32, 16, 128, 3, 1, 1], [32, 16, 64, 3, 1, 1], [32, 16, 32, 3, 1, 1], [1024, 1, 256, 1, 1, 0]];
+    vec![
+        conv(Pass::Forward, 1, large),
+        conv(Pass::Forward, 1, wide),
+        conv(Pass::Forward, 1, narrow),
+        conv(Pass::Forward, 32, deep),
+        conv(Pass::GradInput, 1, wide),
+        conv(Pass::GradWeight, 2, wide),
+        conv(Pass::GradWeight, 2, narrow),
+        conv(Pass::PackForward, 1, [64, 16, 64, 3, 1, 1]),
+        conv(Pass::PackGradInput, 1, [64, 16, 64, 3, 1, 1]),
+    ]
+}
+
+/// Small aligned problems: every kernel of fp32 is in one of them.
 fn counted_problems() -> Vec<Problem> {
     use Map::*;
-    let s = |c, hw, o, k, stride, pad| ConvShape { c, h: hw, w: hw, o, kh: k, kw: k, stride, pad };
-    let conv = |pass, rows, [c, hw, o, k, stride, pad]: [usize; 6]| {
-        let shape = s(c, hw, o, k, stride, pad);
-        let name = format!("{c}->{o} {k}x{k} at {hw}, {pass:?}");
-        Problem::new(name, rows, Work::Conv(pass, shape))
-    };
+    let s = |c, hw, o, k, stride, pad| shape([c, hw, o, k, stride, pad]);
     let [wide, narrow, thin, deep] =
         [[32, 16, 64, 3, 1, 1], [32, 16, 32, 3, 1, 1], [32, 16, 4, 3, 1, 1], [64, 8, 64, 3, 1, 1]];
     let mut all = vec![
@@ -379,20 +403,34 @@ fn counted() -> Option<Vec<Row>> {
     if !cuda.is_simulated() || cuda.sm() != CHIP {
         return None;
     }
+    let mut rows = counted_in(&cuda, Precision::Fp32, counted_problems());
+    for precision in [Precision::Tf32, Precision::Fp16, Precision::Bf16] {
+        let cuda = Cuda::open_with(0, precision).unwrap_or_else(|e| panic!("{e}"));
+        let all = counted_in(&cuda, precision, counted_on_tensor_cores());
+        // the others are those of fp32, and a gradient in fp16 is that of tf32
+        let new =
+            |row: &Row| on_tensor_cores(&row.kernel) && (precision != Precision::Fp16 || !row.kernel.contains("_tf32"));
+        rows.extend(all.into_iter().filter(new));
+    }
+    rows.sort_by(|a, b| (&a.kernel, &a.problem).cmp(&(&b.kernel, &b.problem)));
+    Some(rows)
+}
+
+/// What every kernel does in the problems.
+fn counted_in(cuda: &Cuda, precision: Precision, problems: Vec<Problem>) -> Vec<Row> {
     let mut rows = Vec::new();
-    for problem in counted_problems() {
+    for problem in problems {
         let counts = cuda.trial(&problem).and_then(|mut trial| trial.counts());
         let counts = counts.unwrap_or_else(|e| panic!("{}: {e}", problem.name));
         // what benchmarks take for the kernel that does the work is it
         let most = counts.iter().max_by_key(|(_, c)| c.warp_instructions).map(|(kernel, _)| kernel.as_str());
-        assert_eq!(kernel_of(&problem), most, "{}", problem.name);
+        assert_eq!(kernel_of(&problem, precision), most, "{}", problem.name);
         let sectors: u64 = counts.values().map(|c| c.sectors).sum();
         let of_least = 32.0 * sectors as f64 / problem.cost().bytes as f64;
         let row = |(kernel, counts)| Row { problem: problem.name.clone(), kernel, counts, of_least };
         rows.extend(counts.into_iter().map(row));
     }
-    rows.sort_by(|a, b| (&a.kernel, &a.problem).cmp(&(&b.kernel, &b.problem)));
-    Some(rows)
+    rows
 }
 
 /// The version of NVRTC that a table was made with, and the headings of its parts.
@@ -576,14 +614,7 @@ fn the_table_says_what_kernels_take_and_do_and_nothing_is_beyond_its_bounds() {
         }
         assert!(wrong.is_empty(), "improve these, or argue an exception:\n{}", wrong.join("\n"));
         let did: BTreeSet<&str> = rows.iter().map(|r| r.kernel.as_str()).collect();
-        // problems run in fp32: what only lower precisions run is compiled and tested, but its accesses are not in the table yet
-        let (reduced, idle): (Vec<&str>, Vec<&str>) = sources()
-            .iter()
-            .flat_map(|s| s.kernels)
-            .copied()
-            .filter(|k| !did.contains(*k))
-            .partition(|k| ["_tf32", "_f16", "_bf16"].iter().any(|precision| k.contains(precision)));
-        println!("NOT COUNTED {}: kernels of lower precisions: {}", reduced.len(), reduced.join(", "));
+        let idle: Vec<&str> = sources().iter().flat_map(|s| s.kernels).copied().filter(|k| !did.contains(k)).collect();
         assert!(idle.is_empty(), "no counted problem runs {idle:?}");
     }
     if std::env::var_os("UPDATE_TABLE").is_some_and(|v| v == "1") {

@@ -41,7 +41,7 @@ pub use pixels::Images;
 pub use precision::Precision;
 pub use roofline::{CHIPS, Chip, Estimate};
 pub use sass::{MainLoop, main_loops};
-pub use trial::{Trial, kernel_of};
+pub use trial::{Trial, kernel_of, on_tensor_cores};
 
 /// One CUDA device with its kernels; a copy is the same device.
 #[derive(Clone)]

@@ -35,7 +35,10 @@ impl Precision {
     }
 
     /// Whether a chip of compute capability `sm` / 10 has the tensor cores for it.
-    pub(super) fn check(self, sm: u32) -> Result<(), BackendError> {
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`].
+    pub fn check(self, sm: u32) -> Result<(), BackendError> {
         if self == Precision::Fp32 || sm >= 80 {
             return Ok(());
         }

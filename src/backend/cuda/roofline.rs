@@ -10,6 +10,10 @@ pub struct Chip {
     pub name: &'static str,
     /// Peak of f32 outside of tensor cores, floating-point operations a second.
     pub flops: f64,
+    /// Peak of tensor cores in tf32, without sparsity.
+    pub tf32: f64,
+    /// The same in f16 and bf16 with sums in f32.
+    pub half: f64,
     /// Bytes of memory a second.
     pub bandwidth: f64,
     /// FFMA lanes of a scheduler, which issues one warp instruction a cycle.
@@ -23,6 +27,8 @@ pub const CHIPS: [Chip; 3] = [
     Chip {
         name: "A100",
         flops: 19.5e12,
+        tf32: 156e12,
+        half: 312e12,
         bandwidth: 1555e9,
         lanes: 16,
         source: "NVIDIA A100 40 GB data sheet; 64 FP32 lanes an SM: GA100 white paper",
@@ -30,6 +36,8 @@ pub const CHIPS: [Chip; 3] = [
     Chip {
         name: "H100",
         flops: 67e12,
+        tf32: 494.5e12,
+        half: 989.5e12,
         bandwidth: 3350e9,
         lanes: 32,
         source: "NVIDIA H100 SXM data sheet; 128 FP32 lanes an SM: GH100 white paper",
@@ -37,6 +45,8 @@ pub const CHIPS: [Chip; 3] = [
     Chip {
         name: "RTX 4090",
         flops: 82.6e12,
+        tf32: 82.6e12,
+        half: 165.2e12,
         bandwidth: 1008e9,
         lanes: 32,
         source: "NVIDIA Ada white paper, appendix A; 128 FP32 lanes an SM",
@@ -48,33 +58,33 @@ pub const CHIPS: [Chip; 3] = [
 pub struct Estimate {
     /// Seconds.
     pub seconds: f64,
-    /// `memory`, `FFMA`, or `issue`: the other instructions of the loop.
+    /// `memory`, `FFMA`, `HMMA`, or `issue`: the other instructions of the loop.
     pub bound: &'static str,
 }
 
 impl Chip {
     /// The larger of the times that memory and arithmetic take. The main loop's other instructions take issue slots, which
-    /// FFMAs leave free on a chip with 16 lanes a scheduler and not with 32. `None` for tensor cores, of which this knows nothing.
-    pub fn estimate(&self, cost: Cost, main_loop: Option<&MainLoop>) -> Option<Estimate> {
+    /// FFMAs leave free on a chip with 16 lanes a scheduler and not with 32. Of tensor cores it knows the peak alone.
+    pub fn estimate(&self, cost: Cost, main_loop: Option<&MainLoop>) -> Estimate {
         let memory = Estimate { seconds: cost.bytes as f64 / self.bandwidth, bound: "memory" };
         let mut arithmetic = Estimate { seconds: cost.flops as f64 / self.flops, bound: "FFMA" };
         if let Some(main_loop) = main_loop.filter(|_| cost.flops > 0) {
-            if main_loop.count(&["HMMA"]) > 0 {
-                return None;
-            }
             let busy = main_loop.count(&["FFMA"]) * 32 / self.lanes;
-            if busy > 0 && main_loop.instructions() > busy {
+            let tensor = [("HMMA.TF32", self.tf32), ("HMMA", self.half)];
+            if let Some((_, peak)) = tensor.into_iter().find(|(opcode, _)| main_loop.count(&[opcode]) > 0) {
+                arithmetic = Estimate { seconds: cost.flops as f64 / peak, bound: "HMMA" };
+            } else if busy > 0 && main_loop.instructions() > busy {
                 arithmetic.seconds *= main_loop.instructions() as f64 / busy as f64;
                 arithmetic.bound = "issue";
             }
         }
-        Some(if arithmetic.seconds > memory.seconds { arithmetic } else { memory })
+        if arithmetic.seconds > memory.seconds { arithmetic } else { memory }
     }
 
     /// Of launches that follow each other, of which the main loop is that of those which multiply: the sum of their times, and the
     /// bound of the longest.
     pub fn estimate_all(&self, launches: &[Cost], main_loop: Option<&MainLoop>) -> Option<Estimate> {
-        let each: Vec<Estimate> = launches.iter().map(|&cost| self.estimate(cost, main_loop)).collect::<Option<_>>()?;
+        let each: Vec<Estimate> = launches.iter().map(|&cost| self.estimate(cost, main_loop)).collect();
         let longest = each.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
         Some(Estimate { seconds: each.iter().map(|e| e.seconds).sum(), bound: longest.bound })
     }
@@ -93,15 +103,16 @@ mod tests {
             mix: [("FFMA".to_string(), ffma), ("LDS".to_string(), lds)].into_iter().collect(),
         };
         let work = Cost { flops: 19_500_000_000, bytes: 1_555_000 };
-        let of =
-            |chip: Chip, mix: &MainLoop| chip.estimate(work, Some(mix)).map(|e| (e.bound, (e.seconds * 1e6).round()));
-        assert_eq!(of(a100, &mix(100, 50)), Some(("FFMA", 1000.0)));
-        assert_eq!(of(a100, &mix(100, 200)), Some(("issue", 1500.0)));
-        assert_eq!(of(h100, &mix(100, 100)), Some(("issue", 582.0)));
+        let rounded = |e: Estimate| (e.bound, (e.seconds * 1e6).round());
+        let of = |chip: Chip, mix: &MainLoop| rounded(chip.estimate(work, Some(mix)));
+        assert_eq!(of(a100, &mix(100, 50)), ("FFMA", 1000.0));
+        assert_eq!(of(a100, &mix(100, 200)), ("issue", 1500.0));
+        assert_eq!(of(h100, &mix(100, 100)), ("issue", 582.0));
         let copy = Cost { flops: 0, bytes: 1_555_000_000 };
-        assert_eq!(a100.estimate(copy, None), Some(Estimate { seconds: 1e-3, bound: "memory" }));
-        let tensor = MainLoop { mix: [("HMMA".to_string(), 8)].into_iter().collect() };
-        assert_eq!(a100.estimate(work, Some(&tensor)), None);
+        assert_eq!(a100.estimate(copy, None), Estimate { seconds: 1e-3, bound: "memory" });
+        let tensor = |opcode: &str| MainLoop { mix: [(opcode.to_string(), 8)].into_iter().collect() };
+        assert_eq!(of(a100, &tensor("HMMA.TF32")), ("HMMA", 125.0));
+        assert_eq!(rounded(a100.estimate(Cost { bytes: 0, ..work }, Some(&tensor("HMMA")))), ("HMMA", 63.0));
         let both = a100.estimate_all(&[work, copy], Some(&mix(100, 50))).map(|e| (e.bound, (e.seconds * 1e6).round()));
         assert!(both.is_some_and(|(_, microseconds)| microseconds == 2000.0), "{both:?}");
     }

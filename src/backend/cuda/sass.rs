@@ -8,7 +8,7 @@ use std::process::Command;
 /// The loop of a kernel that multiplies most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MainLoop {
-    /// Instructions by opcode, without modifiers: FFMA, LDS.
+    /// Instructions by opcode, without modifiers: FFMA, LDS; but those of tensor cores in tf32 are HMMA.TF32.
     pub mix: BTreeMap<String, usize>,
 }
 
@@ -25,7 +25,9 @@ impl MainLoop {
 }
 
 /// What multiplies: fused multiply-adds in f32 and f64, tensor cores.
-const MULTIPLY: [&str; 4] = ["FFMA", "FFMA2", "DFMA", "HMMA"];
+const MULTIPLY: [&str; 5] = ["FFMA", "FFMA2", "DFMA", "HMMA", TF32];
+/// Tensor cores in tf32, whose peak is another.
+const TF32: &str = "HMMA.TF32";
 
 /// The main loop of each kernel that has a loop; `None` where `nvdisasm` is not in the PATH or does not read the code.
 pub fn main_loops(compiled: &Compiled) -> Option<BTreeMap<String, MainLoop>> {
@@ -63,7 +65,8 @@ fn main_loop(code: &str) -> Option<MainLoop> {
         let instruction =
             instruction.strip_prefix('@').map_or(instruction, |i| i.split_once(' ').map_or("", |i| i.1).trim());
         let Some(opcode) = instruction.split([' ', '.', ';']).next().filter(|o| !o.is_empty()) else { continue };
-        opcodes.push(opcode);
+        let operation = instruction.split([' ', ';']).next().unwrap_or_default();
+        opcodes.push(if opcode == "HMMA" && operation.ends_with(".TF32") { TF32 } else { opcode });
         let target = instruction.split_once("`(").and_then(|(_, label)| Some(label.split_once(')')?.0));
         if let (true, Some(&first)) = (opcode == "BRA", target.and_then(|t| labels.get(t))) {
             spans.push((first, opcodes.len()));
@@ -101,6 +104,8 @@ gemm:
         /*0020*/                   LDS.128 R4, [R1] ;
         /*0030*/              @!P0 FFMA R1, R1, R2, R3 ;
         /*0040*/                   FFMA.FTZ R1, R1, R2, R3 ;
+        /*0048*/                   HMMA.1688.F32.TF32 R4, R8, R12, R4 ;
+        /*004c*/                   HMMA.16816.F32 R4, R8, R12, R4 ;
         /*0050*/               @P0 BRA `(.L_x_2) ;
         /*0060*/               @P1 BRA `(.L_x_3) ;
         /*0070*/                   BRA `(.L_x_1) ;
@@ -113,6 +118,7 @@ gemm:
         let loops = parse(text);
         assert_eq!(loops.keys().collect::<Vec<_>>(), ["gemm"]);
         let mix = &loops["gemm"];
-        assert_eq!((mix.instructions(), mix.count(&["FFMA"]), mix.count(&["LDS", "BRA"])), (4, 2, 2));
+        assert_eq!((mix.instructions(), mix.count(&["FFMA"]), mix.count(&["LDS", "BRA"])), (6, 2, 2));
+        assert_eq!((mix.count(&["HMMA"]), mix.count(&["HMMA.TF32"])), (1, 1));
     }
 }

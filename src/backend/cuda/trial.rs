@@ -22,9 +22,17 @@ use cudarc::driver::CudaSlice;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Weights as the fp32 kernels read them.
-const FORWARD: Layout = Layout::exact(Order::Forward);
-const GRAD_INPUT: Layout = Layout::exact(Order::GradInput);
+/// A weight as a pass reads it. Interventions and prologues are in fp32, whatever the precision.
+fn layout_of(s: &ConvShape, pass: Pass, precision: Precision) -> Layout {
+    match (pass, Winograd::of(s)) {
+        (Pass::Winograd | Pass::PackWinograd, Some(tiles)) => Layout::winograd(tiles),
+        (Pass::GradInput | Pass::PackGradInput, _) => Layout::new(s, Order::GradInput, precision),
+        (Pass::Prologue, _) => EXACT,
+        _ => Layout::new(s, Order::Forward, precision),
+    }
+}
+
+const EXACT: Layout = Layout::exact(Order::Forward);
 
 /// A problem with its operands in device memory.
 pub struct Trial {
@@ -46,7 +54,7 @@ struct Operands {
 }
 
 impl Operands {
-    fn of(problem: &Problem) -> Operands {
+    fn of(problem: &Problem, precision: Precision) -> Operands {
         let rows = problem.rows;
         let plain = |inputs: &[usize], output: usize| Operands {
             inputs: inputs.to_vec(),
@@ -56,24 +64,21 @@ impl Operands {
         match problem.work {
             Work::Conv(pass, s) => {
                 let (x, y) = (rows * s.x_len(), rows * s.y_len());
-                let [forward, back] = [FORWARD, GRAD_INPUT].map(|layout| conv::packed_len(&s, layout));
+                let packed = conv::packed_len(&s, layout_of(&s, pass, precision));
                 match pass {
-                    Pass::Forward => plain(&[x, forward, s.o], y),
+                    Pass::Forward => plain(&[x, packed, s.o], y),
                     // nothing is there for a layer that it does not serve, and no kernel is named for it
-                    Pass::Winograd => Winograd::of(&s).map_or(Operands::default(), |tiles| {
-                        let weight = conv::packed_len(&s, Layout::winograd(tiles));
-                        Operands { workspace: tiles.workspace(&s, rows), ..plain(&[x, weight, s.o], y) }
+                    Pass::Winograd => Winograd::of(&s).map_or(Operands::default(), |tiles| Operands {
+                        workspace: tiles.workspace(&s, rows),
+                        ..plain(&[x, packed, s.o], y)
                     }),
-                    Pass::PackWinograd => Winograd::of(&s).map_or(Operands::default(), |tiles| {
-                        plain(&[s.w_len()], conv::packed_len(&s, Layout::winograd(tiles)))
-                    }),
-                    Pass::Prologue => plain(&[x, forward, s.o, s.c, s.c], y),
-                    Pass::GradInput => plain(&[y, back], x),
+                    Pass::PackWinograd => Winograd::of(&s).map_or(Operands::default(), |_| plain(&[s.w_len()], packed)),
+                    Pass::Prologue => plain(&[x, packed, s.o, s.c, s.c], y),
+                    Pass::GradInput => plain(&[y, packed], x),
                     Pass::GradWeight => {
                         Operands { workspace: conv::grad_weight_workspace(&s, rows), ..plain(&[x, y], s.w_len()) }
                     }
-                    Pass::PackForward => plain(&[s.w_len()], forward),
-                    Pass::PackGradInput => plain(&[s.w_len()], back),
+                    Pass::PackForward | Pass::PackGradInput => plain(&[s.w_len()], packed),
                 }
             }
             Work::MaxPool(s) => plain(&[rows * s.c * s.h * s.w], rows * s.c * s.oh() * s.ow()),
@@ -83,7 +88,7 @@ impl Operands {
             }
             Work::InterveneConv(s) => {
                 let (read, sets) = (images(rows), NODES.min(rows));
-                let inputs = [read * s.y_len(), read * s.x_len(), conv::packed_len(&s, FORWARD), sets * s.c];
+                let inputs = [read * s.y_len(), read * s.x_len(), conv::packed_len(&s, EXACT), sets * s.c];
                 Operands { lists: sweep_lists(rows), ..plain(&inputs, rows * s.y_len()) }
             }
             Work::Fma(_) => plain(&[], 256 * rows),
@@ -140,10 +145,10 @@ fn sweep_lists(rows: usize) -> Vec<Vec<u32>> {
     vec![numbers.clone().map(|r| r / NODES as u32).collect(), numbers.map(|r| r % NODES as u32).collect()]
 }
 
-/// The kernel that does a problem's work, the main one of several; `None` where there is none for such a shape.
-pub fn kernel_of(problem: &Problem) -> Option<&'static str> {
+/// The kernel that does a problem's work, the main one of several; `None` where there is none for such a shape or precision.
+pub fn kernel_of(problem: &Problem, precision: Precision) -> Option<&'static str> {
     Some(match problem.work {
-        Work::Conv(pass, s) => return conv::kernel_of(&s, pass),
+        Work::Conv(pass, s) => return conv::kernel_of(&s, pass, precision),
         Work::MaxPool(_) => "max_pool",
         Work::MaxPoolGrad(s) if s.is_halving() => "max_pool_halving_grad",
         Work::MaxPoolGrad(_) => "max_pool_grad",
@@ -190,6 +195,11 @@ pub fn kernel_of(problem: &Problem) -> Option<&'static str> {
     })
 }
 
+/// Whether a kernel multiplies on tensor cores, or packs for those that do.
+pub fn on_tensor_cores(kernel: &str) -> bool {
+    ["_tf32", "_f16", "_bf16"].iter().any(|precision| kernel.contains(precision))
+}
+
 impl Cuda {
     /// Allocates and fills the operands of a problem.
     ///
@@ -199,7 +209,7 @@ impl Cuda {
         let fail = |e| device_error("preparing a benchmark", e);
         let stream = self.device.context.new_stream().map_err(fail)?;
         let queue = Queue { device: self.device.clone(), stream };
-        let operands = Operands::of(problem);
+        let operands = Operands::of(problem, self.device.precision());
         let what = &problem.name;
         // random, for multiplying constants takes less power; between 0.5 and 1.5: nothing overflows, no sum vanishes
         let random = Stream::new(0, "bench");
@@ -237,7 +247,7 @@ impl Trial {
     /// [`BackendError::Device`].
     pub fn launch(&mut self) -> Result<(), BackendError> {
         let Trial { queue: q, problem, inputs, lists, outputs, workspace } = self;
-        let rows = problem.rows;
+        let (rows, precision) = (problem.rows, q.device.precision());
         let x: Vec<Floats<'_>> = inputs.iter().map(|data| q.floats(data)).collect();
         let list: Vec<Indices<'_>> = lists.iter().map(|data| q.indices(data)).collect();
         let mut y: Vec<FloatsMut<'_>> = outputs.iter_mut().map(|data| q.floats_mut(data)).collect();
@@ -252,32 +262,30 @@ impl Trial {
         }
         let y = y.swap_remove(0);
         match problem.work {
-            Work::Conv(pass, s) => match pass {
-                Pass::Winograd | Pass::PackWinograd => {
-                    let Some(tiles) = Winograd::of(&s) else { return Ok(()) };
-                    let layout = Layout::winograd(tiles);
-                    if pass == Pass::PackWinograd {
-                        return conv::pack(q, &s, x[0], PackedMut { floats: y, layout });
+            Work::Conv(pass, s) => {
+                let layout = layout_of(&s, pass, precision);
+                let weight = |i: usize| Packed { floats: x[i], layout };
+                let (from, to) = (|floats| Pixels { floats, pixel: s.c }, |floats| Pixels { floats, pixel: s.o });
+                let relu = Activation::Relu;
+                match pass {
+                    Pass::Winograd => {
+                        let Some(tiles) = layout.winograd else { return Ok(()) };
+                        let (image, bias) = (from(x[0]), Some(x[2]));
+                        winograd::forward(q, tiles, &s, rows, image, weight(1), bias, relu, workspace, to(y))
                     }
-                    let (from, to) = (Pixels { floats: x[0], pixel: s.c }, Pixels { floats: y, pixel: s.o });
-                    let weight = Packed { floats: x[1], layout };
-                    winograd::forward(q, tiles, &s, rows, from, weight, Some(x[2]), Activation::Relu, workspace, to)
+                    Pass::Forward => conv::forward(q, &s, rows, x[0], weight(1), Some(x[2]), relu, y),
+                    Pass::Prologue => {
+                        let prologue = Some(Prologue { scale: x[3], shift: x[4] });
+                        let (image, bias) = (from(x[0]), Some(x[2]));
+                        conv::forward_with_prologue(q, &s, rows, image, prologue, weight(1), bias, relu, to(y))
+                    }
+                    Pass::GradInput => conv::grad_input(q, &s, rows, x[0], weight(1), y),
+                    Pass::GradWeight => conv::grad_weight(q, precision, &s, rows, x[0], x[1], workspace, y),
+                    Pass::PackForward | Pass::PackGradInput | Pass::PackWinograd => {
+                        conv::pack(q, &s, x[0], PackedMut { floats: y, layout })
+                    }
                 }
-                Pass::Forward => {
-                    let weight = Packed { floats: x[1], layout: FORWARD };
-                    conv::forward(q, &s, rows, x[0], weight, Some(x[2]), Activation::Relu, y)
-                }
-                Pass::Prologue => {
-                    let prologue = Some(Prologue { scale: x[3], shift: x[4] });
-                    let (from, to) = (Pixels { floats: x[0], pixel: s.c }, Pixels { floats: y, pixel: s.o });
-                    let weight = Packed { floats: x[1], layout: FORWARD };
-                    conv::forward_with_prologue(q, &s, rows, from, prologue, weight, Some(x[2]), Activation::Relu, to)
-                }
-                Pass::GradInput => conv::grad_input(q, &s, rows, x[0], Packed { floats: x[1], layout: GRAD_INPUT }, y),
-                Pass::GradWeight => conv::grad_weight(q, Precision::Fp32, &s, rows, x[0], x[1], workspace, y),
-                Pass::PackForward => conv::pack(q, &s, x[0], PackedMut { floats: y, layout: FORWARD }),
-                Pass::PackGradInput => conv::pack(q, &s, x[0], PackedMut { floats: y, layout: GRAD_INPUT }),
-            },
+            }
             Work::MaxPool(s) => pool::max_pool(q, &s, rows, x[0], y),
             Work::MaxPoolGrad(s) => pool::max_pool_grad(q, &s, rows, x[0], x[1], y),
             Work::InterveneConv(s) => {

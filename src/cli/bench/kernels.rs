@@ -5,7 +5,8 @@
 use super::Args;
 use crate::backend::BackendError;
 use crate::backend::cuda::{
-    self, CHIPS, Counts, Cuda, Estimate, Libraries, MainLoop, Resources, cached, kernel_of, main_loops, sources,
+    self, CHIPS, Counts, Cuda, Estimate, Libraries, MainLoop, Precision, Resources, cached, kernel_of, main_loops,
+    on_tensor_cores, sources,
 };
 use crate::backend::problems::{Map, Problem, Work, problems};
 use crate::cli::ui::{self, Ui};
@@ -27,10 +28,11 @@ const COUNTED_BYTES: u64 = 16 << 20;
 pub fn run(args: &Args) -> Result<(), Error> {
     let ui = Ui::new(args.common.quiet);
     crate::cli::common::threads(args.common.threads)?;
+    let precision = args.common.precision.into();
     let filter = args.filter.as_deref().unwrap_or_default().to_lowercase();
     let chosen: Vec<(Problem, &str)> = problems()
         .into_iter()
-        .filter_map(|p| kernel_of(&p).map(|kernel| (p, kernel)))
+        .filter_map(|p| kernel_of(&p, precision).map(|kernel| (p, kernel)))
         .filter(|(p, kernel)| p.name.to_lowercase().contains(&filter) || kernel.contains(&filter))
         .collect();
     if chosen.is_empty() {
@@ -47,8 +49,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// The device to run on; none with `--sm`, and none where `--device auto` finds no driver.
 fn device(args: &Args, ui: Ui) -> Result<Option<Cuda>, Error> {
-    let device = args.common.device.as_str();
-    if args.sm.is_some() {
+    let (device, precision) = (args.common.device.as_str(), Precision::from(args.common.precision));
+    if let Some(sm) = args.sm {
+        precision.check(sm)?;
         return Ok(None);
     }
     let ordinal = match device.split_once(':') {
@@ -63,7 +66,7 @@ fn device(args: &Args, ui: Ui) -> Result<Option<Cuda>, Error> {
         Some(("cuda", number)) if number.parse::<usize>().is_ok() => number.parse().unwrap_or_default(),
         _ => return Err(Error::Usage(format!("--device {device}: `bench kernels` takes auto, cuda and cuda:N"))),
     };
-    Ok(Some(Cuda::open(ordinal)?))
+    Ok(Some(Cuda::open_with(ordinal, precision)?))
 }
 
 /// Writes one problem's beginning of a line.
@@ -113,17 +116,19 @@ fn measured(gpu: &Cuda, chosen: &[(Problem, &str)], ui: Ui) -> Result<(String, V
         let cost = problem.0.cost();
         let (done, moved) = (cost.flops as f64 / seconds, cost.bytes as f64 / seconds);
         begin(&mut text, problem);
-        let of_flops = if cost.flops > 0 {
-            format!("{:>9.2}{:>7.0} %", done / 1e12, 100.0 * done / flops)
-        } else {
-            format!("{:>9}{:>9}", "-", "-")
+        // the ceiling that was measured is not that of tensor cores
+        let share = (!on_tensor_cores(problem.1)).then_some(done / flops);
+        let of_flops = match share {
+            Some(share) if cost.flops > 0 => format!("{:>9.2}{:>7.0} %", done / 1e12, 100.0 * share),
+            None if cost.flops > 0 => format!("{:>9.2}{:>9}", done / 1e12, "-"),
+            _ => format!("{:>9}{:>9}", "-", "-"),
         };
         let _ =
             writeln!(text, "{:>10.1}{of_flops}{:>9.0}{:>7.0} %", seconds * 1e6, moved / 1e9, 100.0 * moved / bandwidth);
         let mut row = described(problem);
         row["seconds"] = json!(seconds);
         row["flops_per_second"] = json!(done);
-        row["share_of_flops"] = json!(done / flops);
+        row["share_of_flops"] = json!(share);
         row["bytes_per_second"] = json!(moved);
         row["share_of_bandwidth"] = json!(moved / bandwidth);
         rows.push(row);
@@ -179,7 +184,11 @@ fn told(
     text += "least µs are estimates from published peaks and what else the main loop issues:\n";
     for chip in CHIPS {
         let (tflops, gigabytes) = (chip.flops / 1e12, chip.bandwidth / 1e9);
-        let _ = writeln!(text, "  {:<9}{tflops:>6.1} TFLOP/s, {gigabytes:>5.0} GB/s ({})", chip.name, chip.source);
+        let _ = write!(text, "  {:<9}{tflops:>6.1} TFLOP/s, ", chip.name);
+        if chosen.iter().any(|c| on_tensor_cores(c.1)) {
+            let _ = write!(text, "{:>5.1} in tf32, {:>5.1} in 16 bits, ", chip.tf32 / 1e12, chip.half / 1e12);
+        }
+        let _ = writeln!(text, "{gigabytes:>5.0} GB/s ({})", chip.source);
     }
     text.push('\n');
     text += &heading("  regs  shared  warps  FFMA  inst/FMA  asked  conflicts   A100 µs   H100 µs   4090 µs  bound");
@@ -219,7 +228,10 @@ fn told(
     progress.finish();
     let chips: Vec<Value> = CHIPS
         .iter()
-        .map(|c| json!({ "name": c.name, "flops": c.flops, "bandwidth": c.bandwidth, "source": c.source }))
+        .map(|c| {
+            json!({ "name": c.name, "flops": c.flops, "flops_tf32": c.tf32, "flops_16_bits": c.half,
+                "bandwidth": c.bandwidth, "source": c.source })
+        })
         .collect();
     let name = simulated.map(crate::backend::Backend::name);
     let out = json!({ "schema_version": 1, "peer": super::peer(), "job": "kernels", "device": name,

@@ -259,6 +259,15 @@ struct PackArguments {
 }
 const _: () = assert!(size_of::<PackArguments>() == 48, "as in conv_pack.cu");
 
+/// The kernel that packs a weight for the kernels of `conv_gemm.cu` or `conv_mma.cu`.
+fn pack_kernel(layout: Layout) -> &'static str {
+    match (layout.format, layout.order) {
+        (None, Order::Forward) => "conv_pack_forward",
+        (None, Order::GradInput) => "conv_pack_grad_input",
+        (Some(format), order) => mma::pack_kernel(order, format),
+    }
+}
+
 /// w (O,C,KH,KW) into the layout that `forward`, `winograd::forward` or `grad_input` reads.
 pub(in crate::backend::cuda) fn pack(
     q: &Queue,
@@ -268,10 +277,7 @@ pub(in crate::backend::cuda) fn pack(
 ) -> Result<(), BackendError> {
     let (s, packing) = (shape, Packing::new(shape, packed.layout));
     let Packing { problems, k, n, .. } = packing;
-    let kernel = match packed.layout.order {
-        Order::Forward => "conv_pack_forward",
-        Order::GradInput => "conv_pack_grad_input",
-    };
+    let kernel = pack_kernel(packed.layout);
     expect(kernel, "the weight", weight.len(), s.w_len())?;
     expect(kernel, "the packed weight", packed.floats.len(), packed_len(s, packed.layout))?;
     if let Some(winograd) = packed.layout.winograd {
@@ -712,21 +718,25 @@ impl Division {
     }
 }
 
-/// The kernel that serves a pass in fp32 over images whose values begin at multiples of 16 bytes, the main one of several. There is none
-/// for some prologues.
-pub(in crate::backend::cuda) fn kernel_of(s: &ConvShape, pass: Pass) -> Option<&'static str> {
+/// The kernel that serves a pass over images whose values begin at multiples of 16 bytes, the main one of several. There is none for
+/// some prologues, and by Winograd's tiles in fp32 alone.
+pub(in crate::backend::cuda) fn kernel_of(s: &ConvShape, pass: Pass, precision: Precision) -> Option<&'static str> {
     let quads = |channels: usize| channels.is_multiple_of(4);
+    let tiles_of = |s| Winograd::of(s).filter(|_| precision == Precision::Fp32);
+    let gemm = |layout, channels, prologue| Packing::new(s, layout).tile.kernel(quads(channels), prologue);
     match pass {
-        Pass::Forward | Pass::Prologue => {
-            let packing = Packing::new(s, Layout::exact(Order::Forward));
-            packing.tile.kernel(quads(s.c), pass == Pass::Prologue)
+        Pass::Forward => gemm(Layout::new(s, Order::Forward, precision), s.c, false),
+        Pass::Prologue => gemm(Layout::exact(Order::Forward), s.c, true),
+        Pass::GradInput => gemm(Layout::new(s, Order::GradInput, precision), s.o, false),
+        Pass::Winograd => tiles_of(s).map(|_| tiles::kernel(s)),
+        Pass::PackWinograd => tiles_of(s).map(tiles::pack_kernel),
+        Pass::GradWeight => {
+            let tile = Division::new(s, 1).tile;
+            let tensor = mma::weight_kernel(precision, s, tile).map(|(kernel, _)| kernel);
+            tensor.or(Some(tile.kernel(quads(s.c) && quads(s.o))))
         }
-        Pass::GradInput => Packing::new(s, Layout::exact(Order::GradInput)).tile.kernel(quads(s.o), false),
-        Pass::Winograd => Winograd::of(s).map(|_| tiles::kernel(s)),
-        Pass::PackWinograd => Winograd::of(s).map(tiles::pack_kernel),
-        Pass::GradWeight => Some(Division::new(s, 1).tile.kernel(quads(s.c) && quads(s.o))),
-        Pass::PackForward => Some("conv_pack_forward"),
-        Pass::PackGradInput => Some("conv_pack_grad_input"),
+        Pass::PackForward => Some(pack_kernel(Layout::new(s, Order::Forward, precision))),
+        Pass::PackGradInput => Some(pack_kernel(Layout::new(s, Order::GradInput, precision))),
     }
 }
 

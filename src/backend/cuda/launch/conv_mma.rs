@@ -138,6 +138,18 @@ struct MmaPackArguments {
 }
 const _: () = assert!(size_of::<MmaPackArguments>() == 48, "as in conv_mma.cu");
 
+/// The kernel that packs for the order.
+pub(super) fn pack_kernel(order: Order, format: Format) -> &'static str {
+    match (order, format) {
+        (Order::Forward, Format::Tf32) => "conv_mma_pack_forward_tf32",
+        (Order::Forward, Format::F16) => "conv_mma_pack_forward_f16",
+        (Order::Forward, Format::Bf16) => "conv_mma_pack_forward_bf16",
+        (Order::GradInput, Format::Bf16) => "conv_mma_pack_grad_input_bf16",
+        // there is none in f16, see `Format::new`
+        (Order::GradInput, Format::Tf32 | Format::F16) => "conv_mma_pack_grad_input_tf32",
+    }
+}
+
 /// w (O,C,KH,KW), whose length the caller has checked, in the order of the fragments.
 pub(super) fn pack(
     q: &Queue,
@@ -147,14 +159,7 @@ pub(super) fn pack(
     weight: Floats<'_>,
     packed: &PackedMut<'_>,
 ) -> Result<(), BackendError> {
-    let kernel = match (packed.layout.order, format) {
-        (Order::Forward, Format::Tf32) => "conv_mma_pack_forward_tf32",
-        (Order::Forward, Format::F16) => "conv_mma_pack_forward_f16",
-        (Order::Forward, Format::Bf16) => "conv_mma_pack_forward_bf16",
-        (Order::GradInput, Format::Bf16) => "conv_mma_pack_grad_input_bf16",
-        // there is none in f16, see `Format::new`
-        (Order::GradInput, Format::Tf32 | Format::F16) => "conv_mma_pack_grad_input_tf32",
-    };
+    let kernel = pack_kernel(packed.layout.order, format);
     let size = |what, size| narrow(kernel, what, size);
     let quads = packed.floats.len() / 4;
     let arguments = MmaPackArguments {
