@@ -197,6 +197,71 @@ fn a_precision_without_its_device_is_refused() {
 }
 
 #[test]
+fn a_convolution_path_is_recorded_and_is_a_run_of_its_own() {
+    let lab = Lab::with(20, 4);
+    let manifest =
+        |run: &str| -> serde_json::Value { serde_json::from_str(&lab.read(&format!("{run}/manifest.json"))).unwrap() };
+    with_simulated(&lab, &[], &study("cuda", "exact", &["--limit", "2", "--conv", "exact"])).succeeds();
+    let more = ["--limit", "2", "--conv", "winograd", "--precision", "fp32"];
+    with_simulated(&lab, &[], &study("cuda", "tiles", &more)).succeeds();
+    assert_eq!(manifest("exact")["conv"], "exact");
+    let tiles = manifest("tiles");
+    assert_eq!(tiles["conv"], "winograd");
+    let device = tiles["device"].as_str().unwrap();
+    assert!(device.contains("sm_80, winograd, simulated"), "{device}");
+    assert_eq!(tiles["machine"]["precision"], "fp32");
+    assert_ne!(tiles["run_id"], manifest("exact")["run_id"]);
+    // the second convolution of the Fashion net is served
+    assert_ne!(lab.read("tiles/effects.csv"), lab.read("exact/effects.csv"));
+    // a dry run says it, too
+    let dry =
+        ["ce", "--data", "d", "--any-data", "--limit", "2", "--dry-run", "--device", "cuda", "--conv", "winograd"];
+    let ran = with_simulated(&lab, &[], &dry).succeeds();
+    assert!(ran.err.contains("winograd, simulated"), "{}", ran.err);
+    let devices = with_simulated(&lab, &[], &["devices", "--json"]).succeeds().json();
+    assert_eq!(devices["cuda"]["devices"][0]["conv"], "exact");
+    let devices = with_simulated(&lab, &[], &["devices"]).succeeds();
+    assert_eq!(devices.out.matches(", conv exact\n").count(), 2, "{}", devices.out);
+}
+
+/// Node 0 of the bundled autoencoder is 0 on every image; node 3 is not.
+#[test]
+fn an_idle_effect_is_exactly_0_by_winograds_tiles() {
+    let lab = Lab::with(20, 4);
+    let more = ["--limit", "2", "--conv", "winograd"];
+    let ce = ["ce", "--nodes", "0,3,15", "--attack", "none", "--no-control", "--device", "cuda", "--out", "run"];
+    with_simulated(&lab, &[], &[&ce[..], &SMALL, &more].concat()).succeeds();
+    let table = lab.read("run/effects.csv");
+    let mut lines = table.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let column =
+        |name: &str| columns.iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name} in {columns:?}"));
+    let (node, effect) = (column("node"), column("ece_node"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    let of = |name: &str| rows.iter().filter(|r| r[node] == name).map(|r| r[effect].parse::<f64>().unwrap()).collect();
+    let (dead, alive): (Vec<f64>, Vec<f64>) = (of("0"), of("3"));
+    assert!(!dead.is_empty() && dead.iter().all(|e| *e == 0.0), "{dead:?}");
+    assert!(alive.iter().any(|e| *e != 0.0), "{alive:?}");
+}
+
+#[test]
+fn a_convolution_path_without_its_device_or_beside_a_precision_is_refused() {
+    let lab = Lab::with(20, 4);
+    let cpu = study("cpu", "run", &["--conv", "winograd"]);
+    with_simulated(&lab, &[], &cpu).fails(2, &["--conv winograd is for --device cuda", "the CPU convolves exactly"]);
+    // a simulated device is none that auto takes
+    let auto = study("auto", "run", &["--conv", "winograd"]);
+    with_simulated(&lab, &[], &auto).fails(2, &["--conv winograd is for --device cuda", "auto found no GPU"]);
+    for precision in ["tf32", "fp16", "bf16"] {
+        let both = study("cuda", "run", &["--conv", "winograd", "--precision", precision]);
+        let words = ["--conv winograd multiplies in fp32", &format!("--precision {precision}"), "choose one"];
+        with_simulated(&lab, &[], &both).fails(2, &words);
+    }
+    with_simulated(&lab, &[], &study("cuda", "run", &["--conv", "fft"])).fails(2, &["fft", "winograd"]);
+    assert!(!lab.path("run").exists() && !lab.path("run.partial").exists());
+}
+
+#[test]
 fn bench_kernels_tells_what_is_known_without_a_clock() {
     let lab = Lab::with(20, 4);
     // on the simulated device, with counters
@@ -209,6 +274,14 @@ fn bench_kernels_tells_what_is_known_without_a_clock() {
     assert_eq!(row["spill_bytes"], 0);
     assert!(row["counts"]["fma"].as_u64() > Some(0), "{row}");
     assert!(row["estimates"].as_array().unwrap().iter().all(|e| e["seconds"].as_f64() > Some(0.0)), "{row}");
+    // by tiles and as a sum, with an estimate for each
+    let arguments = ["bench", "kernels", "--filter", "fashion 32->64 13 forward", "--json", "--quiet"];
+    let out = with_simulated(&lab, &[], &arguments).succeeds().json();
+    let [sum, tiles] = &out["problems"].as_array().unwrap()[..] else { panic!("{out}") };
+    assert_eq!([&sum["kernel"], &tiles["kernel"]], ["conv_wide", "winograd_product_wide"]);
+    assert_eq!(tiles["flops"], 2 * 1024 * 36 * 9 * 32 * 64);
+    let a100 = |row: &serde_json::Value| row["estimates"][0]["seconds"].as_f64().unwrap();
+    assert!(a100(tiles) < a100(sum) && tiles["counts"]["fma"].as_u64() > Some(0), "{out}");
     // for a chip that is not here, without a driver, as a table
     let path = without("libcuda.so");
     let environment = [("LD_LIBRARY_PATH", Some(path.as_str()))];
