@@ -307,17 +307,39 @@ const EXCEPTIONS: &[Exception] = &[
         "channels that are no multiple of 4 (1 and 9 here) begin anywhere in a sector; layers of 1 or 3 channels come first in a net",
     ),
     (
+        &["conv_mma_pack*"],
+        Gate::Asked,
+        5.7,
+        "a thread gathers the 4 or 8 weights of a lane's fragments, KH x KW floats or a line of them apart: what else a sector holds \
+         serves the block's other threads. A weight is packed once",
+    ),
+    (
+        &["conv_wgrad_wide_tf32", "conv_wgrad_narrow_tf32", "conv_wgrad_wide_bf16", "conv_wgrad_narrow_bf16"],
+        Gate::Asked,
+        1.4,
+        "a lane's sums are two quads that fill a sector, stored one after the other and counted twice, in front of the cache that joins \
+         them; layers this small have few pixels for each sum",
+    ),
+    (
         &["cross_entropy"],
         Gate::Asked,
         1.2,
         "a row's label and the logit there are 4 bytes of a sector each, beside 64 logits here",
     ),
     (
+        &["conv_wgrad_wide_tf32", "conv_wgrad_narrow_tf32", "conv_wgrad_wide_bf16", "conv_wgrad_narrow_bf16"],
+        Gate::Least,
+        12.2,
+        "as below, and as above",
+    ),
+    (&["conv_mma_pack*"], Gate::Least, 4.6, "as above"),
+    (
         &[
             "conv_wide*",
             "conv_narrow*",
             "conv_thin*",
             "conv_deep*",
+            "conv_mma_*",
             "conv_wgrad_wide*",
             "conv_wgrad_narrow*",
             "conv_wgrad_small*",
@@ -352,7 +374,7 @@ const EXCEPTIONS: &[Exception] = &[
         "16 rows share an image, which is counted once and read by each of them, from L2; taps read a cell again, from L1",
     ),
     (
-        &["conv_wide*", "conv_narrow*", "conv_thin*", "conv_deep*"],
+        &["conv_wide*", "conv_narrow*", "conv_thin*", "conv_deep*", "conv_mma_*"],
         Gate::Conflicts,
         10.0,
         "the table of pixels, 16 bytes each, is written once a block, a word at a time: 4 ways. Of a prologue's stores into a stage, \
