@@ -29,28 +29,8 @@
 // instructions for a multiply-add.
 // What only a GPU can decide: a third stage, and 128 x 128 tiles for 128 channels and more.
 
-struct ConvArguments {
-    const float *x;      // (images, h, w) pixels of c channels
-    const float *weight; // packed: (k_tiles * BK, n_padded)
-    const float *bias;   // (n), or null
-    const float *scale;  // (c): what is convolved is relu(x * scale + shift), and 0 in the padding; or null
-    const float *shift;  // (c)
-    float *y;            // (images, p, q) pixels of n channels
-    u32 pixels;          // images * p * q
-    int h, w, c;
-    int x_pixel, x_image;         // floats from one pixel, image to the next
-    int p, q, n;
-    int n_padded;                 // n, rounded up to a multiple of the tile's columns
-    int y_pixel, y_line, y_image; // floats from one pixel, line, image to the next
-    int kh, kw;
-    int k_tiles;        // kh * kw * c, in tiles of K
-    int stride;
-    int top, left;      // padding
-    u32 options;
-};
-static_assert(sizeof(ConvArguments) == 128, "as in launch/conv.rs");
-
-enum { RELU = 1, STORE_QUADS = 2 };
+// Weights: (k_tiles * BK, n_padded), packed by conv_pack.cu.
+#include "conv.cuh"
 
 // How a block works on its tile of BM pixels x BN channels: GROUPS slices of each K tile of BK, a slice's outputs over
 // WM x WN warps, a warp's over LM x LN lanes. A lane has TM pixels, LM apart, and TN channels: quads, 4 * LN apart.
@@ -71,15 +51,6 @@ using Wide = Tiling<1, 4, 1, 4, 8, 8, 16>;   // 128 x 64
 using Narrow = Tiling<1, 4, 1, 4, 8, 4, 16>; // 128 x 32
 using Thin = Tiling<1, 4, 1, 32, 2, 4, 16>;  // 256 x 4
 using Deep = Tiling<8, 1, 1, 4, 8, 4, 64>;   // 32 x 32, each K tile over eight warps
-
-// What a block knows about a row of its left tile: where its window begins in the block's part of x, in floats, that cell's
-// place in the image (it may lie in the padding), and where its result goes in the block's part of y.
-struct __align__(16) Pixel {
-    int x, row, column, y;
-};
-
-// The row of a window that lies in the padding as a whole: what is behind the last pixel.
-constexpr int NOWHERE = -0x40000000;
 
 // One thread's share of filling the two tiles of a stage. V: floats that it moves at once on the left, 4 where a pixel's
 // channels are whole quads, else 1. It copies asynchronously where it can, and through registers where the chip has no such
@@ -261,15 +232,7 @@ template <class T, int V, bool PROLOGUE> __device__ __forceinline__ void convolv
     for (int i = 0; i < (T::BM + T::THREADS - 1) / T::THREADS; ++i) {
         const int row = threadIdx.x + i * T::THREADS;
         if (T::BM % T::THREADS != 0 && row >= T::BM) break;
-        // from the first pixel of the block's first image on
-        const u32 m = first - image * plane + row, n = m / plane, at = m % plane, p = at / a.q, q = at % a.q;
-        Pixel pixel;
-        pixel.row = p * a.stride - a.top;
-        pixel.column = q * a.stride - a.left;
-        pixel.x = n * a.x_image + (pixel.row * a.w + pixel.column) * a.x_pixel;
-        pixel.y = n * a.y_image + p * a.y_line + q * a.y_pixel;
-        if (first + row >= a.pixels) pixel.row = NOWHERE;
-        pixels[row] = pixel;
+        pixels[row] = find_pixel(a, first, image, row);
     }
     __syncthreads();
 

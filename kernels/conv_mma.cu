@@ -35,25 +35,8 @@
 // What only a GPU can decide: Wide and Narrow in 16 bits, which shared memory bounds (a left tile that is rounded once, or kept
 // in 16 bits between layers, would halve that); more stages; wgmma on sm_90.
 
-struct ConvArguments { // as in conv_gemm.cu; scale and shift are null
-    const float *x;
-    const uint4 *weight; // packed: (k_tiles * BK / STEP, n_padded / 16, 32)
-    const float *bias;
-    const float *scale, *shift;
-    float *y;
-    u32 pixels;
-    int h, w, c;
-    int x_pixel, x_image;
-    int p, q, n;
-    int n_padded;
-    int y_pixel, y_line, y_image;
-    int kh, kw;
-    int k_tiles;
-    int stride;
-    int top, left;
-    u32 options;
-};
-static_assert(sizeof(ConvArguments) == 128, "as in launch/conv.rs");
+// Weights: (k_tiles * BK / STEP, n_padded / 16, 32) uint4; scale and shift are null.
+#include "conv.cuh"
 
 struct MmaPackArguments {
     const float *weight; // (o, c, kh, kw)
@@ -135,8 +118,6 @@ extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_grad_input_bf16(
 
 // What follows needs instructions of sm_80.
 #if __CUDA_ARCH__ >= 800
-
-enum { RELU = 1, STORE_QUADS = 2, STORE_PAIRS = 4 };
 
 // How a block works on its tile of BM pixels x BN channels: GROUPS slices of each K tile of BK, a slice's outputs over WM x WN
 // warps, each with MT x NT tiles of 16 pixels x 16 channels. STAGES K tiles are in shared memory, all but one on their way.
@@ -234,14 +215,6 @@ __device__ __forceinline__ void end_of_copies() { asm volatile("cp.async.commit_
 template <int LEFT> __device__ __forceinline__ void wait_for_all_but() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
-
-// What a block knows about a row of its left tile, as in conv_gemm.cu.
-struct __align__(16) Pixel {
-    int x, row, column, y;
-};
-
-// The row of a window that lies in the padding as a whole: what is behind the last pixel.
-constexpr int NOWHERE = -0x40000000;
 
 // One thread's share of filling the two tiles of a stage.
 template <class T, class F> struct Loader {
@@ -368,15 +341,7 @@ template <class T, class F> __device__ __forceinline__ void convolve(const ConvA
     const u32 first = blockIdx.x / tiles * T::BM, image = first / plane;
     const int first_column = blockIdx.x % tiles * T::BN;
     for (int row = threadIdx.x; row < T::BM; row += T::THREADS) {
-        // from the first pixel of the block's first image on
-        const u32 m = first - image * plane + row, n = m / plane, at = m % plane, p = at / a.q, q = at % a.q;
-        Pixel pixel;
-        pixel.row = p * a.stride - a.top;
-        pixel.column = q * a.stride - a.left;
-        pixel.x = n * a.x_image + (pixel.row * a.w + pixel.column) * a.x_pixel;
-        pixel.y = n * a.y_image + p * a.y_line + q * a.y_pixel;
-        if (first + row >= a.pixels) pixel.row = NOWHERE;
-        pixels[row] = pixel;
+        pixels[row] = find_pixel(a, first, image, row);
     }
     __syncthreads();
 
@@ -393,7 +358,7 @@ template <class T, class F> __device__ __forceinline__ void convolve(const ConvA
 #pragma unroll
             for (int e = 0; e < 4; ++e) sum[i][j][e] = 0.0f;
 
-    Loader<T, F> loader(a, pixels, a.x + (u64)image * a.x_image, a.weight + first_column * 2);
+    Loader<T, F> loader(a, pixels, a.x + (u64)image * a.x_image, (const uint4 *)a.weight + first_column * 2);
 #pragma unroll
     for (int stage = 0; stage < T::STAGES - 1; ++stage) {
         if (stage < a.k_tiles) loader.begin(stages + stage * STAGE);

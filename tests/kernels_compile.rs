@@ -113,6 +113,11 @@ fn asserted_sizes(text: &str, before: &str, between: &str) -> BTreeMap<String, u
 #[test]
 fn argument_structs_have_one_size_on_both_sides() {
     let mut device = BTreeMap::new();
+    let headers = std::fs::read_dir(directory("kernels")).unwrap().map(|f| f.unwrap().path());
+    for header in headers.filter(|p| p.extension().is_some_and(|e| e == "cuh")) {
+        let text = std::fs::read_to_string(header).unwrap();
+        device.extend(asserted_sizes(&text, "static_assert(sizeof(", ") == "));
+    }
     for source in sources() {
         device.extend(asserted_sizes(source.text, "static_assert(sizeof(", ") == "));
         let taken = source.text.matches("__global__ void").count();

@@ -31,6 +31,9 @@ const SOURCES: &[Source] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 const PRELUDE_FILE: &str = "prelude.cuh";
 const PRELUDE: &str = include_str!("../../../kernels/prelude.cuh");
 
+/// What a kernel file may include.
+const HEADERS: &[(&str, &str)] = &[("conv.cuh", include_str!("../../../kernels/conv.cuh"))];
+
 /// The directory whose files stand in for the embedded ones: to change a kernel without building the program anew.
 const OVERRIDE: &str = "INTERVENE_KERNELS";
 
@@ -114,20 +117,36 @@ fn number_before(line: &str, unit: &str) -> Option<u32> {
     line[..line.find(unit)?].rsplit([' ', ',']).next()?.parse().ok()
 }
 
-/// The text that NVRTC is given: the prelude and the file, each under its own name in messages.
+/// The text that NVRTC is given: the prelude and the file with what it includes, each under its own name in messages.
 fn full_text(source: &Source) -> Result<String, BackendError> {
-    let (mut prelude, mut text) = (PRELUDE.to_string(), source.text.to_string());
-    if let Some(directory) = std::env::var_os(OVERRIDE).map(PathBuf::from) {
-        let read = |file: &str| {
-            std::fs::read_to_string(directory.join(file)).map_err(|e| BackendError::Compile {
-                file: directory.join(file).display().to_string(),
-                target: String::new(),
-                log: format!("cannot be read ({OVERRIDE} names the directory): {e}"),
-            })
-        };
-        (prelude, text) = (read(PRELUDE_FILE)?, read(source.file)?);
+    let directory = std::env::var_os(OVERRIDE).map(PathBuf::from);
+    let read = |file: &str, embedded: &str| match &directory {
+        None => Ok(embedded.to_string()),
+        Some(directory) => std::fs::read_to_string(directory.join(file)).map_err(|e| BackendError::Compile {
+            file: directory.join(file).display().to_string(),
+            target: String::new(),
+            log: format!("cannot be read ({OVERRIDE} names the directory): {e}"),
+        }),
+    };
+    let begin = |file: &str, line: usize| format!("#line {line} \"kernels/{file}\"\n");
+    let mut text = begin(PRELUDE_FILE, 1) + &read(PRELUDE_FILE, PRELUDE)? + "\n" + &begin(source.file, 1);
+    for (number, line) in read(source.file, source.text)?.lines().enumerate() {
+        match HEADERS
+            .iter()
+            .find(|(name, _)| line.strip_prefix("#include ").is_some_and(|n| n.trim_matches('"') == *name))
+        {
+            Some((name, header)) => {
+                text += &begin(name, 1);
+                text += &read(name, header)?;
+                text += &begin(source.file, number + 2);
+            }
+            None => {
+                text += line;
+                text.push('\n');
+            }
+        }
     }
-    Ok(format!("#line 1 \"kernels/{PRELUDE_FILE}\"\n{prelude}\n#line 1 \"kernels/{}\"\n{text}\n", source.file))
+    Ok(text)
 }
 
 /// Hash of all kernel texts, for manifests.

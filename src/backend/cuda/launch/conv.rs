@@ -339,7 +339,7 @@ struct ConvArguments {
     left: i32,
     options: u32,
 }
-const _: () = assert!(size_of::<ConvArguments>() == 128, "as in conv_gemm.cu and conv_mma.cu");
+const _: () = assert!(size_of::<ConvArguments>() == 128, "as in conv.cuh");
 
 /// Values of `ConvArguments::options`.
 const RELU: u32 = 1;
