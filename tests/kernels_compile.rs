@@ -488,7 +488,7 @@ fn head() -> String {
 
 fn takes() -> String {
     let mut text = format!(
-        "{TAKES}\nThreads of a block, bytes of static shared memory, registers of a thread on each chip (NVRTC's choice, which varies by as much as 18 from \
+        "{TAKES}\nThreads of a block, bytes of shared memory, registers of a thread on each chip (NVRTC's choice, which varies by as much as 18 from \
          one compilation of a large file to the next); blocks and warps that a \
          multiprocessor of sm_{CHIP} holds\n(of 64 warps), and what keeps more away. No kernel spills or has a stack.\n\n\
          | kernel | threads | shared |"

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+use super::launch::dynamic_shared;
 use super::library::compiler;
 use super::occupancy::{self, Occupancy};
 
@@ -65,7 +66,7 @@ pub struct Resources {
     pub threads: u32,
     /// Registers of a thread.
     pub registers: u32,
-    /// Bytes of static shared memory.
+    /// Bytes of shared memory, static and what its launcher adds.
     pub shared: u32,
     /// Bytes of stack: register arrays with indices that are not known to the compiler, or calls.
     pub stack: u32,
@@ -97,6 +98,9 @@ impl Compiled {
             kernel.spill += number(" bytes spill stores").unwrap_or(0) + number(" bytes spill loads").unwrap_or(0);
             kernel.registers = kernel.registers.max(number(" registers").unwrap_or(0));
             kernel.shared = kernel.shared.max(number(" bytes smem").unwrap_or(0));
+        }
+        for r in &mut found {
+            r.shared += dynamic_shared(&r.kernel) as u32;
         }
         found.sort_by(|a, b| a.kernel.cmp(&b.kernel));
         found

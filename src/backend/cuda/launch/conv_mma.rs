@@ -179,9 +179,25 @@ pub(super) fn pack(
     unsafe { q.launch(kernel, [quads.div_ceil(256), 1, 1], [256, 1], 0, arguments) }
 }
 
+/// Bytes of dynamic shared memory that a kernel is launched with; 0 for those that are not on tensor cores.
+pub(in crate::backend::cuda) fn dynamic_shared(kernel: &str) -> usize {
+    let formats = [Format::Tf32, Format::F16, Format::Bf16];
+    let sizes = [Size::Large, Size::Wide, Size::Narrow, Size::Deep];
+    let tiles = formats.into_iter().flat_map(|format| sizes.map(|size| Tile { format, size }));
+    let forward = tiles.map(|tile| (tile.kernel(), tile.shared_bytes()));
+    let weights = [Precision::Tf32, Precision::Bf16].into_iter().flat_map(|precision| {
+        [WeightTile::Wide, WeightTile::Narrow].into_iter().filter_map(move |tile| weight_tile(precision, tile))
+    });
+    forward.chain(weights).find(|(name, _)| *name == kernel).map_or(0, |(_, bytes)| bytes)
+}
+
 /// The kernel for a weight's gradient and its dynamic shared memory; none where the layer stays in fp32.
 pub(super) fn weight_kernel(precision: Precision, s: &ConvShape, tile: WeightTile) -> Option<(&'static str, usize)> {
     let fits = s.c.is_multiple_of(4) && s.o.is_multiple_of(4) && s.o >= MIN;
+    weight_tile(precision, tile).filter(|_| fits)
+}
+
+fn weight_tile(precision: Precision, tile: WeightTile) -> Option<(&'static str, usize)> {
     let kernel = match (precision, tile) {
         (Precision::Fp32, _) | (_, WeightTile::Small) => return None,
         (Precision::Tf32 | Precision::Fp16, WeightTile::Wide) => "conv_wgrad_wide_tf32",
@@ -191,5 +207,5 @@ pub(super) fn weight_kernel(precision: Precision, s: &ConvShape, tile: WeightTil
     };
     // three tiles of 16 pixels, rows with a pad of 8 floats
     let [channels, columns] = tile.size();
-    fits.then_some((kernel, 3 * 16 * (channels + 8 + columns + 8) * size_of::<f32>()))
+    Some((kernel, 3 * 16 * (channels + 8 + columns + 8) * size_of::<f32>()))
 }

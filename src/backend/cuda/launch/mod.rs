@@ -19,6 +19,8 @@ pub(super) mod pool;
 pub(super) mod rows;
 pub(super) mod winograd;
 
+pub(super) use conv_mma::dynamic_shared;
+
 use super::device::{Device, device_error};
 use crate::backend::BackendError;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg};
