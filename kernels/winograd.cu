@@ -42,10 +42,13 @@
 // ms: nothing is gained there, unless chunks of 32 MB stay in L2. (On an A100 6.1 ms against 4.4 ms.)
 // A transform has 0.6 (input) to 0.8 (output) additions a byte moved: memory decides.
 //
-// History. No GPU was at hand, so nothing here is timed.
-//   v1  a thread has a tile's row or column, four channels of it; halves of a transform meet in shared memory
+// History. No GPU was at hand, so nothing here is timed. Counted on the simulated device (sm_80): lane instructions for a
+// multiply-add, all of a product, 128 to 128 channels on 18 tiles, and warp instructions of it.
+//   v1  a thread has a tile's row or column, four channels of it; halves of a transform meet in shared memory    1.18  1.24 M
+//   v2  a warp whose rows are all behind the last tile loads and does not multiply (this one)                    1.43  0.38 M
 // Whole tiles in registers would be 36 float4, 144 registers and a third of the warps. The product is conv_gemm.cu's with a plain
-// left matrix: the same tiles, swizzle and stages.
+// left matrix: the same tiles, swizzle and stages. Three blocks a multiprocessor are asked for: without, NVRTC keeps to 128
+// registers on sm_86 and spills. Global sectors are the least possible, and no access to shared memory meets a bank conflict.
 // What only a GPU can decide: the size of chunks (L2 or full waves of blocks), and 128 x 128 tiles.
 
 // ---- transforms, each of one row or column ----
@@ -350,6 +353,7 @@ template <class T> __device__ __forceinline__ void product(const WinogradProduct
     const int first_column = blockIdx.x % across * T::BN;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int own_row = warp * (T::LM * T::TM) + lane / T::LN, own_column = lane % T::LN * 4;
+    const bool live = first + warp * (T::LM * T::TM) < a.tiles; // else the warp loads for the others and has nothing to add
     float sum[T::TM][T::TN] = {};
 
     Loader<T> loader(a, first, first_column);
@@ -363,7 +367,7 @@ template <class T> __device__ __forceinline__ void product(const WinogradProduct
         __syncthreads();
         const int next = T::STAGE - now;
         if (k < a.c_padded) loader.begin(stages + next);
-        multiply<T>(stages, left + now * 4, right + now * 4, sum);
+        if (live) multiply<T>(stages, left + now * 4, right + now * 4, sum);
         if (k < a.c_padded) loader.end(stages + next);
         now = next;
     }
@@ -383,10 +387,10 @@ template <class T> __device__ __forceinline__ void product(const WinogradProduct
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) winograd_product_wide(const WinogradProductArguments a) {
+extern "C" __global__ void __launch_bounds__(128, 3) winograd_product_wide(const WinogradProductArguments a) {
     product<Tiling<8>>(a);
 }
-extern "C" __global__ void __launch_bounds__(128) winograd_product_narrow(const WinogradProductArguments a) {
+extern "C" __global__ void __launch_bounds__(128, 3) winograd_product_narrow(const WinogradProductArguments a) {
     product<Tiling<4>>(a);
 }
 
