@@ -1,22 +1,22 @@
-// Winograd convolution F(M x M, 3 x 3), M = 2 or 4, in fp32: forward, of 3x3 kernels at stride 1. By choice (`--conv winograd`).
+// Winograd convolution F(M x M, 3 x 3), M = 2 or 4, in fp32: forward, 3x3 at stride 1, by choice (`--conv winograd`).
 //
 //   Y = A^T [ sum over c of (G g_c G^T) * (B^T d_c B) ] A        (* element by element)
 //
-// makes M x M outputs of a channel from a tile d of T x T inputs, T = M + 2, with T * T multiplications for each pair of channels
-// where the sum over nine taps has 9 M * M: F(2x2) 2.25 times fewer, F(4x4) 4 times. Four kernels:
+// makes M x M outputs of a channel from a tile d of T x T inputs, T = M + 2, with T * T multiplications for each pair of
+// channels where the sum over nine taps has 9 M * M: F(2x2) 2.25 times fewer, F(4x4) 4 times. Four kernels:
 //
 //   pack      U[T*T][c_padded][o_padded]    = G g G^T, in f64, rounded once; what is beyond the weights is zero
 //   input     V[T*T][tiles][c]              = B^T d B
 //   product   M[T*T][tiles][line]           = V U, T * T products of matrices; line: o in whole quads
 //   output    y                             = A^T M A, plus bias, then ReLU
 //
-// Tiles are numbered over all images, row by row in an image; a launch does `tiles` of them from number `first` on, so that V and M
-// of a chunk stay in a workspace of a bounded size (backend/winograd.rs). Only 3x3, stride 1, channels in whole quads.
+// Tiles are numbered over all images, row by row in an image; a launch does `tiles` of them from number `first` on, so that V
+// and M of a chunk stay in a workspace of a bounded size (backend/winograd.rs). Only 3x3, stride 1, channels in whole quads.
 // Gradients never come here: the sign of a gradient is the attack, and a true zero must stay 0.
 //
-// The points, and the matrices that follow from them (Toom and Cook): B^T has a row of coefficients of prod (x - q) over the other
-// finite points q for each point p, and of the product over all for infinity; G the powers 1, p, p^2 over prod (p - q); A^T the
-// powers 0 to M - 1 of each point.
+// The points, and the matrices that follow from them (Toom and Cook): B^T has a row of coefficients of prod (x - q) over the
+// other finite points q for each point p, and of the product over all for infinity; G the powers 1, p, p^2 over prod (p - q);
+// A^T the powers 0 to M - 1 of each point.
 //   F(2x2)  0, 1, -1, inf                      B^T  1  0 -1  0     G   1    0   0     A^T  1  1  1  0
 //                                                   0  1  1  0        1/2  1/2 1/2         0  1 -1 -1
 //                                                   0 -1  1  0        1/2 -1/2 1/2    (rows of B^T and G with signs turned)
@@ -30,26 +30,28 @@
 //          0  1   0 -5/2 0  1         0      0      1         b^3 = 2b  = 2.82842712474619010
 // The usual points 0, +-1, +-2, inf err four times as much: their G and A^T have entries from 1/24 to 8.
 //
-// Numerics. Largest error over the largest output, against f64, weights by He and inputs behind a ReLU: F(2x2) at most 1e-6, as
-// the plain sum; F(4x4) 1e-6 to 4e-6 (tests/winograd.rs and launch/winograd/tests.rs assert it). A sum over channels is one chain of
-// fused multiply-adds in the order of c; transforms are written out, in a fixed order. A NaN reaches its whole tile, and infinity
-// becomes NaN there: more than in a plain sum, never less.
-// Deterministic, no atomics. A tile's numbers depend on the tile alone, so an image has the same bits in any batch and any chunk.
+// Numerics. Largest error over the largest output, against f64, weights by He and inputs behind a ReLU: F(2x2) at most 1e-6,
+// as the plain sum; F(4x4) 1e-6 to 4e-6, the most at 512 channels. launch/conv/tests/winograd.rs and tests/winograd.rs assert
+// 1.5e-6 and 1e-5. A sum over channels is one chain of fused multiply-adds in the order of c; transforms are written out, in a
+// fixed order. A NaN reaches its whole tile, and infinity becomes NaN there: more than in a plain sum, never less.
+// Deterministic, no atomics. A tile's numbers depend on the tile alone, so an image has the same bits in any batch or chunk.
 //
-// Floor. VGG16's 512 to 512 channels at 28x28, 32 images: the plain sum has 118 GFLOP, 1.8 ms at 67 TFLOP/s. F(4x4): 49 tiles an
-// image, 1568, products of 29.6 GFLOP, 0.44 ms; V and M, 116 MB each, are written and read once, with x and y 566 MB, 0.17 ms at
-// 3.35 TB/s, one after the other: 2.9 times as fast. 64 to 64 at 224x224: 118 GFLOP again, 29.6 GFLOP and 4.5 GB, 1.8 ms against 1.8
-// ms: nothing is gained there, unless chunks of 32 MB stay in L2. (On an A100 6.1 ms against 4.4 ms.)
-// A transform has 0.6 (input) to 0.8 (output) additions a byte moved: memory decides.
+// Floor, an estimate from published peaks. VGG16's 512 to 512 channels at 28x28, 32 images: the plain sum has 118 GFLOP, 1.77
+// ms at 67 TFLOP/s. F(4x4): 49 tiles an image, 1568; products of 29.6 GFLOP, 0.44 ms; V and M, 116 MB each, are written and
+// read once around x and y of 51 MB each, 566 MB, of which the transformations wait for 334 MB, 0.10 ms at 3.35 TB/s. Each of
+// 13 chunks reads U's 38 MB again, beside its products. One after the other 0.54 ms: 3.3 times as fast, and 3.5 times on an
+// A100. 64 to 64 at 224x224: 118 GFLOP again, 29.6 GFLOP and 4.6 GB. An A100 takes 3.2 ms for 6.1 ms, an H100 1.4 ms for 1.8
+// ms, and an RTX 4090, with 82 operations a byte, 4.5 ms for 1.4 ms: there it gains only if chunks of 32 MB stay in L2.
+// `bench kernels` lists all. A transformation has 0.7 operations a byte moved: memory decides.
 //
 // History. No GPU was at hand, so nothing here is timed. Counted on the simulated device (sm_80): lane instructions for a
-// multiply-add, all of a product, 128 to 128 channels on 18 tiles, and warp instructions of it.
+// multiply-add, of a product of 128 to 128 channels on 18 tiles, and warp instructions in all.
 //   v1  a thread has a tile's row or column, four channels of it; halves of a transform meet in shared memory    1.18  1.24 M
 //   v2  a warp whose rows are all behind the last tile loads and does not multiply (this one)                    1.43  0.38 M
-// Whole tiles in registers would be 36 float4, 144 registers and a third of the warps. The product is conv_gemm.cu's with a plain
-// left matrix: the same tiles, swizzle and stages. Three blocks a multiprocessor are asked for: without, NVRTC keeps to 128
-// registers on sm_86 and spills. Global sectors are the least possible, and no access to shared memory meets a bank conflict.
-// What only a GPU can decide: the size of chunks (L2 or full waves of blocks), and 128 x 128 tiles.
+// Whole tiles in registers would be 36 float4, 144 registers and a third of the warps. The product is conv_gemm.cu's with a
+// plain left matrix: the same tiles, swizzle and stages. Three blocks a multiprocessor are asked for: without, NVRTC keeps to
+// 128 registers on sm_86 and spills. Global sectors are the least possible, and no access to shared memory meets a bank
+// conflict. What only a GPU can decide: the size of chunks (L2 or full waves of blocks), and 128 x 128 tiles.
 
 // ---- transforms, each of one row or column ----
 
@@ -226,8 +228,12 @@ template <int M> __device__ __forceinline__ void transform_input(const WinogradI
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) winograd_input_2(const WinogradInputArguments a) { transform_input<2>(a); }
-extern "C" __global__ void __launch_bounds__(192) winograd_input_4(const WinogradInputArguments a) { transform_input<4>(a); }
+extern "C" __global__ void __launch_bounds__(128) winograd_input_2(const WinogradInputArguments a) {
+    transform_input<2>(a);
+}
+extern "C" __global__ void __launch_bounds__(192) winograd_input_4(const WinogradInputArguments a) {
+    transform_input<4>(a);
+}
 
 // ---- products ----
 
@@ -242,14 +248,15 @@ struct WinogradProductArguments {
 };
 static_assert(sizeof(WinogradProductArguments) == 48, "as in launch/winograd.rs");
 
-// How a block works on its tile of BM rows x BN columns: four warps of 32 rows, 4 x 8 lanes each. A lane has 8 rows, 4 apart, and TN
-// columns: quads, 32 apart.
+// How a block works on its tile of BM rows x BN columns: four warps of 32 rows, 4 x 8 lanes each. A lane has 8 rows, 4 apart,
+// and TN columns: quads, 32 apart.
 template <int TN_> struct Tiling {
     static constexpr int TN = TN_, TM = 8, LM = 4, LN = 8, BK = 16, BM = 128, BN = LN * TN, THREADS = 128;
     static constexpr int LEFT = BM * BK / 4 / THREADS, RIGHT = BK * BN / 4 / THREADS, STAGE = BM * BK + BK * BN;
     static_assert(RIGHT * THREADS * 4 == BK * BN, "whole rounds");
 
-    // Quad q of K lies in row `row` of the left tile at q ^ swizzle(row), so that neighbouring rows have theirs in other banks.
+    // Quad q of K lies in row `row` of the left tile at q ^ swizzle(row), so that neighbouring rows have theirs in other
+    // banks.
     __device__ static constexpr int swizzle(int row) { return row / 2 % 4; }
 };
 
@@ -317,8 +324,8 @@ __device__ __forceinline__ float4 quad_at(const float *floats, u32 bytes) {
     return *(const float4 *)((const char *)floats + bytes);
 }
 
-// Adds the products of a stage. `left` and `right` are where the lane's first row and its columns begin, in bytes; `left` has the
-// row's swizzle in it, so that another quad of K is an exclusive or away.
+// Adds the products of a stage. `left` and `right` are where the lane's first row and its columns begin, in bytes; `left` has
+// the row's swizzle in it, so that another quad of K is an exclusive or away.
 template <class T>
 __device__ __forceinline__ void multiply(const float *stages, u32 left, u32 right, float (&sum)[T::TM][T::TN]) {
     // as in conv_gemm.cu: 8 KB of code a turn
@@ -381,7 +388,8 @@ template <class T> __device__ __forceinline__ void product(const WinogradProduct
             for (int j = 0; j < T::TN; j += 4) {
                 const int column = own_column + j * T::LN;
                 if (first_column + column < a.line)
-                    store_quad(m + row * a.line + column, make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
+                    store_quad(m + row * a.line + column,
+                               make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
             }
         }
     }
@@ -478,5 +486,9 @@ template <int M> __device__ __forceinline__ void transform_output(const Winograd
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) winograd_output_2(const WinogradOutputArguments a) { transform_output<2>(a); }
-extern "C" __global__ void __launch_bounds__(192) winograd_output_4(const WinogradOutputArguments a) { transform_output<4>(a); }
+extern "C" __global__ void __launch_bounds__(128) winograd_output_2(const WinogradOutputArguments a) {
+    transform_output<2>(a);
+}
+extern "C" __global__ void __launch_bounds__(192) winograd_output_4(const WinogradOutputArguments a) {
+    transform_output<4>(a);
+}

@@ -30,8 +30,8 @@
 //!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads.
 //! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
 //! 5. `cpu` and `cuda` agree with the reference within the op's named tolerance, NaN-proof.
-//! 6. fp32 and exact convolution are the default. A reduced precision and Winograd convolution exist by choice, on `cuda`, one or the
-//!    other, and every manifest records both choices; gradients never go by Winograd's tiles. Fast math does not exist.
+//! 6. fp32 and exact convolution are the default. A reduced precision or Winograd convolution, one of the two, is a choice
+//!    on `cuda`; every manifest records both, and gradients never go by Winograd's tiles. Fast math does not exist.
 //! 7. Frozen weights are bit-unchanged after training something else.
 //! 8. The same seed gives the same bytes.
 

@@ -1,6 +1,7 @@
-//! `--conv winograd` on the CUDA device, through programs: layers that it serves against the reference and against exact
-//! convolution, gradients that stay exact to the bit, a row that hears of no other, and a whole sweep whose idle effects are 0. Both
-//! sizes of tiles on every kind of shape are tested beside the kernels (`launch/conv/tests/winograd.rs`).
+//! `--conv winograd` on the CUDA device, through programs: layers that it serves against the reference and against
+//! exact convolution, gradients that stay exact to the bit, a row that hears of no other, and a whole sweep whose idle
+//! effects are 0. Both sizes of tiles on every kind of shape are tested beside the kernels
+//! (`launch/conv/tests/winograd.rs`).
 
 mod common;
 
@@ -23,7 +24,8 @@ fn winograd() -> Cuda {
     DEVICE.get_or_init(open).clone()
 }
 
-/// Of the largest output: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and DenseNet (shared/conv.md).
+/// Of the largest output: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and DenseNet
+/// (shared/conv.md).
 fn tolerance(tiles: Winograd) -> Tol {
     match tiles {
         Winograd::F2 => Tol::Close(1.5e-6),
@@ -92,8 +94,8 @@ fn a_row_has_the_same_bits_in_a_run_of_1_2_7_and_all_rows() {
     }
 }
 
-/// A small VGG: two stages of two 3x3 layers, of which all but the first are served, with an autoencoder of 64 nodes whose layers are
-/// served, too, the decoder's first among them.
+/// A small VGG: two stages of two 3x3 layers, of which all but the first are served, with an autoencoder of 64 nodes
+/// whose layers are served, too, the decoder's first among them.
 fn vgg() -> Host {
     let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
     let (a, b) = ([conv3(64), Layer::Relu], [conv3(128), Layer::Relu]);
@@ -140,8 +142,8 @@ fn a_vgg_like_net_agrees_with_the_reference_in_any_batch() {
     assert_eq!((bits(&orig), bits(&idle)), (bits(&got.orig), bits(&got.idle)), "the tail from the cached prefix");
 }
 
-/// Invariant 1: what a set does not change has the idle logits, to the bit, so that its effect is exactly 0. What it does is added to
-/// a convolution that went by tiles.
+/// Invariant 1: what a set does not change has the idle logits, to the bit, so that its effect is exactly 0. What it
+/// does is added to a convolution that went by tiles.
 #[test]
 fn an_idle_effect_is_exactly_0() {
     const DEAD: usize = 3;

@@ -204,8 +204,8 @@ impl Problem {
         Problem { rows, ..self.clone() }
     }
 
-    /// What each of its main launches takes at least, one after the other: several where Winograd's transformations stand around
-    /// the products.
+    /// What each of its main launches takes at least, one after the other: several where Winograd's transformations stand
+    /// around the products.
     pub fn launches(&self) -> Vec<Cost> {
         match self.work {
             Work::Conv(Pass::Winograd, s) => {

@@ -1,7 +1,8 @@
-//! Winograd convolution as far as shapes decide it: whether a layer is served, by which tiles, in which chunks, at what cost.
+//! Winograd convolution as far as shapes decide it: whether a layer is served, by which tiles, in which chunks, at what
+//! cost.
 //!
-//! Everything here follows from a layer's shape alone, never from rows or from the device, so that an image has the same bits in any
-//! batch, and two chips compute by the same algorithm.
+//! Everything here follows from a layer's shape alone, never from rows or from the device, so that an image has the
+//! same bits in any batch, and two chips compute by the same algorithm.
 
 use super::layout::ConvShape;
 use super::problems::Cost;
@@ -26,7 +27,8 @@ impl ConvPath {
     }
 }
 
-/// F(M x M, 3 x 3): M x M outputs of a tile of T x T inputs, T = M + 2, by T x T multiplications for each pair of channels.
+/// F(M x M, 3 x 3): M x M outputs of a tile of T x T inputs, T = M + 2, by T x T multiplications for each pair of
+/// channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Winograd {
     /// F(2x2): 16 multiplications where the plain sum has 36. Errs as the plain sum does.
@@ -35,9 +37,9 @@ pub enum Winograd {
     F4,
 }
 
-/// Operations in the time of a byte: an A100's 19.5 TFLOP/s over its 1555 GB/s. On chips with more operations a byte the same layers
-/// gain less from fewer operations; but V and M of a chunk (see [`Winograd::chunk`]) fit into the L2 cache of all of them, and there
-/// a byte takes less than in memory. Which of the two weighs more, only a GPU can tell.
+/// Operations in the time of a byte: an A100's 19.5 TFLOP/s over its 1555 GB/s. On chips with more operations a byte
+/// the same layers gain less from fewer operations; but V and M of a chunk (see [`Winograd::chunk`]) fit into the L2
+/// cache of all of them, and there a byte takes less than in memory. Which of the two weighs more, only a GPU can tell.
 pub const OPERATIONS_A_BYTE: f64 = 12.5;
 
 /// What the estimate must win by: a tie is not worth an error.
@@ -90,11 +92,11 @@ impl Winograd {
         (s.kh, s.kw, s.stride) == (3, 3, 1) && s.c > 0 && s.c.is_multiple_of(4) && s.oh() * s.ow() * s.o > 0
     }
 
-    /// What serves a layer where Winograd is chosen; none where the plain sum is estimated to be as fast. F(2x2), which errs less,
-    /// where F(4x4) would not multiply less: on outputs of up to 2x2, and of 5x5 and 6x6.
+    /// What serves a layer where Winograd is chosen; none where the plain sum is estimated to be as fast. F(2x2), which
+    /// errs less, where F(4x4) would not multiply less: on outputs of up to 2x2, and of 5x5 and 6x6.
     ///
-    /// The estimate: each launch takes the longer of its operations and of its bytes, at [`OPERATIONS_A_BYTE`], and launches follow
-    /// each other. It is compared with the plain sum's, and must be shorter by a tenth.
+    /// The estimate: each launch takes the longer of its operations and of its bytes, at [`OPERATIONS_A_BYTE`], and
+    /// launches follow each other. It is compared with the plain sum's, and must be shorter by a tenth.
     pub fn of(s: &ConvShape) -> Option<Winograd> {
         if !Winograd::fits(s) {
             return None;
@@ -112,8 +114,8 @@ impl Winograd {
         s.o.next_multiple_of(4)
     }
 
-    /// Tiles that are transformed and multiplied together: as many as fit into 32 MB, in whole tiles of the product; one of those at
-    /// least, which takes more from 1820 channels on, in and out together. No result depends on it.
+    /// Tiles that are transformed and multiplied together: as many as fit into 32 MB, in whole tiles of the product;
+    /// one of those at least, which takes more from 1820 channels on, in and out together. No result depends on it.
     pub fn chunk(self, s: &ConvShape) -> usize {
         let fit = CHUNK_FLOATS / (self.products() * (s.c + Winograd::line(s)));
         (fit / CHUNK_ROWS * CHUNK_ROWS).max(CHUNK_ROWS)
@@ -125,8 +127,9 @@ impl Winograd {
         self.products() * tiles * (s.c + Winograd::line(s))
     }
 
-    /// What the input's transformation, the products and the output's take at least: everything that a launch reads or writes, once;
-    /// the transformed weights once a chunk. Additions of the transformations are not counted: memory decides there.
+    /// What the input's transformation, the products and the output's take at least: everything that a launch reads or
+    /// writes, once; the transformed weights once a chunk. Additions of the transformations are not counted: memory
+    /// decides there.
     pub fn costs(self, s: &ConvShape, rows: usize) -> [Cost; 3] {
         let (products, tiles) = (self.products(), rows * self.image(s));
         let (v, m, u) = (products * tiles * s.c, products * tiles * Winograd::line(s), products * s.c * s.o);

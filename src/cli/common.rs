@@ -164,7 +164,8 @@ impl Context {
     /// Threads, device and Ctrl-C as the flags say.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an unknown device or flags that exclude each other, [`Error::Backend`] when it is not available.
+    /// [`Error::Usage`] for an unknown device or flags that exclude each other, [`Error::Backend`] when the device is not
+    /// available.
     pub fn new(common: &Common) -> Result<Context, Error> {
         let ui = Ui::new(common.quiet);
         threads(common.threads)?;

@@ -224,24 +224,36 @@ fn a_convolution_path_is_recorded_and_is_a_run_of_its_own() {
     assert_eq!(devices.out.matches(", conv exact\n").count(), 2, "{}", devices.out);
 }
 
-/// Node 0 of the bundled autoencoder is 0 on every image; node 3 is not.
+/// Node 0 of the bundled autoencoder is 0 on every image, node 15 is not.
 #[test]
 fn an_idle_effect_is_exactly_0_by_winograds_tiles() {
     let lab = Lab::with(20, 4);
-    let more = ["--limit", "2", "--conv", "winograd"];
-    let ce = ["ce", "--nodes", "0,3,15", "--attack", "none", "--no-control", "--device", "cuda", "--out", "run"];
-    with_simulated(&lab, &[], &[&ce[..], &SMALL, &more].concat()).succeeds();
+    let ce = ["ce", "--nodes", "0,15", "--attack", "none", "--no-control", "--limit", "2", "--out", "run"];
+    let tiles = ["--device", "cuda", "--conv", "winograd"];
+    with_simulated(&lab, &[], &[&ce[..], &SMALL, &tiles].concat()).succeeds();
     let table = lab.read("run/effects.csv");
-    let mut lines = table.lines();
-    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
     let column =
-        |name: &str| columns.iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name} in {columns:?}"));
-    let (node, effect) = (column("node"), column("ece_node"));
-    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
-    let of = |name: &str| rows.iter().filter(|r| r[node] == name).map(|r| r[effect].parse::<f64>().unwrap()).collect();
-    let (dead, alive): (Vec<f64>, Vec<f64>) = (of("0"), of("3"));
-    assert!(!dead.is_empty() && dead.iter().all(|e| *e == 0.0), "{dead:?}");
-    assert!(alive.iter().any(|e| *e != 0.0), "{alive:?}");
+        |name: &str| rows[0].iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name}: {:?}", rows[0]));
+    let (node, effect, flag) = (column("node"), column("ece_node"), column("flag"));
+    let of = |name: &str| rows.iter().filter(|r| r[node].ends_with(name)).map(|r| (r[effect], r[flag])).collect();
+    let (dead, alive): (Vec<_>, Vec<_>) = (of("/ch0"), of("/ch15"));
+    assert_eq!(dead, [("0.0", "dead"); 4], "two images, clean and masked");
+    assert!(alive.len() == 4 && alive.iter().all(|(effect, flag)| *effect != "0.0" && flag.is_empty()), "{alive:?}");
+}
+
+#[test]
+fn a_run_goes_on_by_the_path_that_it_was_started_with() {
+    let lab = Lab::with(20, 4);
+    let tiles = ["--conv", "winograd"];
+    with_simulated(&lab, &[], &study("cuda", "whole", &tiles)).succeeds();
+    // behind the gate, before the last image, as above
+    let lost = [("CUDA_SIM_FAIL", Some("lost:300"))];
+    with_simulated(&lab, &lost, &study("cuda", "run", &tiles)).fails(5, &["the device failed at", "--resume goes on"]);
+    let resume = ["ce", "--resume", "run", "--device", "cuda", "--quiet"];
+    with_simulated(&lab, &[], &resume).fails(3, &["are not those the run was started with"]);
+    with_simulated(&lab, &[], &[&resume[..], &tiles].concat()).succeeds();
+    lab.assert_same("whole", "run");
 }
 
 #[test]

@@ -101,8 +101,8 @@ impl Device {
         self.arithmetic.precision
     }
 
-    /// `cuda (NVIDIA A100, sm_80)`, `cuda (NVIDIA A100, sm_80, tf32)` or `cuda (NVIDIA A100, sm_80, winograd)`: without its number,
-    /// for two of a kind compute the same.
+    /// `cuda (NVIDIA A100, sm_80)`, with `, tf32` or `, winograd` behind the chip: without its number, for two of a kind compute
+    /// the same.
     pub fn description(&self) -> String {
         let precision = match (self.arithmetic.precision, self.arithmetic.conv) {
             (Precision::Fp32, ConvPath::Exact) => String::new(),

@@ -81,8 +81,8 @@ impl Chip {
         if arithmetic.seconds > memory.seconds { arithmetic } else { memory }
     }
 
-    /// Of launches that follow each other, of which the main loop is that of those which multiply: the sum of their times, and the
-    /// bound of the longest.
+    /// Of launches that follow each other, of which the main loop is that of those which multiply: the sum of their times,
+    /// and the bound of the longest.
     pub fn estimate_all(&self, launches: &[Cost], main_loop: Option<&MainLoop>) -> Option<Estimate> {
         let each: Vec<Estimate> = launches.iter().map(|&cost| self.estimate(cost, main_loop)).collect();
         let longest = each.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
@@ -124,8 +124,7 @@ mod tests {
         assert!((a100.flops / a100.bandwidth - OPERATIONS_A_BYTE).abs() < 0.05);
     }
 
-    /// On the layers that it serves, by published peaks and memory alone: a gain on an A100, on every VGG layer of 256 channels and
-    /// more on the others too.
+    /// By published peaks and memory alone: a gain on an A100 where it serves, and on an H100 from 256 channels on.
     #[test]
     fn tiles_are_estimated_to_be_faster_where_they_serve() {
         for layer in LAYERS {

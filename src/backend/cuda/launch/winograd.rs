@@ -1,5 +1,5 @@
-//! `kernels/winograd.cu`: 3x3 convolutions of stride 1 forward, by Winograd's tiles. Which layers, which tiles and which chunks
-//! follow from the shape, in `backend::winograd`.
+//! `kernels/winograd.cu`: 3x3 convolutions of stride 1 forward, by Winograd's tiles. Which layers, which tiles and
+//! which chunks follow from the shape, in `backend::winograd`.
 
 use super::conv::{Packed, PackedMut, Pixels, window_len};
 use super::{Floats, FloatsMut, Queue, expect, narrow};
@@ -167,8 +167,8 @@ const STORE_QUADS: u32 = 2;
 /// Lanes that transform: as many pairs of a tile and a quad of channels a block.
 const PAIRS: usize = 32;
 
-/// y (rows,OH,OW,O) from x (rows,H,W,C), windows of channels or whole; the weight transformed for these tiles. Of the workspace,
-/// [`Winograd::workspace`] of as many rows is enough; whatever its size is, results are the same.
+/// y (rows,OH,OW,O) from x (rows,H,W,C), windows of channels or whole; the weight transformed for these tiles. Of the
+/// workspace, [`Winograd::workspace`] of as many rows is enough; whatever its size is, results are the same.
 #[allow(clippy::too_many_arguments, reason = "a convolution's operands")]
 pub(in crate::backend::cuda) fn forward(
     q: &Queue,
@@ -236,7 +236,8 @@ pub(in crate::backend::cuda) fn forward(
             pad: s.pad as i32,
         };
         let grid = (count * (s.c / 4)).div_ceil(PAIRS);
-        // SAFETY: the argument is the kernel's; lengths were checked above, and V has T·T · tiles · C floats of the workspace.
+        // SAFETY: the argument is the kernel's; lengths were checked above, and V has T·T · tiles · C floats of the
+        // workspace.
         unsafe { q.launch(input, [grid, 1, 1], block, 0, arguments)? }
         let arguments = WinogradProductArguments {
             v,

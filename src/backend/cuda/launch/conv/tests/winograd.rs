@@ -1,10 +1,11 @@
-//! Winograd's tiles against loops in f64: both sizes on every shape, ends that are no tile's, windows, chunks, and weights that are
-//! too large for a sum in f32.
+//! Winograd's tiles against loops in f64: both sizes on every shape, ends that are no tile's, windows, chunks, and
+//! weights that are too large for a sum in f32.
 
 use super::*;
 use crate::backend::winograd::Winograd;
 
-/// Ragged images, every padding, channels in whole quads and not in whole tiles of K, outputs that are no tile's; with rows.
+/// Ragged images, every padding, channels in whole quads and not in whole tiles of K, outputs that are no tile's; with
+/// rows.
 fn layers() -> Vec<(ConvShape, usize)> {
     vec![
         (conv([4, 5, 7], 8, [3, 3], 1, 0), 5),
@@ -33,9 +34,10 @@ fn operands(s: &ConvShape, rows: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     (x, w, random("bias", s.o))
 }
 
-/// Of the largest output. F(2x2) adds up to four inputs and outputs around a sum whose factors are 1 and 1/2: as a plain sum, 2 to 9e-7
-/// were seen over all layers of VGG and DenseNet. F(4x4) has factors from 1/6 to 2.8, which amplify what the sum rounds: 1 to
-/// 4e-6 were seen there (shared/conv.md: 60 sampled pixels by all channels). Few outputs of few channels vary more.
+/// Of the largest output. F(2x2) adds up to four inputs and outputs around a sum whose factors are 1 and 1/2: as a
+/// plain sum, 2 to 9e-7 were seen over all layers of VGG and DenseNet. F(4x4) has factors from 1/6 to 2.8, which
+/// amplify what the sum rounds: 1 to 4e-6 were seen there (shared/conv.md: 60 sampled pixels by all channels). Few
+/// outputs of few channels vary more.
 fn allowed(tiles: Winograd) -> f64 {
     match tiles {
         Winograd::F2 => 1.5e-6,
