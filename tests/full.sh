@@ -68,7 +68,7 @@ check "cuda: 64 images x 16 nodes x {Z0, PWM, FGSM}" "$rows == 64 * 16 * 3" "$ro
 check "cuda: effects within 1e-4 of the largest or 1e-6 of the CPU's" "$worst <= 1e-4 * $largest || $worst <= 1e-6" \
     "largest $largest, worst difference $worst"
 for devices in 0 0,1; do
-    CUDA_SIM_DEVICES=2 "$program" ce --device cuda:$devices --limit 300 --nodes 3,7 --attack none --no-control --quiet \
+    CUDA_SIM_DEVICES=2 "$program" ce --device cuda:$devices --limit 300 --masks 1 --nodes 3,7 --attack none --no-control --quiet \
         --out "$out/devices-$devices" >/dev/null
 done
 if diff -r --exclude manifest.json "$out/devices-0" "$out/devices-0,1"; then
