@@ -33,7 +33,7 @@
 // Numerics. Largest error over the largest output, against f64, weights by He and inputs behind a ReLU: F(2x2) at most 1e-6,
 // as the plain sum; F(4x4) 1e-6 to 4e-6, the most at 512 channels. launch/conv/tests/winograd.rs and tests/winograd.rs assert
 // 1.5e-6 and 1e-5. A sum over channels is one chain of fused multiply-adds in the order of c; transforms are written out, in a
-// fixed order. A NaN reaches its whole tile, and infinity becomes NaN there: more than in a plain sum, never less.
+// fixed order. A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
 // Deterministic, no atomics. A tile's numbers depend on the tile alone, so an image has the same bits in any batch or chunk.
 //
 // Floor, an estimate from published peaks. VGG16's 512 to 512 channels at 28x28, 32 images: the plain sum has 118 GFLOP, 1.77

@@ -66,6 +66,11 @@ if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
         scratch=$(mktemp -d)
         step "sanitizer_$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "${small[@]}" --out "$scratch/run"
+        for how in "--conv winograd" "--precision tf32" "--precision fp16" "--precision bf16"; do
+            # shellcheck disable=SC2086 # a flag and its value
+            step "sanitizer_${tool}_${how##* }" compute-sanitizer --tool "$tool" --error-exitcode 1 "${small[@]}" $how \
+                --out "$scratch/${how##* }"
+        done
         step "sanitizer_${tool}_train" compute-sanitizer --tool "$tool" --error-exitcode 1 "${train[@]}"
         rm -rf "$scratch"
     done
@@ -75,6 +80,9 @@ fi
 
 # Speed.
 step kernels "$program" bench kernels --device cuda --quiet
+for precision in tf32 fp16 bf16; do
+    step "kernels_$precision" "$program" bench kernels --device cuda --precision "$precision" --quiet
+done
 step kernels_json "$program" bench kernels --device cuda --json --quiet
 for job in sweep forward attack train; do
     step "bench_$job" "$program" bench "$job" --device cuda --images 1024 --repeats 9 --quiet

@@ -335,9 +335,15 @@ const EXCEPTIONS: &[Exception] = &[
         &["conv_wgrad_wide_tf32", "conv_wgrad_narrow_tf32", "conv_wgrad_wide_bf16", "conv_wgrad_narrow_bf16"],
         Gate::Least,
         12.2,
-        "as below, and as above",
+        "parts of a weight gradient are written, by halves of sectors, and read once; both operands are read again for every tile, from \
+         the caches",
     ),
-    (&["conv_mma_pack*"], Gate::Least, 4.6, "as above"),
+    (
+        &["conv_mma_pack*"],
+        Gate::Least,
+        4.6,
+        "a thread gathers: what else a sector holds serves the block's other threads",
+    ),
     (
         &[
             "conv_wide*",
@@ -368,7 +374,12 @@ const EXCEPTIONS: &[Exception] = &[
         4.6,
         "as for what is asked for: of a sector that neighbouring channels touch, the rest serves the block's other taps",
     ),
-    (&["broadcast_rows", "column_sums"], Gate::Least, 7.3, "as above, with 4 rows"),
+    (
+        &["broadcast_rows", "column_sums"],
+        Gate::Least,
+        7.3,
+        "the value without rows is met across its lines, beside 4 rows here",
+    ),
     (
         &["affine", "global_average_grad", "random_signs"],
         Gate::Least,
@@ -391,7 +402,15 @@ const EXCEPTIONS: &[Exception] = &[
         "16 rows share an image, which is counted once and read by each of them, from L2; taps read a cell again, from L1",
     ),
     (
-        &["conv_wide*", "conv_narrow*", "conv_thin*", "conv_deep*", "conv_mma_*"],
+        &[
+            "conv_wide*",
+            "conv_narrow*",
+            "conv_thin*",
+            "conv_deep*",
+            "conv_mma_tf32_deep",
+            "conv_mma_f16_deep",
+            "conv_mma_bf16_deep",
+        ],
         Gate::Conflicts,
         10.0,
         "the table of pixels, 16 bytes each, is written once a block, a word at a time: 4 ways. Of a prologue's stores into a stage, \

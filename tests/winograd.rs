@@ -24,8 +24,7 @@ fn winograd() -> Cuda {
     DEVICE.get_or_init(open).clone()
 }
 
-/// Of the largest output: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and DenseNet
-/// (shared/conv.md).
+/// Of the largest output: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and DenseNet.
 fn tolerance(tiles: Winograd) -> Tol {
     match tiles {
         Winograd::F2 => Tol::Close(1.5e-6),

@@ -27,7 +27,7 @@ pub struct Common {
     /// What convolutions and linear layers multiply in (below fp32 on tensor cores, with --device cuda only; recorded)
     #[arg(long, value_enum, default_value = "fp32")]
     pub precision: PrecisionArg,
-    /// How 3x3 convolutions run forward (winograd with --device cuda only, in fp32; gradients are exact; recorded)
+    /// How 3x3 convolutions run forward (winograd with --device cuda only, in fp32; gradients are convolved exactly; recorded)
     #[arg(long, value_enum, default_value = "exact")]
     pub conv: ConvArg,
     /// Threads; default: all

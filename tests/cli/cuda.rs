@@ -302,6 +302,11 @@ fn bench_kernels_tells_what_is_known_without_a_clock() {
     assert_eq!(ran.out.matches("  sign_step  ").count(), 2, "{}", ran.out);
     lab.run_in(&environment, &["bench", "kernels", "--sm", "12"]).fails(5, &["sm_12"]);
     lab.run_in(&environment, &["bench", "kernels", "--device", "cuda"]).fails(5, &["there is no CUDA driver"]);
+    let tensor = ["bench", "kernels", "--filter", "512->512 14 forward", "--precision", "tf32", "--sm"];
+    let out = lab.run_in(&environment, &[&tensor[..], &["80", "--json"]].concat()).succeeds().json();
+    assert_eq!((&out["precision"], &out["problems"][0]["kernel"]), (&"tf32".into(), &"conv_mma_tf32_large".into()));
+    lab.run_in(&environment, &[&tensor[..], &["75"]].concat()).fails(5, &["sm_75", "tf32 needs the tensor cores"]);
+    lab.run(&["bench", "kernels", "--conv", "winograd"]).fails(2, &["lists both paths", "--conv does not apply"]);
     lab.run(&["bench", "kernels", "--filter", "no such thing"]).fails(2, &["no problem and no kernel"]);
     lab.run(&["bench", "kernels", "--device", "cpu"]).fails(2, &["takes auto, cuda and cuda:N"]);
     lab.run(&["bench", "forward", "--sm", "90"]).fails(2, &["are for `bench kernels`"]);

@@ -274,7 +274,8 @@ pub fn bits<T: Copy + Into<f64>>(x: &[T]) -> Vec<u64> {
 /// Largest |a - b|; NaN when one is.
 pub fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (a, b)| if (a - b).abs() <= m { m } else { (a - b).abs() })
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |m: f64, d| if m.is_nan() || d <= m { m } else { d })
 }
 
 /// Largest |x|.

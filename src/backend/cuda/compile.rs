@@ -142,6 +142,7 @@ fn full_text(source: &Source) -> Result<String, BackendError> {
             Some((name, header)) => {
                 text += &begin(name, 1);
                 text += &read(name, header)?;
+                text.push('\n');
                 text += &begin(source.file, number + 2);
             }
             None => {

@@ -29,7 +29,7 @@ impl Image {
 
 /// Kernels that only precisions below fp32 call: not compiled for others.
 const TENSOR_CORES: &str = "conv_mma.cu";
-/// Kernels that only fp32 calls, as a choice.
+/// Kernels that only fp32 calls, as a choice; benchmarks list them beside the others, so that every device in fp32 has them.
 const WINOGRAD: &str = "winograd.cu";
 
 pub(super) struct Device {

@@ -3,12 +3,12 @@
 //! roofline by published figures.
 
 use super::Args;
-use crate::backend::BackendError;
 use crate::backend::cuda::{
     self, CHIPS, Counts, Cuda, Estimate, Libraries, MainLoop, Precision, Resources, cached, kernel_of, main_loops,
     on_tensor_cores, sources,
 };
 use crate::backend::problems::{Map, Problem, Work, problems};
+use crate::backend::{BackendError, ConvPath};
 use crate::cli::ui::{self, Ui};
 use crate::error::Error;
 use rayon::prelude::*;
@@ -29,6 +29,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let ui = Ui::new(args.common.quiet);
     crate::cli::common::threads(args.common.threads)?;
     let precision = args.common.precision.into();
+    if ConvPath::from(args.common.conv) != ConvPath::Exact {
+        return Err(Error::Usage("`bench kernels` lists both paths: --conv does not apply".into()));
+    }
     let filter = args.filter.as_deref().unwrap_or_default().to_lowercase();
     let chosen: Vec<(Problem, &str)> = problems()
         .into_iter()
@@ -41,8 +44,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let compiler = cuda::compiler()?;
     let cuda = device(args, ui)?;
     let (text, out) = match &cuda {
-        Some(gpu) if !gpu.is_simulated() => measured(gpu, &chosen, ui)?,
-        _ => told(cuda.as_ref(), args.sm, compiler, &chosen, ui)?,
+        Some(gpu) if !gpu.is_simulated() => measured(gpu, precision, &chosen, ui)?,
+        _ => told(cuda.as_ref(), args.sm, precision, compiler, &chosen, ui)?,
     };
     ui::print(&if args.common.json { format!("{out}\n") } else { text })
 }
@@ -87,7 +90,7 @@ fn described((problem, kernel): &(Problem, &str)) -> Value {
 }
 
 /// Times on a GPU.
-fn measured(gpu: &Cuda, chosen: &[(Problem, &str)], ui: Ui) -> Result<(String, Value), Error> {
+fn measured(gpu: &Cuda, precision: Precision, chosen: &[(Problem, &str)], ui: Ui) -> Result<(String, Value), Error> {
     let name = crate::backend::Backend::name(gpu);
     // 2^15 blocks; 512 MB in and out, beyond every cache
     let arithmetic = Problem::new("", 1 << 15, Work::Fma(256));
@@ -135,7 +138,7 @@ fn measured(gpu: &Cuda, chosen: &[(Problem, &str)], ui: Ui) -> Result<(String, V
     }
     progress.finish();
     let out = json!({ "schema_version": 1, "peer": super::peer(), "job": "kernels", "device": name, "simulated": false,
-        "measured": true, "sm": gpu.sm(), "ceiling_flops": flops, "ceiling_bandwidth": bandwidth, "problems": rows });
+        "measured": true, "sm": gpu.sm(), "precision": precision.name(), "ceiling_flops": flops, "ceiling_bandwidth": bandwidth, "problems": rows });
     Ok((text, out))
 }
 
@@ -163,6 +166,7 @@ impl Static {
 fn told(
     simulated: Option<&Cuda>,
     sm: Option<u32>,
+    precision: Precision,
     (major, minor): (i32, i32),
     chosen: &[(Problem, &str)],
     ui: Ui,
@@ -170,7 +174,8 @@ fn told(
     let sm = sm.or(simulated.map(Cuda::sm)).unwrap_or(DEFAULT_SM);
     let kernels: BTreeSet<&str> = chosen.iter().map(|c| c.1).collect();
     let known = Static::of(sm, &kernels)?;
-    let mut text = format!("sm_{sm}, NVRTC {major}.{minor}; nothing here is measured by a clock\n");
+    let mut text =
+        format!("sm_{sm}, {}, NVRTC {major}.{minor}; nothing here is measured by a clock\n", precision.name());
     if known.loops.is_none() {
         text += "the share of FFMA in main loops is missing: there is no nvdisasm in the PATH\n";
     }
@@ -200,7 +205,9 @@ fn told(
         let main_loop = known.loops.as_ref().and_then(|l| l.get(problem.1));
         let counts = simulated.map(|gpu| counts(gpu, &problem.0)).transpose()?.flatten();
         let launches = problem.0.launches();
-        let estimates = CHIPS.map(|chip| chip.estimate_all(&launches, main_loop));
+        // that a kernel is on tensor cores, and on which, its code tells
+        let told = main_loop.is_some() || !on_tensor_cores(problem.1);
+        let estimates = CHIPS.map(|chip| chip.estimate_all(&launches, main_loop).filter(|_| told));
         begin(&mut text, problem);
         line(&mut text, sm, &resources, main_loop, counts, estimates);
         let mut row = described(problem);
@@ -235,7 +242,7 @@ fn told(
         .collect();
     let name = simulated.map(crate::backend::Backend::name);
     let out = json!({ "schema_version": 1, "peer": super::peer(), "job": "kernels", "device": name,
-        "simulated": simulated.is_some(), "measured": false, "sm": sm, "nvrtc": format!("{major}.{minor}"),
+        "simulated": simulated.is_some(), "measured": false, "sm": sm, "precision": precision.name(), "nvrtc": format!("{major}.{minor}"),
         "nvdisasm": known.loops.is_some(), "estimates_from": chips, "problems": rows });
     Ok((text, out))
 }
