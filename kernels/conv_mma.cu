@@ -38,15 +38,8 @@
 // Weights: (k_tiles * BK / STEP, n_padded / 16, 32) uint4; scale and shift are null.
 #include "conv.cuh"
 
-struct MmaPackArguments {
-    const float *weight; // (o, c, kh, kw)
-    uint4 *packed;       // (problems, k_padded / STEP, n_padded / 16, 32)
-    u32 o, c, kh, kw;
-    u32 k_padded, n_padded;
-    u32 step;  // the stride, of an input gradient
-    u32 quads; // elements of `packed`
-};
-static_assert(sizeof(MmaPackArguments) == 48, "as in launch/conv_mma.rs");
+// packed: (problems, k_padded / STEP, n_padded / 16, 32) uint4; units: of those.
+#include "conv_pack.cuh"
 
 // A weight's element, rounded. In integers where sm_75, which has these kernels too, lacks the conversion.
 __device__ __forceinline__ u32 rounded_tf32(float x) {
@@ -79,40 +72,35 @@ using PackBf16 = PackPairs<rounded_bf16>;
 
 // Weights (O,C,KH,KW) as the right operand; which of them a line and a column are is said in conv_pack.cu. A thread packs the
 // 16 bytes of one lane. grid blocks of 256 quads.
-template <class F, bool GRAD_INPUT> __device__ __forceinline__ void pack(const MmaPackArguments &a) {
+template <class F, bool GRAD_INPUT> __device__ __forceinline__ void pack(const PackArguments &a) {
     const u32 quad = blockIdx.x * 256 + threadIdx.x;
-    if (quad >= a.quads) return;
+    if (quad >= a.units) return;
     const u32 lane = quad % 32, units = a.n_padded / 16, unit = quad / 32 % units, line = quad / 32 / units;
     const u32 steps = a.k_padded / F::STEP, problem = line / steps, first = line % steps * F::STEP + lane % 4;
-    const u32 across = min(a.step, a.kw), r0 = problem / across, s0 = problem % across;
-    const u32 high = (a.kh - r0 + a.step - 1) / a.step, wide = (a.kw - s0 + a.step - 1) / a.step;
     const auto weight = [&](u32 k, u32 n) {
-        const u32 depth = GRAD_INPUT ? a.o : a.c, tap = k / depth;
-        if (tap >= (GRAD_INPUT ? high * wide : a.kh * a.kw) || n >= (GRAD_INPUT ? a.c : a.o)) return 0.0f;
-        const u32 r = GRAD_INPUT ? r0 + a.step * (high - 1 - tap / wide) : tap / a.kw;
-        const u32 s = GRAD_INPUT ? s0 + a.step * (wide - 1 - tap % wide) : tap % a.kw;
-        const u32 o = GRAD_INPUT ? k % depth : n, c = GRAD_INPUT ? n : k % depth;
-        return a.weight[(((u64)o * a.c + c) * a.kh + r) * a.kw + s];
+        if (GRAD_INPUT) return grad_input_weight(a, problem, k, n);
+        const u32 taps = a.kh * a.kw, tap = k / a.c;
+        return tap < taps && n < a.o ? a.weight[((u64)n * a.c + k % a.c) * taps + tap] : 0.0f;
     };
     const u32 n = unit * 16 + lane / 4;
     const uint2 left = F::registers([&](u32 k) { return weight(first + k, n); });
     const uint2 right = F::registers([&](u32 k) { return weight(first + k, n + 8); });
-    a.packed[quad] = make_uint4(left.x, left.y, right.x, right.y);
+    ((uint4 *)a.packed)[quad] = make_uint4(left.x, left.y, right.x, right.y);
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_tf32(const MmaPackArguments a) {
+extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_tf32(const PackArguments a) {
     pack<PackTf32, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_f16(const MmaPackArguments a) {
+extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_f16(const PackArguments a) {
     pack<PackF16, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_bf16(const MmaPackArguments a) {
+extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_forward_bf16(const PackArguments a) {
     pack<PackBf16, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_grad_input_tf32(const MmaPackArguments a) {
+extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_grad_input_tf32(const PackArguments a) {
     pack<PackTf32, true>(a);
 }
-extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_grad_input_bf16(const MmaPackArguments a) {
+extern "C" __global__ void __launch_bounds__(256) conv_mma_pack_grad_input_bf16(const PackArguments a) {
     pack<PackBf16, true>(a);
 }
 

@@ -8,22 +8,15 @@
 //
 // Floor: 8 bytes of traffic a weight. A training step packs every weight anew.
 
-struct PackArguments {
-    const float *weight;
-    float *packed; // (problems, k_padded, n_padded)
-    u32 o, c, kh, kw;
-    u32 k_padded, n_padded;
-    u32 step;  // the stride, of an input gradient
-    u32 tiles; // forward: tiles across K
-};
-static_assert(sizeof(PackArguments) == 48, "as in launch/conv.rs");
+// packed: (problems, k_padded, n_padded); units: tiles across K, of the forward order.
+#include "conv_pack.cuh"
 
 // Forward is a transposition of (O, C * KH * KW) with lines put in another order: through a tile in shared memory, so that
 // reads and writes are both runs of 128 bytes. grid tiles of K * tiles of n_padded, block (32, 8).
 extern "C" __global__ void __launch_bounds__(256) conv_pack_forward(const PackArguments a) {
     __shared__ float tile[32][33];
     const u32 taps = a.kh * a.kw, k = a.c * taps;
-    const u32 left = blockIdx.x % a.tiles * 32, top = blockIdx.x / a.tiles * 32;
+    const u32 left = blockIdx.x % a.units * 32, top = blockIdx.x / a.units * 32;
     for (u32 i = threadIdx.y; i < 32; i += 8) {
         const bool inside = top + i < a.o && left + threadIdx.x < k;
         tile[i][threadIdx.x] = inside ? a.weight[(u64)(top + i) * k + left + threadIdx.x] : 0.0f;
@@ -43,14 +36,5 @@ extern "C" __global__ void __launch_bounds__(128) conv_pack_grad_input(const Pac
     const u32 blocks = (a.n_padded + 127) / 128;
     const u32 line = blockIdx.x / blocks, c = blockIdx.x % blocks * 128 + threadIdx.x;
     if (c >= a.n_padded) return;
-    const u32 problem = line / a.k_padded, k = line % a.k_padded;
-    const u32 across = min(a.step, a.kw), r0 = problem / across, s0 = problem % across;
-    const u32 high = (a.kh - r0 + a.step - 1) / a.step, wide = (a.kw - s0 + a.step - 1) / a.step;
-    const u32 tap = k / a.o, o = k % a.o;
-    float value = 0.0f;
-    if (tap < high * wide && c < a.c) {
-        const u32 r = r0 + a.step * (high - 1 - tap / wide), s = s0 + a.step * (wide - 1 - tap % wide);
-        value = a.weight[(((u64)o * a.c + c) * a.kh + r) * a.kw + s];
-    }
-    a.packed[(u64)line * a.n_padded + c] = value;
+    a.packed[(u64)line * a.n_padded + c] = grad_input_weight(a, line / a.k_padded, line % a.k_padded, c);
 }

@@ -162,6 +162,20 @@ template <int M> __device__ __forceinline__ void pack(const WinogradPackArgument
 extern "C" __global__ void __launch_bounds__(256) winograd_pack_2(const WinogradPackArguments a) { pack<2>(a); }
 extern "C" __global__ void __launch_bounds__(256) winograd_pack_4(const WinogradPackArguments a) { pack<4>(a); }
 
+// Transforms a line of a tile, four channels of it at once, each by itself: from N elements to K.
+template <int N, int K, class F>
+__device__ __forceinline__ void each_channel(const Vector<4> (&from)[N], Vector<4> (&to)[K], F transform) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        float x[N], y[K];
+#pragma unroll
+        for (int i = 0; i < N; ++i) x[i] = from[i].v[e];
+        transform(x, y);
+#pragma unroll
+        for (int i = 0; i < K; ++i) to[i].v[e] = y[i];
+    }
+}
+
 // ---- input ----
 
 struct WinogradInputArguments {
@@ -195,15 +209,7 @@ template <int M> __device__ __forceinline__ void transform_input(const WinogradI
             if (inside) from[i] = load<4>(x + ((row + i) * a.w + column) * a.x_pixel);
         }
         Vector<4> to[T];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            float d[T], t[T];
-#pragma unroll
-            for (int i = 0; i < T; ++i) d[i] = from[i].v[e];
-            Transform<M>::input(d, t);
-#pragma unroll
-            for (int i = 0; i < T; ++i) to[i].v[e] = t[i];
-        }
+        each_channel(from, to, [](const auto &d, auto &t) { Transform<M>::input(d, t); });
 #pragma unroll
         for (int i = 0; i < T; ++i) half[i][own][lane] = to[i];
     }
@@ -214,15 +220,7 @@ template <int M> __device__ __forceinline__ void transform_input(const WinogradI
         float *v = a.v + ((u64)(own * T) * a.tiles + tile) * a.c + channel;
         const u64 problem = (u64)a.tiles * a.c;
         Vector<4> to[T];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            float d[T], t[T];
-#pragma unroll
-            for (int i = 0; i < T; ++i) d[i] = from[i].v[e];
-            Transform<M>::input(d, t);
-#pragma unroll
-            for (int i = 0; i < T; ++i) to[i].v[e] = t[i];
-        }
+        each_channel(from, to, [](const auto &d, auto &t) { Transform<M>::input(d, t); });
 #pragma unroll
         for (int i = 0; i < T; ++i) store_quad(v + i * problem, make_float4(to[i].v[0], to[i].v[1], to[i].v[2], to[i].v[3]));
     }
@@ -434,15 +432,7 @@ template <int M> __device__ __forceinline__ void transform_output(const Winograd
         const u64 row = (u64)T * a.tiles * a.line;
 #pragma unroll
         for (int i = 0; i < T; ++i) from[i] = load<4>(m + i * row);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            float t[T], y[M];
-#pragma unroll
-            for (int i = 0; i < T; ++i) t[i] = from[i].v[e];
-            Transform<M>::output(t, y);
-#pragma unroll
-            for (int i = 0; i < M; ++i) to[i].v[e] = y[i];
-        }
+        each_channel(from, to, [](const auto &t, auto &y) { Transform<M>::output(t, y); });
 #pragma unroll
         for (int i = 0; i < M; ++i) half[i][own][lane] = to[i];
     }
@@ -461,15 +451,11 @@ template <int M> __device__ __forceinline__ void transform_output(const Winograd
     }
 #pragma unroll
     for (int i = 0; i < T; ++i) from[i] = half[own][i][lane];
+    each_channel(from, to, [](const auto &t, auto &y) { Transform<M>::output(t, y); });
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-        float t[T], y[M];
+    for (int i = 0; i < M; ++i)
 #pragma unroll
-        for (int i = 0; i < T; ++i) t[i] = from[i].v[e];
-        Transform<M>::output(t, y);
-#pragma unroll
-        for (int i = 0; i < M; ++i) to[i].v[e] = a.options & RELU ? relu(y[i] + bias.v[e]) : y[i] + bias.v[e];
-    }
+        for (int e = 0; e < 4; ++e) to[i].v[e] = a.options & RELU ? relu(to[i].v[e] + bias.v[e]) : to[i].v[e] + bias.v[e];
     float *y = a.y + (u64)image * a.y_image + (p * a.q + q) * a.y_pixel + channel;
 #pragma unroll
     for (int i = 0; i < M; ++i) {

@@ -7,7 +7,7 @@ mod common;
 
 use common::hosts::{Host, bits, conv3, largest, largest_difference, model, widen};
 use common::{Case, ROWS, ROWS_TRIED, Tol, compare, cuda};
-use intervene::backend::cuda::Cuda;
+use intervene::backend::cuda::{Arithmetic, Cuda};
 use intervene::backend::layout::ConvShape;
 use intervene::backend::reference::Reference;
 use intervene::backend::winograd::Winograd;
@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 /// The environment's first device with Winograd's tiles, opened once.
 fn winograd() -> Cuda {
     static DEVICE: OnceLock<Cuda> = OnceLock::new();
-    let open = || Cuda::open_by(0, ConvPath::Winograd).unwrap_or_else(|e| panic!("{e}"));
+    let open = || Cuda::open_with(0, Arithmetic::Winograd).unwrap_or_else(|e| panic!("{e}"));
     DEVICE.get_or_init(open).clone()
 }
 

@@ -2,8 +2,8 @@
 
 use super::ui::{self, Ui};
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::{self, Cuda, Precision};
-use crate::backend::{Backend, BackendError, ConvPath};
+use crate::backend::cuda::{self, Arithmetic, Cuda, Precision};
+use crate::backend::{Backend, ConvPath};
 use crate::error::Error;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::nearest;
@@ -95,45 +95,27 @@ impl From<ConvArg> for ConvPath {
     }
 }
 
-/// How layers are computed: one choice, for the two that there are exclude each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layers {
-    /// With exact convolution.
-    In(Precision),
-    /// In fp32.
-    By(ConvPath),
+/// What the flags ask for.
+///
+/// # Errors
+/// [`Error::Usage`] for both at once.
+pub fn arithmetic(precision: Precision, conv: ConvPath) -> Result<Arithmetic, Error> {
+    match (precision, conv) {
+        (_, ConvPath::Exact) => Ok(precision.into()),
+        (Precision::Fp32, ConvPath::Winograd) => Ok(Arithmetic::Winograd),
+        (reduced, ConvPath::Winograd) => Err(Error::Usage(format!(
+            "--conv winograd multiplies in fp32, --precision {} on tensor cores: choose one of the two",
+            reduced.name()
+        ))),
+    }
 }
 
-impl Layers {
-    /// What the flags ask for.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for both at once.
-    pub fn new(precision: Precision, conv: ConvPath) -> Result<Layers, Error> {
-        match (precision, conv) {
-            (_, ConvPath::Exact) => Ok(Layers::In(precision)),
-            (Precision::Fp32, ConvPath::Winograd) => Ok(Layers::By(conv)),
-            (reduced, ConvPath::Winograd) => Err(Error::Usage(format!(
-                "--conv winograd multiplies in fp32, --precision {} on tensor cores: choose one of the two",
-                reduced.name()
-            ))),
-        }
-    }
-
-    /// The flag that the CPU does not know; none where it computes so anyway.
-    fn flag(self) -> Option<String> {
-        match self {
-            Layers::In(Precision::Fp32) | Layers::By(ConvPath::Exact) => None,
-            Layers::In(precision) => Some(format!("--precision {}", precision.name())),
-            Layers::By(conv) => Some(format!("--conv {}", conv.name())),
-        }
-    }
-
-    fn open(self, ordinal: usize) -> Result<Cuda, BackendError> {
-        match self {
-            Layers::In(precision) => Cuda::open_with(ordinal, precision),
-            Layers::By(conv) => Cuda::open_by(ordinal, conv),
-        }
+/// The flag that the CPU does not know; none where it computes so anyway.
+fn device_flag(arithmetic: Arithmetic) -> Option<String> {
+    match arithmetic {
+        Arithmetic::In(Precision::Fp32) => None,
+        Arithmetic::In(precision) => Some(format!("--precision {}", precision.name())),
+        Arithmetic::Winograd => Some(format!("--conv {}", ConvPath::Winograd.name())),
     }
 }
 
@@ -169,7 +151,7 @@ impl Context {
     pub fn new(common: &Common) -> Result<Context, Error> {
         let ui = Ui::new(common.quiet);
         threads(common.threads)?;
-        let layers = Layers::new(common.precision.into(), common.conv.into())?;
+        let layers = arithmetic(common.precision.into(), common.conv.into())?;
         let backends = backends(&common.device, layers, ui)?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
@@ -307,24 +289,24 @@ fn cuda_ordinals(text: &str) -> Result<Option<Vec<usize>>, Error> {
 ///
 /// # Errors
 /// [`Error::Usage`], also for a precision or a path that the device does not have, or [`Error::Backend`].
-pub fn backends(device: &str, layers: Layers, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
+pub fn backends(device: &str, arithmetic: Arithmetic, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
     if let Some(ordinals) = cuda_ordinals(device)? {
-        let open = |&n: &usize| Ok(Box::new(layers.open(n)?) as Box<dyn Backend>);
+        let open = |&n: &usize| Ok(Box::new(Cuda::open_with(n, arithmetic)?) as Box<dyn Backend>);
         return ordinals.iter().map(open).collect();
     }
     let found = match device {
         "cpu" => None,
-        "auto" => automatic(layers, ui)?,
+        "auto" => automatic(arithmetic, ui)?,
         _ => return Err(Error::Usage(format!("--device {device}: there are {DEVICES}"))),
     };
-    match (found, layers.flag()) {
+    match (found, device_flag(arithmetic)) {
         (Some(gpu), _) => Ok(vec![Box::new(gpu)]),
         (None, None) => Ok(vec![Box::new(Cpu::new())]),
         (None, Some(flag)) => {
-            let given = match layers {
+            let given = match arithmetic {
                 _ if device == "auto" => "auto found no GPU",
-                Layers::In(_) => "the CPU computes in fp32",
-                Layers::By(_) => "the CPU convolves exactly",
+                Arithmetic::In(_) => "the CPU computes in fp32",
+                Arithmetic::Winograd => "the CPU convolves exactly",
             };
             Err(Error::Usage(format!("{flag} is for --device cuda; {given}")))
         }
@@ -332,11 +314,11 @@ pub fn backends(device: &str, layers: Layers, ui: Ui) -> Result<Vec<Box<dyn Back
 }
 
 /// The first GPU; none without a real one. A GPU that lacks the precision is an error.
-fn automatic(layers: Layers, ui: Ui) -> Result<Option<Cuda>, Error> {
+fn automatic(arithmetic: Arithmetic, ui: Ui) -> Result<Option<Cuda>, Error> {
     match cuda::Libraries::get() {
-        Ok(libraries) if libraries.simulated.is_none() => match layers.open(0) {
+        Ok(libraries) if libraries.simulated.is_none() => match Cuda::open_with(0, arithmetic) {
             Ok(gpu) => return Ok(Some(gpu)),
-            Err(e) if layers.flag().is_some() => return Err(e.into()),
+            Err(e) if device_flag(arithmetic).is_some() => return Err(e.into()),
             Err(e) => ui.log(format!("no GPU is used: {e}")),
         },
         // a simulated device is for those who name it; without a driver there is nothing to say

@@ -33,7 +33,10 @@ const PRELUDE_FILE: &str = "prelude.cuh";
 const PRELUDE: &str = include_str!("../../../kernels/prelude.cuh");
 
 /// What a kernel file may include.
-const HEADERS: &[(&str, &str)] = &[("conv.cuh", include_str!("../../../kernels/conv.cuh"))];
+const HEADERS: &[(&str, &str)] = &[
+    ("conv.cuh", include_str!("../../../kernels/conv.cuh")),
+    ("conv_pack.cuh", include_str!("../../../kernels/conv_pack.cuh")),
+];
 
 /// The directory whose files stand in for the embedded ones: to change a kernel without building the program anew.
 const OVERRIDE: &str = "INTERVENE_KERNELS";

@@ -59,9 +59,9 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let (major, minor) = context.compute_capability().map_err(fail("asking for the compute capability"))?;
         let sm = (10 * major + minor) as u32;
-        arithmetic.precision.check(sm)?;
+        arithmetic.precision().check(sm)?;
         let name = context.name().map_err(fail("asking for the device's name"))?;
-        let fp32 = arithmetic.precision == Precision::Fp32;
+        let fp32 = arithmetic.precision() == Precision::Fp32;
         let wanted = |source: &&Source| source.file != if fp32 { TENSOR_CORES } else { WINOGRAD };
         let sources: Vec<&Source> = sources().iter().filter(wanted).collect();
         let compiled: Vec<Compiled> = sources.par_iter().map(|source| cached(source, sm)).collect::<Result<_, _>>()?;
@@ -98,19 +98,19 @@ impl Device {
 
     /// What layers are multiplied in.
     pub fn precision(&self) -> Precision {
-        self.arithmetic.precision
+        self.arithmetic.precision()
     }
 
     /// `cuda (NVIDIA A100, sm_80)`, with `, tf32` or `, winograd` behind the chip: without its number, for two of a kind compute
     /// the same.
     pub fn description(&self) -> String {
-        let precision = match (self.arithmetic.precision, self.arithmetic.conv) {
-            (Precision::Fp32, ConvPath::Exact) => String::new(),
-            (Precision::Fp32, ConvPath::Winograd) => format!(", {}", ConvPath::Winograd.name()),
-            (reduced, _) => format!(", {}", reduced.name()),
+        let arithmetic = match self.arithmetic {
+            Arithmetic::In(Precision::Fp32) => String::new(),
+            Arithmetic::In(reduced) => format!(", {}", reduced.name()),
+            Arithmetic::Winograd => format!(", {}", ConvPath::Winograd.name()),
         };
         let simulated = if self.is_simulated() { ", simulated" } else { "" };
-        format!("cuda ({}, sm_{}{precision}{simulated})", self.name, self.sm)
+        format!("cuda ({}, sm_{}{arithmetic}{simulated})", self.name, self.sm)
     }
 
     /// What a manifest says of it.
@@ -127,7 +127,7 @@ impl Device {
             notes.push(("simulator", format!("{}.{}.{}", v / 1_000_000, v / 1000 % 1000, v % 1000)));
         }
         let kernels_sha256 = Some(self.kernels_sha256.clone());
-        Details { simulated: self.is_simulated(), conv: self.arithmetic.conv, kernels_sha256, notes }
+        Details { simulated: self.is_simulated(), conv: self.arithmetic.conv(), kernels_sha256, notes }
     }
 
     /// Compute capability times ten.

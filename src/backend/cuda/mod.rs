@@ -26,10 +26,9 @@ mod sass;
 mod step;
 mod trial;
 
-use super::{Backend, BackendError, ConvPath, Details, Parameters, Program};
+use super::{Backend, BackendError, Details, Parameters, Program};
 use crate::graph::plan::Artifact;
 use device::Device;
-use precision::Arithmetic;
 use std::sync::Arc;
 
 pub use compile::{Compiled, Resources, Source, cached, compile, sources};
@@ -38,7 +37,7 @@ pub use launch::mask::Masks;
 pub use library::{Libraries, compiler, count};
 pub use occupancy::{Limit, Occupancy};
 pub use pixels::Images;
-pub use precision::Precision;
+pub use precision::{Arithmetic, Precision};
 pub use roofline::{CHIPS, Chip, Estimate};
 pub use sass::{MainLoop, main_loops};
 pub use trial::{Trial, kernel_of, on_tensor_cores};
@@ -58,25 +57,13 @@ impl Cuda {
         Cuda::open_with(ordinal, Precision::Fp32)
     }
 
-    /// Device number `ordinal`; its name says a precision that is not fp32.
+    /// Device number `ordinal`, which computes layers so; its name says what is not exact in fp32.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] with what is missing (also tensor cores, for a precision that needs them) and what to do, [`BackendError::Compile`] with NVRTC's log,
-    /// [`BackendError::Device`].
-    pub fn open_with(ordinal: usize, precision: Precision) -> Result<Cuda, BackendError> {
-        Cuda::open_as(ordinal, Arithmetic { precision, conv: ConvPath::Exact })
-    }
-
-    /// Device number `ordinal`, in fp32, with 3x3 convolutions by that path; its name says one that is not exact.
-    ///
-    /// # Errors
-    /// As [`Cuda::open_with`].
-    pub fn open_by(ordinal: usize, conv: ConvPath) -> Result<Cuda, BackendError> {
-        Cuda::open_as(ordinal, Arithmetic { precision: Precision::Fp32, conv })
-    }
-
-    fn open_as(ordinal: usize, arithmetic: Arithmetic) -> Result<Cuda, BackendError> {
-        Ok(Cuda { device: Arc::new(Device::open(ordinal, arithmetic)?) })
+    /// [`BackendError::Unavailable`] with what is missing (also tensor cores, for a precision that needs them) and what to do,
+    /// [`BackendError::Compile`] with NVRTC's log, [`BackendError::Device`].
+    pub fn open_with(ordinal: usize, arithmetic: impl Into<Arithmetic>) -> Result<Cuda, BackendError> {
+        Ok(Cuda { device: Arc::new(Device::open(ordinal, arithmetic.into())?) })
     }
 
     /// Its chip: compute capability times ten.

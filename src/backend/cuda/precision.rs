@@ -49,10 +49,35 @@ impl Precision {
     }
 }
 
-/// How convolutions and linear layers are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Arithmetic {
-    pub precision: Precision,
-    /// Decides in fp32 alone: there is no opening a device with both.
-    pub conv: ConvPath,
+/// How convolutions and linear layers are computed: one choice, for tensor cores and Winograd's tiles exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// By exact convolution, in that precision.
+    In(Precision),
+    /// In fp32, 3x3 layers forward by Winograd's tiles where they serve.
+    Winograd,
+}
+
+impl Arithmetic {
+    /// What operands are rounded to.
+    pub fn precision(self) -> Precision {
+        match self {
+            Arithmetic::In(precision) => precision,
+            Arithmetic::Winograd => Precision::Fp32,
+        }
+    }
+
+    /// By which path 3x3 layers run forward.
+    pub fn conv(self) -> ConvPath {
+        match self {
+            Arithmetic::In(_) => ConvPath::Exact,
+            Arithmetic::Winograd => ConvPath::Winograd,
+        }
+    }
+}
+
+impl From<Precision> for Arithmetic {
+    fn from(precision: Precision) -> Arithmetic {
+        Arithmetic::In(precision)
+    }
 }

@@ -97,8 +97,7 @@ impl<'a> Step<'a> {
             Op::Input(_) | Op::Parameter | Op::State => Err(inconsistent(node, "a declaration is not a step".into())),
             Op::Conv2d { window, activation } => {
                 let shape = ConvShape::new(&self.source(0).shape, &self.source(1).shape, *window);
-                let Arithmetic { precision, conv } = q.device.arithmetic();
-                let weight = self.packed(1, Layout::forward(&shape, precision, conv))?;
+                let weight = self.packed(1, Layout::forward(&shape, q.device.arithmetic()))?;
                 let (x, bias) = (self.floats(0)?, self.optional(2)?);
                 match weight.layout.winograd {
                     Some(tiles) => {
@@ -315,13 +314,12 @@ fn pool_shape(x: &Node, size: usize, window: Window) -> PoolShape {
 
 /// Which input of `node` is a weight that its kernel wants packed, how, for which convolution.
 pub(super) fn packing(node: &Node, inputs: &[&Node], arithmetic: Arithmetic) -> Option<(usize, Layout, ConvShape)> {
-    let Arithmetic { precision, conv } = arithmetic;
-    let layer = |order, shape: ConvShape| Some((1, Layout::new(&shape, order, precision), shape));
+    let layer = |order, shape: ConvShape| Some((1, Layout::new(&shape, order, arithmetic.precision()), shape));
     let linear = |w: &Node| linear_shape(w.shape.len() / w.shape.dims()[0].max(1), w.shape.dims()[0]);
     match &node.op {
         Op::Conv2d { window, .. } => {
             let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
-            Some((1, Layout::forward(&shape, precision, conv), shape))
+            Some((1, Layout::forward(&shape, arithmetic), shape))
         }
         Op::Conv2dGradInput { window, .. } => {
             layer(Order::GradInput, ConvShape::new(&node.shape, &inputs[1].shape, *window))
@@ -343,7 +341,7 @@ pub(super) fn workspace_len(node: &Node, inputs: &[&Node], rows: usize, arithmet
     match &node.op {
         Op::Conv2d { window, .. } => {
             let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
-            let layout = Layout::forward(&shape, arithmetic.precision, arithmetic.conv);
+            let layout = Layout::forward(&shape, arithmetic);
             layout.winograd.map_or(0, |tiles| tiles.workspace(&shape, rows))
         }
         Op::Conv2dGradWeight { window, .. } => {

@@ -67,18 +67,16 @@ impl Operands {
                 let packed = conv::packed_len(&s, layout_of(&s, pass, precision));
                 match pass {
                     Pass::Forward => plain(&[x, packed, s.o], y),
-                    // nothing is there for a layer that it does not serve, and no kernel is named for it
-                    Pass::Winograd => Winograd::of(&s).map_or(Operands::default(), |tiles| Operands {
-                        workspace: tiles.workspace(&s, rows),
-                        ..plain(&[x, packed, s.o], y)
-                    }),
-                    Pass::PackWinograd => Winograd::of(&s).map_or(Operands::default(), |_| plain(&[s.w_len()], packed)),
+                    Pass::Winograd => {
+                        let workspace = Winograd::of(&s).map_or(0, |tiles| tiles.workspace(&s, rows));
+                        Operands { workspace, ..plain(&[x, packed, s.o], y) }
+                    }
                     Pass::Prologue => plain(&[x, packed, s.o, s.c, s.c], y),
                     Pass::GradInput => plain(&[y, packed], x),
                     Pass::GradWeight => {
                         Operands { workspace: conv::grad_weight_workspace(&s, rows), ..plain(&[x, y], s.w_len()) }
                     }
-                    Pass::PackForward | Pass::PackGradInput => plain(&[s.w_len()], packed),
+                    Pass::PackForward | Pass::PackGradInput | Pass::PackWinograd => plain(&[s.w_len()], packed),
                 }
             }
             Work::MaxPool(s) => plain(&[rows * s.c * s.h * s.w], rows * s.c * s.oh() * s.ow()),
@@ -200,12 +198,20 @@ pub fn on_tensor_cores(kernel: &str) -> bool {
     ["_tf32", "_f16", "_bf16"].iter().any(|precision| kernel.contains(precision))
 }
 
+fn unserved(problem: &Problem) -> BackendError {
+    let what = format!("a trial of \"{}\"", problem.name);
+    BackendError::Device { what, reason: "no kernel serves such a shape in this precision".into() }
+}
+
 impl Cuda {
     /// Allocates and fills the operands of a problem.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`], [`BackendError::Device`].
+    /// [`BackendError::OutOfMemory`], [`BackendError::Device`], also where [`kernel_of`] knows no kernel.
     pub fn trial(&self, problem: &Problem) -> Result<Trial, BackendError> {
+        if kernel_of(problem, self.device.precision()).is_none() {
+            return Err(unserved(problem));
+        }
         let fail = |e| device_error("preparing a benchmark", e);
         let stream = self.device.context.new_stream().map_err(fail)?;
         let queue = Queue { device: self.device.clone(), stream };
@@ -257,9 +263,6 @@ impl Trial {
             let tensor = AdamTensor { p: x[0], m: x[1], v: x[2], g: x[3], next_p, next_m, next_v };
             return optimizer::adam_fused(q, &[tensor], 0.9, 0.999, 1e-8, x[4]);
         }
-        if y.is_empty() {
-            return Ok(());
-        }
         let y = y.swap_remove(0);
         match problem.work {
             Work::Conv(pass, s) => {
@@ -269,7 +272,7 @@ impl Trial {
                 let relu = Activation::Relu;
                 match pass {
                     Pass::Winograd => {
-                        let Some(tiles) = layout.winograd else { return Ok(()) };
+                        let Some(tiles) = layout.winograd else { return Err(unserved(problem)) };
                         let (image, bias) = (from(x[0]), Some(x[2]));
                         winograd::forward(q, tiles, &s, rows, image, weight(1), bias, relu, workspace, to(y))
                     }

@@ -8,10 +8,10 @@ use super::conv_mma as mma;
 use super::winograd as tiles;
 use super::{Floats, FloatsMut, Queue, expect, narrow};
 use crate::backend::BackendError;
-use crate::backend::cuda::Precision;
+use crate::backend::cuda::{Arithmetic, Precision};
 use crate::backend::layout::ConvShape;
 use crate::backend::problems::Pass;
-use crate::backend::winograd::{ConvPath, Winograd};
+use crate::backend::winograd::Winograd;
 use crate::graph::op::Activation;
 
 /// What a weight is packed for.
@@ -44,11 +44,11 @@ impl Layout {
         Layout { order: Order::Forward, format: None, winograd: Some(tiles) }
     }
 
-    /// For the forward pass of a convolution, which may go by Winograd's tiles, in fp32.
-    pub fn forward(shape: &ConvShape, precision: Precision, path: ConvPath) -> Layout {
+    /// For the forward pass of a convolution, which may go by Winograd's tiles.
+    pub fn forward(shape: &ConvShape, arithmetic: Arithmetic) -> Layout {
         match Winograd::of(shape) {
-            Some(tiles) if (precision, path) == (Precision::Fp32, ConvPath::Winograd) => Layout::winograd(tiles),
-            _ => Layout::new(shape, Order::Forward, precision),
+            Some(tiles) if arithmetic == Arithmetic::Winograd => Layout::winograd(tiles),
+            _ => Layout::new(shape, Order::Forward, arithmetic.precision()),
         }
     }
 
@@ -245,7 +245,7 @@ pub(in crate::backend::cuda) fn packed_len(shape: &ConvShape, layout: Layout) ->
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct PackArguments {
+pub(super) struct PackArguments {
     weight: u64,
     packed: u64,
     o: u32,
@@ -255,9 +255,34 @@ struct PackArguments {
     k_padded: u32,
     n_padded: u32,
     step: u32,
-    tiles: u32,
+    units: u32,
 }
-const _: () = assert!(size_of::<PackArguments>() == 48, "as in conv_pack.cu");
+const _: () = assert!(size_of::<PackArguments>() == 48, "as in conv_pack.cuh");
+
+impl PackArguments {
+    pub fn new(
+        kernel: &'static str,
+        s: &ConvShape,
+        packing: Packing,
+        weight: Floats<'_>,
+        packed: &PackedMut<'_>,
+        units: usize,
+    ) -> Result<PackArguments, BackendError> {
+        let size = |what, size| narrow(kernel, what, size);
+        Ok(PackArguments {
+            weight: weight.pointer(),
+            packed: packed.floats.pointer(),
+            o: size("a number of outputs", s.o)?,
+            c: size("a number of inputs", s.c)?,
+            kh: size("a height", s.kh)?,
+            kw: size("a width", s.kw)?,
+            k_padded: size("a sum", packing.k)?,
+            n_padded: size("a number of outputs", packing.n)?,
+            step: size("a stride", s.stride)?,
+            units: size("a weight", units)?,
+        })
+    }
+}
 
 /// The kernel that packs a weight for the kernels of `conv_gemm.cu` or `conv_mma.cu`.
 fn pack_kernel(layout: Layout) -> &'static str {
@@ -275,32 +300,21 @@ pub(in crate::backend::cuda) fn pack(
     weight: Floats<'_>,
     packed: PackedMut<'_>,
 ) -> Result<(), BackendError> {
-    let (s, packing) = (shape, Packing::new(shape, packed.layout));
-    let Packing { problems, k, n, .. } = packing;
-    let kernel = pack_kernel(packed.layout);
+    let s = shape;
+    let kernel = packed.layout.winograd.map_or_else(|| pack_kernel(packed.layout), tiles::pack_kernel);
     expect(kernel, "the weight", weight.len(), s.w_len())?;
     expect(kernel, "the packed weight", packed.floats.len(), packed_len(s, packed.layout))?;
     if let Some(winograd) = packed.layout.winograd {
         return tiles::pack(q, s, winograd, weight, &packed);
     }
+    let packing = Packing::new(s, packed.layout);
+    let Packing { problems, k, n, .. } = packing;
     if let Some(format) = packed.layout.format {
         return mma::pack(q, s, format, packing, weight, &packed);
     }
-    let size = |what, size| narrow(kernel, what, size);
     // the kernels number the lines of all problems
-    size("a number of lines", problems * k)?;
-    let arguments = PackArguments {
-        weight: weight.pointer(),
-        packed: packed.floats.pointer(),
-        o: size("a number of outputs", s.o)?,
-        c: size("a number of inputs", s.c)?,
-        kh: size("a height", s.kh)?,
-        kw: size("a width", s.kw)?,
-        k_padded: size("a sum", k)?,
-        n_padded: size("a number of outputs", n)?,
-        step: size("a stride", s.stride)?,
-        tiles: size("a sum", k.div_ceil(32))?,
-    };
+    narrow(kernel, "a number of lines", problems * k)?;
+    let arguments = PackArguments::new(kernel, s, packing, weight, &packed, k.div_ceil(32))?;
     let (grid, block) = match packed.layout.order {
         Order::Forward => (k.div_ceil(32) * n.div_ceil(32), [32, 8]),
         Order::GradInput => (problems * k * n.div_ceil(128), [128, 1]),

@@ -1,7 +1,7 @@
 //! `kernels/conv_mma.cu`, and what `conv_wgrad.cu` has for tensor cores: convolutions, linear layers and their gradients with
 //! operands rounded to less than fp32.
 
-use super::conv::{Order, PackedMut, Packing, WeightTile};
+use super::conv::{Order, PackArguments, PackedMut, Packing, WeightTile};
 use super::{Floats, Queue, narrow};
 use crate::backend::BackendError;
 use crate::backend::cuda::Precision;
@@ -122,22 +122,6 @@ impl Tile {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct MmaPackArguments {
-    weight: u64,
-    packed: u64,
-    o: u32,
-    c: u32,
-    kh: u32,
-    kw: u32,
-    k_padded: u32,
-    n_padded: u32,
-    step: u32,
-    quads: u32,
-}
-const _: () = assert!(size_of::<MmaPackArguments>() == 48, "as in conv_mma.cu");
-
 /// The kernel that packs for the order.
 pub(super) fn pack_kernel(order: Order, format: Format) -> &'static str {
     match (order, format) {
@@ -160,21 +144,10 @@ pub(super) fn pack(
     packed: &PackedMut<'_>,
 ) -> Result<(), BackendError> {
     let kernel = pack_kernel(packed.layout.order, format);
-    let size = |what, size| narrow(kernel, what, size);
     let quads = packed.floats.len() / 4;
-    let arguments = MmaPackArguments {
-        weight: weight.pointer(),
-        packed: packed.floats.pointer(),
-        o: size("a number of outputs", s.o)?,
-        c: size("a number of inputs", s.c)?,
-        kh: size("a height", s.kh)?,
-        kw: size("a width", s.kw)?,
-        k_padded: size("a sum", packing.k)?,
-        n_padded: size("a number of outputs", packing.n)?,
-        step: size("a stride", s.stride)?,
-        // the kernel's threads are numbered in 32 bits, up to the end of a block
-        quads: size("a weight", quads + 255)? - 255,
-    };
+    // the kernel's threads are numbered in 32 bits, up to the end of a block
+    narrow(kernel, "a weight", quads + 255)?;
+    let arguments = PackArguments::new(kernel, s, packing, weight, packed, quads)?;
     // SAFETY: the argument is the kernel's; the weight has O·C·KH·KW elements and `packed` is `quads` times 16 bytes.
     unsafe { q.launch(kernel, [quads.div_ceil(256), 1, 1], [256, 1], 0, arguments) }
 }

@@ -16,7 +16,7 @@ pub(in crate::backend::cuda) struct Lists<'a> {
 
 impl Lists<'_> {
     /// That there is an image and a set for each of `rows`. Where they point to was checked by the ledger.
-    fn expect(&self, kernel: &'static str, rows: usize, channels: usize) -> Result<(), BackendError> {
+    fn check(&self, kernel: &'static str, rows: usize, channels: usize) -> Result<(), BackendError> {
         expect(kernel, "the list of images", self.images.len(), rows)?;
         expect(kernel, "the list of sets", self.sets.len(), rows)?;
         expect(kernel, "keep", self.keep.len() % channels.max(1), 0)
@@ -78,7 +78,7 @@ pub(in crate::backend::cuda) fn intervene(
     y: FloatsMut<'_>,
 ) -> Result<(), BackendError> {
     const KERNEL: &str = "intervene";
-    lists.expect(KERNEL, rows, channels)?;
+    lists.check(KERNEL, rows, channels)?;
     expect(KERNEL, "z", z.len() % (positions * channels).max(1), 0)?;
     expect(KERNEL, "y", y.len(), len(&[rows, positions, channels]))?;
     let lanes = lanes(channels, &[z.pointer(), lists.keep.pointer(), y.pointer()]);
@@ -123,7 +123,7 @@ pub(in crate::backend::cuda) fn intervene_conv(
     let (oh, ow) = (shape.oh(), shape.ow());
     let (weight_lines, weight_stride) = (len(&[shape.kh, shape.kw, shape.c]), conv::packed_line(shape));
     let weight = weight.first(weight_lines * weight_stride); // zeros may follow
-    lists.expect(KERNEL, rows, shape.c)?;
+    lists.check(KERNEL, rows, shape.c)?;
     expect(KERNEL, "the stride", shape.stride, 1)?;
     expect(KERNEL, "pre", pre.len() % shape.y_len().max(1), 0)?;
     expect(KERNEL, "z", z.len() % shape.x_len().max(1), 0)?;

@@ -249,7 +249,7 @@ mod tests {
         /// A queue on the environment's first device, simulated or real, opened once.
         pub(super) fn for_tests() -> Queue {
             static DEVICE: OnceLock<Arc<Device>> = OnceLock::new();
-            let open = || Device::open(0, Arithmetic::default());
+            let open = || Device::open(0, Arithmetic::In(Precision::Fp32));
             let fail = |e| panic!("{e}\nfirst do `. tests/cuda-sim/env.sh`");
             let device = DEVICE.get_or_init(|| Arc::new(open().unwrap_or_else(fail))).clone();
             Queue { stream: device.context.new_stream().unwrap(), device }
@@ -258,7 +258,7 @@ mod tests {
         /// The same with the kernels that precisions below fp32 use; or why that device has none.
         pub(super) fn with_tensor_cores() -> Result<Queue, BackendError> {
             static DEVICE: OnceLock<Result<Arc<Device>, BackendError>> = OnceLock::new();
-            let reduced = Arithmetic { precision: Precision::Tf32, ..Arithmetic::default() };
+            let reduced = Arithmetic::In(Precision::Tf32);
             let device = DEVICE.get_or_init(|| Device::open(0, reduced).map(Arc::new)).clone()?;
             Ok(Queue { stream: device.context.new_stream().unwrap(), device })
         }

@@ -256,9 +256,10 @@ fn what_does_not_fit_is_refused_before_it_is_launched() {
 fn a_layer_is_packed_for_tiles_by_choice_and_in_fp32_alone() {
     let served = conv([64, 14, 14], 64, [3, 3], 1, 1);
     let exact = conv([64, 14, 14], 64, [1, 1], 1, 0);
-    let layout = |s, precision, path| Layout::forward(s, precision, path).winograd;
-    assert_eq!(layout(&served, Precision::Fp32, ConvPath::Winograd), Some(Winograd::F4));
-    assert_eq!(layout(&served, Precision::Fp32, ConvPath::Exact), None);
-    assert_eq!(layout(&served, Precision::Tf32, ConvPath::Winograd), None);
-    assert_eq!(layout(&exact, Precision::Fp32, ConvPath::Winograd), None);
+    let layout = |s, arithmetic| Layout::forward(s, arithmetic).winograd;
+    assert_eq!(layout(&served, Arithmetic::Winograd), Some(Winograd::F4));
+    assert_eq!(layout(&exact, Arithmetic::Winograd), None);
+    for precision in Precision::ALL {
+        assert_eq!(layout(&served, Arithmetic::In(precision)), None, "{precision:?}");
+    }
 }
