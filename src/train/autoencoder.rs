@@ -6,7 +6,7 @@
 //! decoder; dividing by rms(z) closes that way.
 
 use super::{Adam, Fit, Optimizer, TrainError};
-use crate::backend::{Backend, BackendError, Layered, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::data::Dataset;
 use crate::graph::op::{Binary, Op};
 use crate::graph::plan::{Entry, EntryId, plan};
@@ -149,7 +149,7 @@ impl Trainer {
 
         let difference = g.sub("shallow.difference", front, decoded)?;
         let shallow = g.push("shallow", Op::MeanAbs, &[difference])?;
-        let deep = g.push("deep", Op::SoftmaxKl, &[logits_orig, logits_ae])?;
+        let deep = g.push("deep", Op::Kl(model.head), &[logits_orig, logits_ae])?;
         let mean_abs = g.push("code.mean-abs", Op::MeanAbs, &[code])?;
         let variation = g.push("code.variation", Op::TotalVariation, &[code])?;
         let mean_square = g.push("code.mean-square", Op::MeanSquare, &[code])?;
@@ -212,7 +212,7 @@ impl Trainer {
             ],
         )?;
         let constants = model.constants();
-        let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
+        let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(one, TensorRef::F32(&[1.0]))?;
         let nodes = Nodes {
             x,

@@ -1,7 +1,7 @@
 //! Training a classifier: cross-entropy on labelled images, whole network, lowest validation loss kept.
 
 use super::{Adam, Fit, Optimizer, TrainError};
-use crate::backend::{Backend, BackendError, Layered, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::data::Dataset;
 use crate::graph::op::Op;
 use crate::graph::plan::{Entry, EntryId, plan};
@@ -81,7 +81,7 @@ impl Classifier {
             ],
         )?;
         let constants = model.constants();
-        let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
+        let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(one, TensorRef::F32(&[1.0]))?;
         Ok(Classifier { program, optimizer, x, label, loss, row_loss, logits, classes: model.classes, batch })
     }
