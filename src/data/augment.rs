@@ -110,8 +110,8 @@ mod tests {
         }
         // a coin of 4000 throws: standard deviation 32
         assert!((1840..2160).contains(&flipped), "{flipped}");
-        // the mean of the accepted areas is below .54: wide crops of a wide image are refused
-        assert!((0.4..0.54).contains(&share), "{share}");
+        // torchvision's mean over 20,000 views of this size is .3912; standard error here .004
+        assert!((share - 0.3912).abs() < 0.012, "{share}");
     }
 
     #[test]

@@ -153,6 +153,48 @@ pub enum DataError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A directory or file is no data set of any layout that is read.
+    #[error("{path}: {reason}", path = .path.display())]
+    Layout {
+        /// The directory or file.
+        path: PathBuf,
+        /// What was looked for and what to do.
+        reason: String,
+    },
+    /// A line of a table or list is wrong.
+    #[error("{file}, line {line}: {reason}", file = .file.display())]
+    Row {
+        /// The table or list.
+        file: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// One patient's images are on both sides of a split: what is learned on one side is known on the other.
+    #[error(
+        "patient {patient} has images in {first} ({first_image}) and in {second} ({second_image}); split by patient: move one of them"
+    )]
+    Leak {
+        /// The patient.
+        patient: String,
+        /// One part.
+        first: &'static str,
+        /// An image there.
+        first_image: String,
+        /// The other part.
+        second: &'static str,
+        /// An image there.
+        second_image: String,
+    },
+    /// Something needs a class for every image, and this one has none.
+    #[error("{image} has no label, and {what} needs one; leave out images without, or do without labels")]
+    Unlabelled {
+        /// The image's path or number.
+        image: String,
+        /// What needs it.
+        what: &'static str,
+    },
     /// A data set put together from parts that do not fit.
     #[error(
         "a data set of {labels} images of shape {shape} needs {want} bytes, {ids} numbers and labels below {classes}, but there are {got} bytes and the largest label is {label_max}"

@@ -104,12 +104,17 @@ fn overlap(start: i64, len: usize, have: usize) -> std::ops::Range<usize> {
 }
 
 impl Transform {
-    /// Shape of an image after it: C x H x W.
-    pub fn shape(&self) -> Shape {
-        let [height, width] = match self.geometry {
+    /// Height and width after it.
+    pub fn size(&self) -> [usize; 2] {
+        match self.geometry {
             Geometry::As(size) => size,
             Geometry::ShortSide { crop, .. } => [crop, crop],
-        };
+        }
+    }
+
+    /// Shape of an image after it: C x H x W.
+    pub fn shape(&self) -> Shape {
+        let [height, width] = self.size();
         Shape::new(vec![self.channels.count(), height, width])
     }
 
