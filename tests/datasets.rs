@@ -13,6 +13,7 @@ use intervene::data::{
     DataError, Labels, Layout, NO_LABEL, OnBadFile, Opened, Part, Policy, Split, check_leaks, open, recognise,
 };
 use intervene::random::fnv1a_64;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 /// A grey PNG whose pixels are `value`, `value + 1`, ...
@@ -453,5 +454,50 @@ fn real_sets_open_and_every_image_decodes() {
             directory.display(),
             o.data.classes().len()
         );
+    }
+}
+
+/// Text that looks like a table now and then.
+fn tables() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("path".to_owned()),
+        Just("label".to_owned()),
+        Just("findings".to_owned()),
+        Just("Image Index".to_owned()),
+        Just("Finding Labels".to_owned()),
+        Just("Patient ID".to_owned()),
+        Just("Finding Label".to_owned()),
+        Just("Bbox [x".to_owned()),
+        Just("Mass|Hernia".to_owned()),
+        Just("No Finding".to_owned()),
+        Just("a.png".to_owned()),
+        Just("1".to_owned()),
+        Just("0".to_owned()),
+        Just("\"".to_owned()),
+        Just(String::new()),
+        "\\PC{0,6}",
+    ];
+    let line = proptest::collection::vec(word, 0..17)
+        .prop_flat_map(|words| prop_oneof![Just(words.join(",")), Just(words.join(" "))]);
+    proptest::collection::vec(line, 0..8).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_a_reader_of_tables_and_lists_panic(text in tables(), bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let dir = directory(&[("images/a.png", &png(2, 2, 0))]);
+        for content in [text.as_bytes(), &bytes] {
+            for name in ["t.csv", "Data_Entry_2017.csv", "BBox_List_2017.csv", "test_list.txt", "train_list.txt"] {
+                std::fs::write(dir.path().join(name), content).unwrap();
+            }
+            let _ = open(&dir.path().join("t.csv"), SMALL, Policy::default());
+            let _ = open(dir.path(), SMALL, Policy::default());
+            let _ = intervene::data::nih::read_list(&dir.path().join("test_list.txt"));
+            let table = format!("{NIH_HEADER}\na.png,Mass,0,1,1,M,PA,1,1,1,1\n");
+            std::fs::write(dir.path().join("Data_Entry_2017.csv"), table).unwrap();
+            let _ = open(dir.path(), SMALL, Policy::default());
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use intervene::data::decode::{Limits, decode};
+use intervene::data::decode::{Limits, decode, size};
 use intervene::data::image::{Channels, Image};
 use intervene::data::resize::resize;
 use intervene::data::transform::{Geometry, IMAGENET, Transform};
@@ -117,5 +117,128 @@ fn real_photos_decode_and_crop_to_the_bytes_of_pil_and_torchvision() {
         // past the harness, which swallows what passing tests print
         let why = if directories.is_empty() { "INTERVENE_PHOTOS names no directory" } else { "they are not there" };
         let _ = writeln!(std::io::stderr(), "SKIPPED {missing} of {} photos: {why}", checked + missing);
+    }
+}
+
+/// A case's file.
+fn bytes(case: &str) -> Vec<u8> {
+    cases("file")[case]["bytes"].1.to_vec()
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    match decode(bytes, &Limits::default()) {
+        Ok((image, format)) => panic!("{} of {}x{}", format.name(), image.width, image.height),
+        Err(damage) => damage.to_string(),
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_an_error_and_never_filled_up() {
+    for (name, case) in cases("file") {
+        let whole = case["bytes"].1;
+        let behind = if name == "jpeg-bytes-behind-the-end" { 4 } else { 0 };
+        for at in 0..whole.len() - behind {
+            let cut = decode(&whole[..at], &Limits::default());
+            assert!(cut.is_err(), "{name} cut at {at} of {}", whole.len());
+        }
+        assert!(refusal(&whole[..whole.len() / 2]).contains("cut short"), "{name}");
+    }
+}
+
+#[test]
+fn a_changed_byte_anywhere_gives_an_error_or_an_image_of_bounded_size() {
+    // small limits stand for bounded memory: a header that lies is refused by them, or by the length of its file
+    let limits = Limits { side_max: 4096, pixels_max: 1 << 20 };
+    for (name, case) in cases("file") {
+        let whole = case["bytes"].1;
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x10, 0x80, 0xff] {
+                let mut changed = whole.to_vec();
+                changed[at] ^= flip;
+                if let Ok((image, _)) = decode(&changed, &limits) {
+                    assert_eq!(image.pixels.len(), image.width * image.height * image.channels.count(), "{name} {at}");
+                    assert!(image.pixels.len() <= 3 << 20, "{name} {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_headers_are_refused_before_memory_is_taken() {
+    let mut wide = bytes("jpeg-444-7x5");
+    let frame = wide.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    wide[frame + 5..frame + 9].copy_from_slice(&[0x0b, 0xb8, 0x75, 0x30]); // 30,000 across, 3,000 down
+    let text = refusal(&wide);
+    assert!(text.contains("30000x3000") && text.contains("67108864"), "{text}");
+    wide[frame + 5..frame + 9].copy_from_slice(&[0x07, 0xd0, 0x75, 0x30]); // 2,000 down: within the limit, not in the file
+    assert!(refusal(&wide).contains("cut short"));
+
+    let png = |width: u32, height: u32| {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, width, height);
+        encoder.set_color(png::ColorType::Grayscale);
+        drop(encoder.write_header().unwrap());
+        out
+    };
+    assert!(refusal(&png(100_000, 2)).contains("100000x2"));
+    assert!(refusal(&png(20_000, 20_000)).contains("20000x20000"));
+    assert!(refusal(&png(30_000, 2_000)).contains("cut short"));
+}
+
+#[test]
+fn what_is_no_readable_image_says_what_it_seems_to_be() {
+    for (bytes, part) in [
+        (&b""[..], "0 bytes"),
+        (b"GIF89a....", "GIF"),
+        (b"BM......", "BMP"),
+        (b"II*\0....", "TIFF"),
+        (b"RIFF....WEBPVP8 ", "WebP"),
+        (b"P5 3 3 255", "PNM"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "git-lfs"),
+        (b"hello", "neither as PNG"),
+    ] {
+        let text = refusal(bytes);
+        assert!(text.to_lowercase().contains(&part.to_lowercase()), "{text}");
+    }
+    let mut dicom = vec![0; 128];
+    dicom.extend(b"DICM");
+    assert!(!refusal(&dicom).is_empty());
+}
+
+#[test]
+fn grey_of_sixteen_bits_keeps_its_upper_eight_and_a_pixel_beyond_the_palette_is_damage() {
+    let encoded = |set: &dyn Fn(&mut png::Encoder<'_, &mut Vec<u8>>), data: &[u8]| {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, 2, 1);
+        set(&mut encoder);
+        encoder.write_header().unwrap().write_image_data(data).unwrap();
+        out
+    };
+    let wide = encoded(
+        &|e| {
+            e.set_color(png::ColorType::Grayscale);
+            e.set_depth(png::BitDepth::Sixteen);
+        },
+        &[0x12, 0xff, 0xab, 0x00],
+    );
+    // PIL's own convert("L") clips at 255 there: nearly every pixel white
+    assert_eq!(decode(&wide, &Limits::default()).unwrap().0.pixels, [0x12, 0xab]);
+    let beyond = encoded(
+        &|e| {
+            e.set_color(png::ColorType::Indexed);
+            e.set_palette(vec![1, 2, 3]);
+        },
+        &[0, 1],
+    );
+    assert!(refusal(&beyond).contains("palette"));
+}
+
+#[test]
+fn headers_tell_the_size_that_decoding_gives() {
+    for (name, case) in cases("file") {
+        let (image, _) = decode(case["bytes"].1, &Limits::default()).unwrap();
+        assert_eq!(size(case["bytes"].1), Some((image.width, image.height)), "{name}");
     }
 }

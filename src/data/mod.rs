@@ -9,6 +9,8 @@
 pub mod augment;
 mod dataset;
 pub mod decode;
+#[cfg(feature = "dicom")]
+mod dicom;
 mod error;
 pub mod fetch;
 pub mod files;
