@@ -214,8 +214,8 @@ fn settings(seed: u64) -> Settings {
     Settings { learning_rate: 3e-3, schedule: Schedule::Cosine, epochs: EPOCHS, batch: 4, seed }
 }
 
-type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), BackendError> + 'a>;
-type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> + 'a>;
+type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), TrainError> + 'a>;
+type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> + 'a>;
 
 /// A run that is interrupted once it has done `stop` steps.
 struct Script<'a> {
@@ -229,13 +229,13 @@ struct Script<'a> {
 }
 
 impl Surroundings for Script<'_> {
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), BackendError> {
+    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError> {
         (self.feed)(program, which)
     }
     fn order(&mut self, epoch: u64) -> Vec<u32> {
         epoch_order(self.seed, epoch, self.images)
     }
-    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> {
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> {
         (self.validate)(program)
     }
     fn progress(&mut self, done: u64, total: u64, losses: &[f64]) {
