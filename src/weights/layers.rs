@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::onnx::{Constant, Data, Node, OnnxFile};
-use super::{Entry, Part, Storage, Weights, WeightsError, names};
+use super::{Entry, Part, Storage, Weights, WeightsError, names, some_of};
 use crate::tensor::Shape;
 
 /// Batch norm's constant in every network of torchvision's.
@@ -112,9 +112,7 @@ impl OnnxFile {
                 }
                 if !rest.is_empty() {
                     let left: Vec<String> = rest.iter().map(|l| l.node.shown()).collect();
-                    weights
-                        .notes
-                        .push(format!("left out, as only the trunk is asked for: {}", super::torch::some_of(&left)));
+                    weights.notes.push(format!("left out, as only the trunk is asked for: {}", some_of(&left)));
                 }
             }
             Part::Whole => {
@@ -326,7 +324,7 @@ impl OnnxFile {
             (Kind::Linear, "weight") => {
                 let Some(channels) = layer.channels_last.filter(|&c| c > 0) else { return Ok(()) };
                 let columns = entry.shape.dims()[1];
-                if columns % channels != 0 {
+                if !columns.is_multiple_of(channels) {
                     let what = format!("has {columns} columns, which {channels} channels do not divide");
                     return Err(self.graph(layer, what));
                 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use self::bytes::Bytes;
+use self::bytes::{Bytes, Float};
 use self::names::Repair;
 use self::safetensors::Elements;
 use crate::digest::hex;
@@ -191,6 +191,16 @@ impl Weights {
         self.tensors.insert(name.into(), Entry { shape, storage: Storage::Owned(tensor.into_data()) });
     }
 
+    /// Notes what a reader made of tensors that are not f32.
+    fn note_conversions(&mut self, converted: &BTreeMap<Float, usize>, skipped: &[String]) {
+        for (float, count) in converted {
+            self.notes.push(format!("{count} tensors of {} are read as f32", float.name()));
+        }
+        if !skipped.is_empty() {
+            self.notes.push(format!("not read, as they are whole numbers: {}", some_of(skipped)));
+        }
+    }
+
     /// Puts all tensors of `other` in, in place of those of the same names.
     pub fn absorb(&mut self, other: Weights) {
         self.tensors.extend(other.tensors);
@@ -328,5 +338,15 @@ impl Weights {
                 got: host_hash.to_owned(),
             }),
         }
+    }
+}
+
+/// Six names at most, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        _ => shown,
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::bytes::{Bytes, aligned};
+use super::bytes::{Bytes, Float, aligned};
 use super::{PrefixIs, Storage, Weights, WeightsError};
 use crate::atomic::write_atomic;
 use crate::tensor::Shape;
@@ -246,6 +246,50 @@ impl TensorFile {
             };
             weights.tensors.insert(name.to_owned(), super::Entry { shape: entry.shape.clone(), storage });
         }
+        Ok(weights)
+    }
+
+    /// All tensors of floats, those of 16 and 64 bits converted, as [`Weights::notes`] say; whole numbers are left out.
+    ///
+    /// # Errors
+    /// [`WeightsError::Dtype`] for floats of 8 bits and less.
+    pub(super) fn imported(&self) -> Result<Weights, WeightsError> {
+        let mut weights = Weights::new(&self.file);
+        weights.metadata = self.metadata.clone();
+        let (mut converted, mut skipped) = (BTreeMap::<Float, usize>::new(), Vec::new());
+        for (name, entry) in &self.entries {
+            let bytes = &self.bytes[entry.range.clone()];
+            let float = match entry.dtype {
+                Dtype::F32 => Float::F32,
+                Dtype::F16 => Float::F16,
+                Dtype::BF16 => Float::Bf16,
+                Dtype::F64 => Float::F64,
+                Dtype::BOOL
+                | Dtype::U8
+                | Dtype::I8
+                | Dtype::U16
+                | Dtype::I16
+                | Dtype::U32
+                | Dtype::I32
+                | Dtype::U64
+                | Dtype::I64 => {
+                    if !name.ends_with("num_batches_tracked") {
+                        skipped.push(name.clone());
+                    }
+                    continue;
+                }
+                other => return Err(self.dtype_error(name, other, "F32, F16, BF16 or F64")),
+            };
+            let storage = match (float, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
+                (Float::F32, Ok(_)) => Storage::Mapped { bytes: self.bytes.clone(), range: entry.range.clone() },
+                _ => Storage::Owned(float.all(bytes)),
+            };
+            if float != Float::F32 {
+                *converted.entry(float).or_default() += 1;
+            }
+            weights.tensors.insert(name.clone(), super::Entry { shape: entry.shape.clone(), storage });
+        }
+        weights.note_conversions(&converted, &skipped);
         Ok(weights)
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::bytes::{Bytes, Float, gathered, in_order};
 use super::pickle::{Id, Made, Pickle, PickleError, Value};
 use super::state::{self, StateError};
-use super::{Entry, Storage, Weights, WeightsError};
+use super::{Entry, Storage, Weights, WeightsError, some_of};
 use crate::tensor::Shape;
 use crate::zip::{Archive, Stored, ZipError};
 
@@ -270,12 +270,7 @@ impl<'p> Reader<'p> {
         if !state.path.is_empty() {
             weights.notes.push(format!("the weights are those under `{}`", state.path));
         }
-        for (float, count) in &self.converted {
-            weights.notes.push(format!("{count} tensors of {} are read as f32", float.name()));
-        }
-        if !self.skipped.is_empty() {
-            weights.notes.push(format!("not read, as they are whole numbers: {}", some_of(&self.skipped)));
-        }
+        weights.note_conversions(&self.converted, &self.skipped);
         if !state.beside.is_empty() {
             let beside: Vec<String> = state.beside.into_iter().collect();
             weights.notes.push(format!("carried along in the file and not looked at: {}", some_of(&beside)));
@@ -567,14 +562,4 @@ fn description_of<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<(&'p str, Kind, 
         count = pickle.count(size)?.checked_add(skipped?)?;
     }
     Some((pickle.text(key)?, kind, count, skipped))
-}
-
-/// Six names at most, and how many more there are.
-pub(super) fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 6;
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => format!("{shown} and {more} more"),
-        _ => shown,
-    }
 }
