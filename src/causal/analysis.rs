@@ -238,7 +238,8 @@ fn one(
     let difference: f64 = here.recon_effects().iter().map(|d| d.abs()).sum::<f64>() / classes as f64;
     let truth = |b: bool| if b { 1.0 } else { 0.0 };
     let agreement = argmax(orig).zip(predicted).map_or(f64::NAN, |(a, b)| truth(a == b));
-    let correct = argmax(orig).map_or(f64::NAN, |a| truth(a == label));
+    // without a label nothing is right or wrong
+    let correct = argmax(orig).filter(|_| label < classes).map_or(f64::NAN, |a| truth(a == label));
     let mut values = vec![here.recon()?, here.confidence().max, agreement, correct, difference];
     let outcomes =
         if input == 0 { Outcomes::new(clean.clone()) } else { Outcomes::with_perturbed(clean.clone(), here.clone())? };

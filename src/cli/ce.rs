@@ -1,6 +1,6 @@
 //! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
 
-use super::common::{self, Common, Context, DataArgs, eps};
+use super::common::{self, Common, Context, DataArgs, OnBadFileArg, eps};
 use super::study::{Config, Loaded, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory};
 use super::{subject, ui};
 use crate::causal::study::{AttackLabel, Input};
@@ -33,6 +33,9 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     data: DataArgs,
+    /// What to do about a file of your own images that gives none
+    #[arg(long, value_enum, default_value = "stop")]
+    on_bad_file: OnBadFileArg,
     /// Network
     #[arg(long, default_value = "fashion")]
     model: String,
@@ -189,6 +192,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 seed: args.common.seed,
                 data: args.data.data,
                 any_data: args.data.any_data,
+                on_bad_file: args.on_bad_file.into(),
             };
             (config, None)
         }
@@ -205,8 +209,8 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     common::check_out(args.common.out.as_deref())?;
     let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &loaded.model, &context)?;
-    let images = first_images(&fashion.test, config.limit)?;
+    let all = subject::images(&data, config.on_bad_file, &loaded.model, &context)?;
+    let images = first_images(&all, config.limit)?;
     if resume.is_none() {
         config.inputs = args.inputs.inputs(images.len());
     }

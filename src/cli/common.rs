@@ -4,6 +4,7 @@ use super::ui::{self, Ui};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::{self, Arithmetic, Cuda, Precision};
 use crate::backend::{Backend, ConvPath};
+use crate::data::OnBadFile;
 use crate::error::Error;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::nearest;
@@ -122,12 +123,31 @@ fn device_flag(arithmetic: Arithmetic) -> Option<String> {
 /// Where data come from.
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
-    /// Directory with the four Fashion-MNIST files (IDX or IDX.gz); default: found or fetched
+    /// Directory with the four Fashion-MNIST files (IDX or IDX.gz); default: found or fetched. `ce` also takes your own
+    /// images: a directory a class, a directory of images, a table (.csv) or NIH ChestX-ray14
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Accept IDX data in --data that is not the published Fashion-MNIST
     #[arg(long)]
     pub any_data: bool,
+}
+
+/// What to do about a file that gives no image, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnBadFileArg {
+    /// Stop, and name it
+    Stop,
+    /// Decode all files first, leave out those that give no image, and list them
+    Skip,
+}
+
+impl From<OnBadFileArg> for OnBadFile {
+    fn from(arg: OnBadFileArg) -> OnBadFile {
+        match arg {
+            OnBadFileArg::Stop => OnBadFile::Stop,
+            OnBadFileArg::Skip => OnBadFile::Skip,
+        }
+    }
 }
 
 /// What a command needs of its surroundings.

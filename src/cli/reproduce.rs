@@ -15,6 +15,7 @@ use crate::causal::named_nodes;
 use crate::causal::statistics::Bootstrap;
 use crate::causal::study::Input;
 use crate::causal::sweep::Batch;
+use crate::data::OnBadFile;
 use crate::data::fetch::Fashion;
 use crate::error::Error;
 use crate::model::Model;
@@ -98,6 +99,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 seed: args.common.seed,
                 data: args.data.data,
                 any_data: args.data.any_data,
+                on_bad_file: OnBadFile::Stop,
             };
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }

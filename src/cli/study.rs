@@ -11,7 +11,7 @@ use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
-use crate::data::Dataset;
+use crate::data::{Dataset, OnBadFile};
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
@@ -61,6 +61,13 @@ pub struct Config {
     pub data: Option<PathBuf>,
     /// Whether unpublished data were accepted.
     pub any_data: bool,
+    /// What happens to files that give no image. Left out where it is the default, so that runs keep their ids.
+    #[serde(default, skip_serializing_if = "stops")]
+    pub on_bad_file: OnBadFile,
+}
+
+fn stops(on_bad_file: &OnBadFile) -> bool {
+    *on_bad_file == OnBadFile::Stop
 }
 
 /// Images of the gate's and the floor's checks.
@@ -505,12 +512,17 @@ impl Done {
             FLOOR_IMAGES.min(self.columns.images())
         );
         for (k, input) in self.columns.inputs.iter().enumerate() {
+            let correct = self.columns.mean(k, 0, Quantity::Correct);
+            let accuracy = if correct.is_finite() {
+                format!("host accuracy {:.2} %", 100.0 * correct)
+            } else {
+                "host accuracy unknown: not every image has a label".into()
+            };
             let _ = writeln!(
                 text,
-                "{:<5} autoencoder agrees with its host on {:.2} % of images, host accuracy {:.2} %",
+                "{:<5} autoencoder agrees with its host on {:.2} % of images, {accuracy}",
                 if k == 0 { "clean" } else { input.name() },
-                100.0 * self.columns.mean(k, 0, Quantity::Agreement),
-                100.0 * self.columns.mean(k, 0, Quantity::Correct)
+                100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
         }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));

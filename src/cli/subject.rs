@@ -2,6 +2,9 @@
 
 use super::common::{Context, DataArgs};
 use crate::data::fetch::{Check, Fashion, Sources, load_fashion};
+use crate::data::image::Channels;
+use crate::data::transform::{Geometry, IMAGENET, Transform};
+use crate::data::{DataError, Dataset, Layout, OnBadFile, Policy, open, recognise};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Model, Tap};
@@ -32,6 +35,44 @@ pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Fashion
         }
     }
     Ok(fashion)
+}
+
+/// The images that a study is over: the user's own, where `--data` names some, else Fashion-MNIST's test images.
+///
+/// # Errors
+/// As [`data`]; [`Error::Input`] when the images have another number of classes than `model`.
+pub fn images(args: &DataArgs, on_bad_file: OnBadFile, model: &Model, context: &Context) -> Result<Dataset, Error> {
+    let own = match args.data.as_deref().map(|path| (path, recognise(path))) {
+        // a place that is not there is said by the reader that looks in all places
+        None | Some((_, Ok(Layout::Idx) | Err(DataError::Io { .. }))) => return Ok(data(args, model, context)?.test),
+        Some((path, layout)) => layout.map(|_| path)?,
+    };
+    let opened = open(own, transform(model), Policy { on_bad_file, ..Policy::default() })?;
+    let (images, classes) = (opened.data.len(), opened.data.classes().len());
+    context.ui.log(format!("data: {}: {}, {images} images, {classes} classes", own.display(), opened.layout.name()));
+    opened.notes.iter().for_each(|note| context.ui.warn(format!("data: {note}")));
+    opened.skipped.iter().for_each(|file| context.ui.warn(format!("left out: {}", file.reason)));
+    if classes != 0 && classes != model.classes {
+        let reason = format!(
+            "its images are of {classes} classes, but {} has {}; numbers of classes would mean others",
+            model.arch, model.classes
+        );
+        return Err(Error::Input { path: own.into(), reason });
+    }
+    Ok(opened.data)
+}
+
+/// How the user's own images become what `model` takes: as ImageNet's are evaluated where it takes their size, else the
+/// short side and then the middle at its own.
+fn transform(model: &Model) -> Transform {
+    let [channels, height, width] = model.input;
+    let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
+    let geometry = match (height, width) {
+        (224, 224) => IMAGENET,
+        (side, other) if side == other => Geometry::ShortSide { short: side, crop: side },
+        _ => Geometry::As([height, width]),
+    };
+    Transform { channels, geometry }
 }
 
 /// Host weights from a file, or the bundled ones.

@@ -9,6 +9,7 @@ use crate::causal::intervention::NodeSet;
 use crate::causal::statistics::{Bootstrap, Interval, SignFlip, Summary, holm};
 use crate::causal::study::Shard;
 use crate::causal::{CausalError, named_nodes};
+use crate::data::NO_LABEL;
 use crate::error::Error;
 use crate::model::Head;
 use crate::tensor::argmax;
@@ -102,12 +103,13 @@ fn effect_rows(
                 // writing to a String cannot fail
                 let _ = writeln!(
                     text,
-                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{label},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
+                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
                     labels.run_id,
                     labels.split,
                     a.input.name(),
                     a.mask,
                     labels.tap,
+                    if label == NO_LABEL { String::new() } else { label.to_string() },
                     at(r.p_orig(), label as usize),
                     at(r.p_idle(), label as usize),
                     at(&q, label as usize),

@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod cuda;
+mod images;
 mod input;
 mod interrupt;
 mod outputs;
