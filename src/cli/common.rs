@@ -141,6 +141,7 @@ pub struct DataArgs {
     pub resize: Option<u32>,
     /// What to do about a file that gives no image
     #[arg(long, value_enum, default_value = "stop")]
+    #[serde(skip_serializing_if = "OnBadFileArg::stops")]
     pub on_bad_file: OnBadFileArg,
 }
 
@@ -156,6 +157,13 @@ pub enum OnBadFileArg {
     Stop,
     /// Leave it out, and say how many were
     Skip,
+}
+
+impl OnBadFileArg {
+    /// Left out of a configuration, so that runs keep their ids.
+    fn stops(&self) -> bool {
+        *self == OnBadFileArg::Stop
+    }
 }
 
 /// What a command needs of its surroundings.

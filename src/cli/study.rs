@@ -609,12 +609,17 @@ impl Done {
             }
         );
         for (k, input) in self.columns.inputs.iter().enumerate() {
+            let correct = self.columns.mean(k, 0, Quantity::Correct);
+            let accuracy = if correct.is_finite() {
+                format!("host accuracy {:.2} %", 100.0 * correct)
+            } else {
+                "host accuracy unknown: not every image has a label".into()
+            };
             let _ = writeln!(
                 text,
-                "{:<5} autoencoder agrees with its host on {:.2} % of images, host accuracy {:.2} %",
+                "{:<5} autoencoder agrees with its host on {:.2} % of images, {accuracy}",
                 if k == 0 { "clean" } else { input.name() },
-                100.0 * self.columns.mean(k, 0, Quantity::Agreement),
-                100.0 * self.columns.mean(k, 0, Quantity::Correct)
+                100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
         }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));

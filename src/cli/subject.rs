@@ -104,7 +104,9 @@ pub fn open(path: &Path, args: &DataArgs, model: &Model, context: &Context) -> R
     let [channels, height, width] = model.input;
     let geometry = match (height == width, args.resize) {
         (true, resize) => {
-            let short = resize.map_or(height * 8 / 7, |r| r as usize);
+            // as ImageNet's are evaluated; Fashion-MNIST's are whole
+            let usual = if model.arch == BUNDLED { height } else { height * 8 / 7 };
+            let short = resize.map_or(usual, |r| r as usize);
             Geometry::ShortSide { short, crop: height }
         }
         (false, _) => Geometry::As([height, width]),
@@ -115,11 +117,8 @@ pub fn open(path: &Path, args: &DataArgs, model: &Model, context: &Context) -> R
         OnBadFileArg::Skip => OnBadFile::Skip,
     };
     let opened = data::open(path, Transform { channels, geometry }, Policy { on_bad_file, ..Policy::default() })?;
-    opened.notes.iter().for_each(|note| context.ui.log(format!("data: {note}")));
-    if !opened.skipped.is_empty() {
-        context.ui.warn(format!("{}: {} files give no image and are left out:", path.display(), opened.skipped.len()));
-        opened.skipped.iter().for_each(|s| context.ui.warn(format!("  {}: {}", s.path, s.reason)));
-    }
+    opened.notes.iter().for_each(|note| context.ui.warn(format!("data: {note}")));
+    opened.skipped.iter().for_each(|file| context.ui.warn(format!("left out: {}", file.reason)));
     Ok(opened)
 }
 
