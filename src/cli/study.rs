@@ -514,7 +514,7 @@ fn floor(
         compared.sort_by(|&a, &b| sizes[b].total_cmp(&sizes[a]).then(a.cmp(&b)));
         compared.truncate(count);
     }
-    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s].clone()).collect();
+    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s]).collect();
     context.ui.log(format!("comparing {images} images and {count} interventions with the f64 reference"));
     let worst = (0..images).into_par_iter().map(|i| -> Result<f64, Error> {
         let mut reference = Sweep::new(subject, &chosen, Batch { images: 1, variants: 1 }, &Reference)?;
