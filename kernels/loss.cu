@@ -1,4 +1,4 @@
-// Losses of rows and their gradients: cross-entropy, KL divergence of softmaxes, mean |x|, mean x², total variation.
+// Losses of rows and their gradients: cross-entropy, also binary, KL divergence of softmaxes and of sigmoids, mean |x|, mean x², total variation.
 //
 // Softmaxes: a warp a row of K logits, all in f64; with K classes they cost nothing beside the network. Means: a block a row,
 // f64 sums; floor 4 bytes an element of x. Gradients: a thread 4 elements where rows are multiples of 4, floor 8 bytes an
@@ -14,9 +14,10 @@ struct SoftmaxArguments {
     const u32 *label;    // (rows), for cross-entropy
     const float *g;      // (rows), for gradients
     float *y;            // (rows), or the gradient (rows, classes)
+    const float *weight; // (2, classes) of absent and present findings, or null: binary cross-entropy
     u32 rows, classes;
 };
-static_assert(sizeof(SoftmaxArguments) == 48, "as in launch/loss.rs");
+static_assert(sizeof(SoftmaxArguments) == 56, "as in launch/loss.rs");
 
 // What log softmax subtracts from a row's logits, on every lane of its warp.
 struct Logarithm {
@@ -94,6 +95,72 @@ extern "C" __global__ void __launch_bounds__(256, 4) softmax_kl_grad(const Softm
     const double g = a.g[row];
     for (u32 c = threadIdx.x % 32; c < a.classes; c += 32)
         gx[c] = (float)(g * (exp(log_q.of(x[c])) - exp(log_p.of(target[c]))));
+}
+
+// ---- Sigmoids: a warp a row of K independent labels
+
+__device__ __forceinline__ double sigmoid(double x) {
+    const double e = exp(-fabs(x));
+    return x >= 0 ? 1 / (1 + e) : e / (1 + e); // a NaN goes through e
+}
+
+// log(1 + exp(x)) without overflow
+__device__ __forceinline__ double softplus(double x) { return log1p(exp(-fabs(x))) + (x > 0 ? x : 0); }
+
+// What a label's loss is multiplied by: absent, present.
+__device__ __forceinline__ double absent_weight(const SoftmaxArguments &a, u32 c) { return a.weight ? a.weight[c] : 1; }
+__device__ __forceinline__ double present_weight(const SoftmaxArguments &a, u32 c) {
+    return a.weight ? a.weight[a.classes + c] : 1;
+}
+
+// y = f(row's target, row's x, label) summed over labels, in f64.
+template <class F> __device__ __forceinline__ void sum_labels(const SoftmaxArguments &a, F f) {
+    const u32 row = row_of_warp();
+    if (row >= a.rows) return;
+    const u64 first = (u64)row * a.classes;
+    double sum = 0;
+    for (u32 c = threadIdx.x % 32; c < a.classes; c += 32) sum += f((double)a.target[first + c], (double)a.x[first + c], c);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) a.y[row] = (float)sum;
+}
+
+// gx = g · f(target, x, label)
+template <class F> __device__ __forceinline__ void each_label(const SoftmaxArguments &a, F f) {
+    const u32 row = row_of_warp();
+    if (row >= a.rows) return;
+    const u64 first = (u64)row * a.classes;
+    const double g = a.g[row];
+    for (u32 c = threadIdx.x % 32; c < a.classes; c += 32)
+        a.y[first + c] = (float)(g * f((double)a.target[first + c], (double)a.x[first + c], c));
+}
+
+// y = -sum(w1 · t · log sigmoid(x) + w0 · (1 - t) · log(1 - sigmoid(x)))
+extern "C" __global__ void __launch_bounds__(256) binary_cross_entropy(const SoftmaxArguments a) {
+    sum_labels(a, [&](double t, double x, u32 c) {
+        return present_weight(a, c) * t * softplus(-x) + absent_weight(a, c) * (1 - t) * softplus(x);
+    });
+}
+
+extern "C" __global__ void __launch_bounds__(256) binary_cross_entropy_grad(const SoftmaxArguments a) {
+    each_label(a, [&](double t, double x, u32 c) {
+        return absent_weight(a, c) * (1 - t) * sigmoid(x) - present_weight(a, c) * t * sigmoid(-x);
+    });
+}
+
+// One side of a label's divergence, p = sigmoid(t); where p is 0 the term is.
+__device__ __forceinline__ double divergence(double t, double x) {
+    const double p = sigmoid(t);
+    return p != 0 ? p * (softplus(-x) - softplus(-t)) : 0;
+}
+
+// y = sum p log(p/q) + (1-p) log((1-p)/(1-q)), p and q the sigmoids of target and x
+extern "C" __global__ void __launch_bounds__(256) sigmoid_kl(const SoftmaxArguments a) {
+    sum_labels(a, [](double t, double x, u32) { return divergence(t, x) + divergence(-t, -x); });
+}
+
+// gx = g · (q - p)
+extern "C" __global__ void __launch_bounds__(256) sigmoid_kl_grad(const SoftmaxArguments a) {
+    each_label(a, [](double t, double x, u32) { return sigmoid(x) - sigmoid(t); });
 }
 
 // ---- Means and total variation

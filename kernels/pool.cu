@@ -1,4 +1,5 @@
-// Max-pooling, global averages and channel maxima over maps x (N, H, W, C), and the gradients of the first two.
+// Max-pooling, averages of cells, global averages, channel maxima and weighted sums of channels over maps x (N, H, W, C), and
+// the gradients of the first three.
 //
 // A thread takes one output cell and 4 channels (1 where C is no multiple of 4); neighbours in a warp are neighbours in
 // channels, so that reads and writes are runs. Floors: max_pool reads x and writes y; its gradient reads x and gy and writes
@@ -19,8 +20,10 @@ struct PoolArguments {
     u32 height, width;          // of x
     u32 out_height, out_width;  // of y
     u32 size, stride, pad;
+    u32 pixel; // floats from one pixel of y to the next, forward
+    u32 unused;
 };
-static_assert(sizeof(PoolArguments) == 64, "as in launch/pool.rs");
+static_assert(sizeof(PoolArguments) == 72, "as in launch/pool.rs");
 
 // Cells or windows from `first` up to `end`.
 struct Span {
@@ -64,7 +67,7 @@ template <int V> __device__ __forceinline__ void max_pool_item(const PoolArgumen
 #pragma unroll
             for (int k = 0; k < V; k++) max.v[k] = wins(v.v[k], max.v[k]) ? v.v[k] : max.v[k];
         }
-    store<V>(a.y + (u64)t * V, max);
+    store<V>(a.y + (u64)(t / a.groups) * a.pixel + at.group * V, max);
 }
 
 extern "C" __global__ void __launch_bounds__(256) max_pool(const PoolArguments a) {
@@ -156,6 +159,108 @@ extern "C" __global__ void __launch_bounds__(256) max_pool_halving_grad(const Po
     if (t >= a.items) return;
     if (a.lanes == 4) halving_grad_item<4>(a, t);
     else halving_grad_item<1>(a, t);
+}
+
+// Cells under each output position along one axis: p has those from p·advance/over up to (p·advance + reach)/over, rounded up.
+struct Spans {
+    u32 advance, over, reach;
+};
+
+struct AverageArguments {
+    const float *x; // or gy
+    float *y;       // or gx
+    u32 items;
+    u32 lanes;  // channels of a thread: 4 or 1
+    u32 groups; // channels / lanes
+    u32 height, width;         // of x
+    u32 out_height, out_width; // of y
+    Spans down, right;
+    u32 pixel; // floats from one pixel of y to the next, forward
+};
+static_assert(sizeof(AverageArguments) == 72, "as in launch/pool.rs");
+
+__device__ __forceinline__ Span cells_of(const Spans &s, u32 p, u32 n) {
+    const u32 end = (p * s.advance + s.reach + s.over - 1) / s.over;
+    return {p * s.advance / s.over, end < n ? end : n};
+}
+
+// The positions, of n, that average cell i.
+__device__ __forceinline__ Span positions_of(const Spans &s, u32 i, u32 n) {
+    const u32 end = ((i + 1) * s.over + s.advance - 1) / s.advance;
+    return {i * s.over < s.reach ? 0 : (i * s.over - s.reach) / s.advance + 1, end < n ? end : n};
+}
+
+template <int V> __device__ __forceinline__ void average_item(const AverageArguments &a, u32 t) {
+    const Place at = place(t, a.out_height, a.out_width, a.groups);
+    const Span rows = cells_of(a.down, at.i, a.height), columns = cells_of(a.right, at.j, a.width);
+    const u32 step = a.groups * V;
+    const float *x = a.x + (u64)at.row * a.height * a.width * step + at.group * V;
+    Vector<V> sum = {};
+    for (u32 i = rows.first; i < rows.end; i++)
+        for (u32 j = columns.first; j < columns.end; j++) {
+            const Vector<V> v = load<V>(x + (u64)(i * a.width + j) * step);
+#pragma unroll
+            for (int k = 0; k < V; k++) sum.v[k] += v.v[k];
+        }
+    const float count = (float)((rows.end - rows.first) * (columns.end - columns.first));
+#pragma unroll
+    for (int k = 0; k < V; k++) sum.v[k] /= count;
+    store<V>(a.y + (u64)(t / a.groups) * a.pixel + at.group * V, sum);
+}
+
+// y = means of the cells under each position, summed in row-major order. Floor: x once and y once; windows that overlap are
+// read again, from the caches.
+extern "C" __global__ void __launch_bounds__(256, 4) average_cells(const AverageArguments a) {
+    const u32 t = blockIdx.x * 256 + threadIdx.x;
+    if (t >= a.items) return;
+    if (a.lanes == 4) average_item<4>(a, t);
+    else average_item<1>(a, t);
+}
+
+template <int V> __device__ __forceinline__ void average_grad_item(const AverageArguments &a, u32 t) {
+    const Place at = place(t, a.height, a.width, a.groups);
+    const Span down = positions_of(a.down, at.i, a.out_height), right = positions_of(a.right, at.j, a.out_width);
+    const u32 step = a.groups * V;
+    const float *gy = a.x + (u64)at.row * a.out_height * a.out_width * step + at.group * V;
+    Vector<V> sum = {};
+    for (u32 p = down.first; p < down.end; p++)
+        for (u32 q = right.first; q < right.end; q++) {
+            const Span rows = cells_of(a.down, p, a.height), columns = cells_of(a.right, q, a.width);
+            const float count = (float)((rows.end - rows.first) * (columns.end - columns.first));
+            const Vector<V> g = load<V>(gy + (u64)(p * a.out_width + q) * step);
+#pragma unroll
+            for (int k = 0; k < V; k++) sum.v[k] += g.v[k] / count;
+        }
+    store<V>(a.y + (u64)t * V, sum);
+}
+
+// gx: every cell gathers its share of the positions that average it, in row-major order. Floor: gy once and gx once.
+extern "C" __global__ void __launch_bounds__(256, 4) average_cells_grad(const AverageArguments a) {
+    const u32 t = blockIdx.x * 256 + threadIdx.x;
+    if (t >= a.items) return;
+    if (a.lanes == 4) average_grad_item<4>(a, t);
+    else average_grad_item<1>(a, t);
+}
+
+struct ChannelSumArguments {
+    const float *x;      // (rows, positions, channels)
+    const float *weight; // (rows, channels)
+    float *y;            // (rows, positions)
+    u32 positions, channels;
+    u32 items; // rows * positions
+    u32 unused;
+};
+static_assert(sizeof(ChannelSumArguments) == 40, "as in launch/pool.rs");
+
+// y = sum over channels of weight · x, in f64: a warp a position. Floor: 4 bytes an element of x.
+extern "C" __global__ void __launch_bounds__(256) channel_sum(const ChannelSumArguments a) {
+    const u32 at = blockIdx.x * 8 + threadIdx.x / 32;
+    if (at >= a.items) return;
+    const float *x = a.x + (u64)at * a.channels, *weight = a.weight + (u64)(at / a.positions) * a.channels;
+    double sum = 0;
+    for (u32 c = threadIdx.x % 32; c < a.channels; c += 32) sum = fma((double)x[c], (double)weight[c], sum);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) a.y[at] = (float)sum;
 }
 
 struct PositionsArguments {

@@ -128,6 +128,7 @@ impl From<TrainError> for Error {
         match e {
             TrainError::Graph(e) => e.into(),
             TrainError::Backend(e) => e.into(),
+            TrainError::Data(e) => e.into(),
             TrainError::TooFewImages { .. } => Error::Usage(e.to_string()),
             TrainError::Checkpoint(_) | TrainError::Diverged { .. } | TrainError::Save(_) => {
                 Error::Failed(e.to_string())

@@ -24,6 +24,11 @@ pub fn fnv1a_32(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }
 
+/// FNV-1a, 64 bits: the number of an image that is a file, from its relative path.
+pub fn fnv1a_64(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 /// The random numbers of one purpose ("pwm", "bootstrap", "init/ae.enc1.weight", …) under one seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
@@ -78,6 +83,7 @@ mod tests {
     #[test]
     fn fnv_gives_its_published_values() {
         assert_eq!(fnv1a_32("foobar"), 0xbf9cf968);
+        assert_eq!(fnv1a_64("foobar"), 0x85944171f73967e8);
     }
 
     #[test]

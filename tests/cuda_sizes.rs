@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Build, Case, Data, Kinks, ROWS, ROWS_TRIED, Tol, compare, cuda};
+use intervene::answer::Head;
 use intervene::backend::Backend;
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
@@ -55,7 +56,7 @@ fn cases() -> Vec<Case> {
             let (x, scale) = (b.x("x", map), b.weight("scale", [c]));
             let shift = b.weight("shift", [c]);
             b.wrt = vec![x];
-            b.graph.push("y", Op::Affine, &[x, scale, shift])
+            b.graph.push("y", Op::Affine { activation: Activation::None }, &[x, scale, shift])
         }));
         list.push(Case::new(format!("sign-step of {map:?}"), (Tol::Ulp(2), Tol::Exact), move |b| {
             let unit = |b: &Build, n: usize| -> Vec<f64> { b.all_different(n).iter().map(|v| v.abs()).collect() };
@@ -75,7 +76,7 @@ fn cases() -> Vec<Case> {
         list.push(Case::new(format!("softmax-kl of {k} classes"), (Tol::Close(2e-6), Tol::Close(2e-6)), move |b| {
             let (target, x) = (b.x("target", [k]), b.x("logits", [k]));
             b.wrt = vec![x];
-            b.graph.push("kl", Op::SoftmaxKl, &[target, x])
+            b.graph.push("kl", Op::Kl(Head::Softmax), &[target, x])
         }));
     }
     // more code channels than lanes of a warp, several blocks a row, a kernel larger than a segment of columns
@@ -194,7 +195,7 @@ fn elementwise_operations_and_pools_have_the_cpus_results_on_ties_infinities_and
         list.push(Case::new(format!("affine of {map:?}"), (Tol::Exact, Tol::Exact), move |b| {
             let (x, scale, shift) = (b.x("x", map), b.weight("scale", [map[0]]), b.weight("shift", [map[0]]));
             b.wrt = vec![x];
-            b.graph.push("y", Op::Affine, &[x, scale, shift])
+            b.graph.push("y", Op::Affine { activation: Activation::None }, &[x, scale, shift])
         }));
         list.push(Case::new(format!("sign-step of {map:?}"), (Tol::Exact, Tol::Exact), move |b| {
             let (x, x0, g) = (b.x("x", map), b.x("x0", map), b.rows("g", map, awkward));

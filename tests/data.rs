@@ -471,7 +471,8 @@ fn the_real_fashion_mnist_loads_and_is_balanced() {
     assert_eq!(fashion.train.labels()[..5], [9, 0, 0, 3, 0]);
     assert_eq!(fashion.test.labels()[..5], [9, 2, 1, 1, 6]);
     // the normalisation constants that everyone uses for this data set
-    let pixels: Vec<f64> = (0..60_000).flat_map(|i| fashion.train.image(i)).map(|&p| f64::from(p) / 255.0).collect();
+    let pixels: Vec<f64> =
+        (0..60_000).flat_map(|i| fashion.train.image(i).unwrap().to_vec()).map(|p| f64::from(p) / 255.0).collect();
     let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
     let variance = pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
     assert!((mean - 0.2860).abs() < 1e-4 && (variance.sqrt() - 0.3530).abs() < 1e-4, "{mean} {}", variance.sqrt());

@@ -7,7 +7,7 @@ use common::backends;
 use common::hosts::{Host, bits, small};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
-use intervene::backend::{Backend, BackendError, Layered, Parameters, Program};
+use intervene::backend::{Backend, BackendError, Completed, Parameters, Program};
 use intervene::causal::analysis::{Columns, Quantity};
 use intervene::causal::effect::Reading;
 use intervene::causal::intervention::NodeSet;
@@ -214,8 +214,8 @@ fn settings(seed: u64) -> Settings {
     Settings { learning_rate: 3e-3, schedule: Schedule::Cosine, epochs: EPOCHS, batch: 4, seed }
 }
 
-type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), BackendError> + 'a>;
-type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> + 'a>;
+type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), TrainError> + 'a>;
+type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> + 'a>;
 
 /// A run that is interrupted once it has done `stop` steps.
 struct Script<'a> {
@@ -229,13 +229,13 @@ struct Script<'a> {
 }
 
 impl Surroundings for Script<'_> {
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), BackendError> {
+    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError> {
         (self.feed)(program, which)
     }
     fn order(&mut self, epoch: u64) -> Vec<u32> {
         epoch_order(self.seed, epoch, self.images)
     }
-    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> {
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> {
         (self.validate)(program)
     }
     fn progress(&mut self, done: u64, total: u64, losses: &[f64]) {
@@ -312,18 +312,18 @@ fn leg(kind: Kind, seed: u64, backend: &dyn Backend, resume: Option<Checkpoint>,
 /// trained for a step.
 fn check_frozen(host: &Host, program: &mut dyn Program, stepped: bool) {
     let constants = host.model.constants();
-    let source = Layered(&[&host.weights, &constants]);
+    let source = Completed { weights: &host.weights, derived: &constants };
     let (mut frozen, mut trained) = (0, 0);
-    let names: Vec<&String> = host.weights.iter().chain(&constants).map(|(name, _)| name).collect();
+    let names: Vec<&str> = host.weights.iter().map(|(name, _)| name.as_str()).chain(constants.names()).collect();
     for name in names {
         let node = program.artifact().graph().parameter_named(name).unwrap_or_else(|| panic!("no {name}"));
         let (shape, before) = source.parameter(name).unwrap_or_else(|| panic!("no {name}"));
         let mut after = vec![0.0f32; shape.len()];
         program.read(node, TensorMut::F32(&mut after)).unwrap_or_else(|e| panic!("{e}"));
         if name.starts_with("ae.") {
-            trained += usize::from(bits(&after) != bits(before));
+            trained += usize::from(bits(&after) != bits(&before));
         } else {
-            assert_eq!(bits(&after), bits(before), "{name} is frozen");
+            assert_eq!(bits(&after), bits(&before), "{name} is frozen");
             frozen += 1;
         }
     }

@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Build, Data, Subject, Tol, Weights, compare, read, write};
+use intervene::answer::Head;
 use intervene::backend::Backend;
 use intervene::backend::reference::Reference;
-use intervene::graph::op::{Activation, Op, Window};
+use intervene::graph::op::{Activation, Op, Prologue, Window};
 use intervene::graph::plan::{Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
 use intervene::graph::{Graph, GraphError, NodeId};
@@ -147,7 +148,11 @@ fn layer(kind: &str, op: impl Fn(&Golden, &str) -> Op) -> Result<(), GraphError>
 
 #[test]
 fn convolution_and_its_three_gradients_equal_pytorchs() -> Result<(), GraphError> {
-    layer("conv2d", |golden, case| Op::Conv2d { window: golden.window(case), activation: Activation::None })
+    layer("conv2d", |golden, case| Op::Conv2d {
+        window: golden.window(case),
+        prologue: Prologue::None,
+        activation: Activation::None,
+    })
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn kl_of_softmaxes_is_pytorchs_batchmean() -> Result<(), GraphError> {
     for case in golden.cases("kl") {
         let mut f = Filled::new(&golden, &case);
         let (target, x, one) = (f.rows("target"), f.rows("x"), f.one());
-        let y = f.b.graph.push("y", Op::SoftmaxKl, &[target, x])?;
+        let y = f.b.graph.push("y", Op::Kl(Head::Softmax), &[target, x])?;
         let mean = f.b.graph.mean_rows("mean", y)?;
         let g = vjp(&mut f.b.graph, mean, one, &[x])?;
         f.check((mean, "mean"), &[(g[0], "gx")]);
@@ -274,7 +279,7 @@ fn three_steps_of_adam_equal_pytorchs_moments_and_all() -> Result<(), GraphError
 
 /// The Fashion network's layers at a size that fits a fixture.
 fn small_net() -> Model {
-    let conv = |channels| Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 0 } };
+    let conv = |channels| Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 0 }, bias: true };
     let mut model = Model { input: [1, 14, 14], classes: 3, ..fashion() };
     let resize = |child: &mut Child| match (child.name.as_str(), &mut child.layer) {
         ("features.0", layer) => *layer = conv(3),

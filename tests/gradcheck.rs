@@ -8,6 +8,7 @@
 mod common;
 
 use common::{Build, Data, Kinks, ROWS, Subject, cases, read, write};
+use intervene::answer::Head;
 use intervene::backend::reference::Reference;
 use intervene::graph::op::{Activation, Binary, Op, Window};
 use intervene::graph::plan::EntryId;
@@ -148,7 +149,7 @@ fn spliced(b: &mut Build) -> Result<NodeId, GraphError> {
     let g = &mut b.graph;
     let difference = g.sub("difference", out, tap)?;
     let shallow = g.push("l1", Op::MeanAbs, &[difference])?;
-    let deep = g.push("kl", Op::SoftmaxKl, &[original, changed])?;
+    let deep = g.push("kl", Op::Kl(Head::Softmax), &[original, changed])?;
     let smooth = g.push("tv", Op::TotalVariation, &[code])?;
     let sparse = g.push("sparsity", Op::MeanAbs, &[code])?;
     let interpretable = g.add("tv + sparsity", smooth, sparse)?;
@@ -191,7 +192,7 @@ fn a_target_of_kl_and_a_choice_of_nodes_have_no_gradient_and_say_so() -> Result<
     assert!(matches!(&error, GraphError::NotDifferentiable { op: "intervene", .. }), "{error}");
 
     let (scale, shift) = (g.parameter("scale", [3])?, g.parameter("shift", [3])?);
-    let affine = g.push("bn", Op::Affine, &[z, scale, shift])?;
+    let affine = g.push("bn", Op::Affine { activation: Activation::None }, &[z, scale, shift])?;
     assert!(vjp(&mut g, affine, seed, &[z]).is_ok());
     let error = vjp(&mut g, affine, seed, &[scale]).unwrap_err();
     assert_eq!(error.to_string(), "node \"bn\" (affine) has no gradient for its input \"scale\"");

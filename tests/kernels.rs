@@ -341,7 +341,7 @@ fn max_pooling_takes_the_first_maximum_and_gathers_its_gradient() {
             }
             for isa in Isa::available() {
                 let (mut y, mut gx) = (vec![f32::NAN; rows * y_len], vec![f32::NAN; rows * x_len]);
-                pool::max_pool(isa, &s, rows, &x, &mut y);
+                pool::max_pool(isa, &s, rows, &x, &mut y, s.c);
                 same_bits(&format!("max_pool {s:?} {isa:?}"), &y, &want_y);
                 pool::max_pool_grad(isa, &s, rows, &x, &gy, &mut gx);
                 same_bits(&format!("max_pool_grad {s:?} {isa:?}"), &gx, &want_gx);

@@ -248,13 +248,28 @@ fn counted_problems() -> Vec<Problem> {
         TotalVariation,
         TotalVariationGrad,
         Copy,
+        AddViews,
+        Average,
+        AverageGrad,
+        ChannelSum,
         AdamMean,
         AdamSquare,
         AdamStep,
         AdamFused,
     ];
     all.extend(maps.map(|map| Problem::new("4 x 32x32x32", 4, Work::Map(map, [32, 32, 32]))));
-    let rows = [CrossEntropy, CrossEntropyGrad, SoftmaxKl, SoftmaxKlGrad, Effects, WeightedEffect];
+    let rows = [
+        CrossEntropy,
+        CrossEntropyGrad,
+        SoftmaxKl,
+        SoftmaxKlGrad,
+        BinaryCrossEntropy,
+        BinaryCrossEntropyGrad,
+        SigmoidKl,
+        SigmoidKlGrad,
+        Effects,
+        WeightedEffect,
+    ];
     all.extend(rows.map(|map| Problem::new("32 x 64 logits", 32, Work::Map(map, [64, 1, 1]))));
     all.push(Problem::new("16 nodes, 16x32x32", 32, Work::Map(Intervene, [16, 32, 32])));
     all.extend([GridMask, RandomSigns].map(|map| Problem::new("4 images 3x64x64", 4, Work::Map(map, [3, 64, 64]))));
@@ -385,6 +400,14 @@ const EXCEPTIONS: &[Exception] = &[
         Gate::Least,
         1.3,
         "a warp reads the channels' (or the image's) numbers for each of its quads: from L1",
+    ),
+    (&["average_cells_grad"], Gate::Least, 1.3, "a window's gradient is read for each of its cells, from L1"),
+    (&["channel_sum"], Gate::Asked, 1.2, "a warp writes one number, 4 bytes of a sector that its neighbours fill"),
+    (
+        &["channel_sum"],
+        Gate::Least,
+        2.3,
+        "the weights of an image's channels are read for each of its positions, from L1",
     ),
     (&["max_pool", "max_pool_grad"], Gate::Least, 6.7, "windows that overlap are read again, from the caches"),
     (&["total_variation*"], Gate::Least, 3.0, "a cell's neighbours are read with each cell, from the caches"),

@@ -7,7 +7,7 @@ use common::{Case, ROWS, ROWS_TRIED, Subject, Tol, cases, compare, cuda};
 use intervene::backend::cuda::{Cuda, Precision, compile, sources};
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError};
-use intervene::graph::op::{Activation, Op, Window};
+use intervene::graph::op::{Activation, Op, Prologue, Window};
 use rayon::prelude::*;
 
 const REDUCED: [Precision; 3] = [Precision::Tf32, Precision::Fp16, Precision::Bf16];
@@ -98,7 +98,11 @@ fn layers() -> Vec<Case> {
             let (x, weight) = (b.x("x", [c, h, w]), b.weight("w", [o, c, kernel, kernel]));
             let bias = b.weight("b", [o]);
             let window = Window { stride, pad };
-            b.graph.push("conv", Op::Conv2d { window, activation: Activation::None }, &[x, weight, bias])
+            b.graph.push(
+                "conv",
+                Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None },
+                &[x, weight, bias],
+            )
         }));
     }
     for (i, o) in [(16, 16), (300, 64), (1024, 48)] {

@@ -13,7 +13,7 @@ use intervene::backend::reference::Reference;
 use intervene::backend::winograd::Winograd;
 use intervene::backend::{Backend, ConvPath};
 use intervene::causal::sweep::Logits;
-use intervene::graph::op::{Activation, Op, Window};
+use intervene::graph::op::{Activation, Op, Prologue, Window};
 use intervene::model::Layer;
 use std::sync::OnceLock;
 
@@ -52,7 +52,11 @@ fn layers() -> Vec<(Case, Option<Winograd>)> {
             let (x, weight) = (b.x("x", [c, h, w]), b.weight("w", [o, c, 3, 3]));
             let bias = b.weight("b", [o]);
             let window = Window { stride: 1, pad };
-            b.graph.push("conv", Op::Conv2d { window, activation: Activation::None }, &[x, weight, bias])
+            b.graph.push(
+                "conv",
+                Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None },
+                &[x, weight, bias],
+            )
         });
         list.push((case, serves));
     }
@@ -98,7 +102,7 @@ fn a_row_has_the_same_bits_in_a_run_of_1_2_7_and_all_rows() {
 fn vgg() -> Host {
     let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
     let (a, b) = ([conv3(64), Layer::Relu], [conv3(128), Layer::Relu]);
-    let features = [&a[..], &a, &[pool], &b, &b, &[pool]].concat();
+    let features = [&a[..], &a, &[pool.clone()], &b, &b, &[pool]].concat();
     let classifier = [Layer::Flatten, Layer::Linear { features: 5 }];
     let host = Host::new(model([3, 12, 12], 5, &features, &classifier), 2, (64, 64), 7);
     let served = |c, hw, o| ConvShape { c, h: hw, w: hw, o, kh: 3, kw: 3, stride: 1, pad: 1 };

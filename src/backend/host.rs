@@ -4,10 +4,11 @@
 //! Every slot starts as NaN, so a value that nobody wrote is seen; in debug builds a slot is also filled with NaN before
 //! it is written and carries a canary behind its last element, so a short or long write is seen at the step that made it.
 
+use super::layout::dims3;
 use super::ledger::{Ledger, Move, Place, inconsistent};
 use super::{BackendError, Parameters, Program, load_sources};
 use crate::graph::op::{Element, Op};
-use crate::graph::plan::{Artifact, EntryId};
+use crate::graph::plan::{Artifact, EntryId, View};
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
 
@@ -55,6 +56,8 @@ pub(super) struct Operand<'a, T> {
     pub indices: &'a [u32],
     /// Elements of a row (of the whole, for values without rows).
     pub row: usize,
+    /// Channels from one pixel to the next: more than the value's own where it is a view.
+    pub pixel: usize,
 }
 
 /// One step of an entry, ready to compute.
@@ -65,9 +68,18 @@ pub(super) struct Step<'a, T> {
     pub inputs: [Operand<'a, T>; INPUTS_MAX],
     /// Rows of this run.
     pub rows: usize,
+    /// Channels from one pixel of the result to the next.
+    pub pixel: usize,
 }
 
 impl<'a, T> Step<'a, T> {
+    /// The pixels of input `i`, which may be a view: from its first float to its last of this run, and the channels from
+    /// one pixel to the next.
+    pub fn pixels(&self, i: usize) -> (&'a [T], usize) {
+        let operand = &self.inputs[i];
+        (&operand.floats[..extent(self.nodes[i], self.rows, operand.pixel)], operand.pixel)
+    }
+
     /// The floats of input `i`, cut to this run's rows.
     pub fn floats(&self, i: usize) -> &'a [T] {
         let operand = &self.inputs[i];
@@ -86,6 +98,26 @@ impl<'a, T> Step<'a, T> {
     pub fn optional(&self, i: usize) -> Option<&'a [T]> {
         (i < self.node.inputs.len()).then(|| self.floats(i))
     }
+}
+
+impl<'a, T> Step<'a, T> {
+    /// Scale and shift of a convolution's prologue.
+    pub fn prologue(&self) -> Option<(&'a [T], &'a [T])> {
+        let scale = self.node.op.prologue_input(self.node.inputs.len())?;
+        Some((self.floats(scale), self.floats(scale + 1)))
+    }
+
+    /// The bias of a convolution.
+    pub fn conv_bias(&self) -> Option<&'a [T]> {
+        let end = self.node.op.prologue_input(self.node.inputs.len()).unwrap_or(self.node.inputs.len());
+        (end == 3).then(|| self.floats(2))
+    }
+}
+
+/// Floats from the first to the last of `rows` rows of `node` whose pixels lie `pixel` channels apart.
+fn extent(node: &Node, rows: usize, pixel: usize) -> usize {
+    let [c, h, w] = dims3(&node.shape);
+    if pixel == c { rows * node.shape.len() } else { ((rows * h * w).max(1) - 1) * pixel + c }
 }
 
 /// The arithmetic of a host device.
@@ -135,31 +167,44 @@ impl<E: Engine> HostProgram<E> {
 
     fn step(&mut self, id: NodeId, rows: usize) -> Result<(), BackendError> {
         let Place { slot, rows: written } = self.ledger.step(id, rows)?;
+        if self.ledger.artifact().is_done_in_place(id) {
+            return Ok(());
+        }
         // the slot is taken out while its step runs, so that a step reading it would find nothing (invariant 4)
         let mut out = std::mem::take(&mut self.slots[slot]);
+        let artifact = self.ledger.artifact();
         let node = self.ledger.node(id);
-        let used = written * node.shape.len();
-        let mut step = Step {
-            node,
-            nodes: [node; INPUTS_MAX],
-            inputs: [Operand { floats: &[], indices: &[], row: 0 }; INPUTS_MAX],
-            rows,
-        };
+        let own = |node: &Node| View { first: 0, pixel: dims3(&node.shape)[0] };
+        let to = artifact.view_of(id).unwrap_or(own(node));
+        let used = to.first..to.first + extent(node, written, to.pixel);
+        let nothing = Operand { floats: &[][..], indices: &[], row: 0, pixel: 0 };
+        let mut step = Step { node, nodes: [node; INPUTS_MAX], inputs: [nothing; INPUTS_MAX], rows, pixel: to.pixel };
         for (i, &input) in node.inputs.iter().enumerate() {
             let (source, from) = (self.ledger.node(input), self.ledger.slot(input)?);
-            let row = source.shape.len();
+            let (row, held) = (source.shape.len(), self.ledger.rows(from));
             step.nodes[i] = source;
-            step.inputs[i] = match source.element() {
-                Element::Float => {
-                    Operand { floats: &self.slots[from][..self.ledger.rows(from) * row], indices: &[], row }
+            // what lies in place already is in the slot that was taken out
+            if artifact.lies_in_place(id, i) {
+                continue;
+            }
+            step.inputs[i] = match (source.element(), artifact.view_of(input)) {
+                (Element::Index, _) => Operand { indices: self.ledger.list(from), row, ..nothing },
+                (Element::Float, None) => {
+                    let floats = &self.slots[from][..held * row];
+                    Operand { floats, row, pixel: own(source).pixel, ..nothing }
                 }
-                Element::Index => Operand { floats: &[], indices: self.ledger.list(from), row },
+                (Element::Float, Some(View { first, pixel })) => {
+                    let floats = &self.slots[from][first..first + extent(source, held, pixel)];
+                    Operand { floats, row, pixel, ..nothing }
+                }
             };
         }
-        if cfg!(debug_assertions) {
-            out[..used].fill(E::Float::NAN);
+        // the inputs of a concat that lie in place are part of its result
+        if cfg!(debug_assertions) && node.op != Op::Concat {
+            let channels = own(node).pixel;
+            out[used.clone()].chunks_mut(to.pixel).for_each(|p| p[..channels].fill(E::Float::NAN));
         }
-        let mut result = self.engine.step(&step, &mut out[..used]);
+        let mut result = self.engine.step(&step, &mut out[used]);
         let elements = out.len() - CANARY;
         if cfg!(debug_assertions) && out[elements..].iter().any(|&x| x != E::Float::GUARD) {
             result = Err(inconsistent(node, "the step wrote behind its slot".into()));

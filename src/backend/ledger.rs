@@ -151,7 +151,7 @@ impl Ledger {
             let source = self.node(input);
             let from =
                 self.artifact.slot_of(input).ok_or_else(|| inconsistent(node, "an input without a slot".into()))?;
-            if from == slot {
+            if from == slot && !self.artifact.lies_in_place(id, i) {
                 return Err(inconsistent(node, "it reads the slot it writes".into()));
             }
             let valid = self.rows[from];
@@ -160,6 +160,9 @@ impl Ledger {
             }
         }
         self.check_lists(node, rows)?;
+        if matches!(node.op, Op::Slice { .. }) && self.artifact.is_done_in_place(id) {
+            return Ok(Place { slot, rows });
+        }
         let written = if node.extent == Extent::Rows { rows } else { 1 };
         self.rows[slot] = written;
         Ok(Place { slot, rows: written })
@@ -188,7 +191,11 @@ impl Ledger {
 
     /// After a failed run: what is half done or left from the run before must not be read as this run's.
     pub fn forget(&mut self, steps: &[NodeId]) {
-        for slot in steps.iter().filter_map(|s| self.artifact.slot_of(*s)) {
+        // a slice in place has written nothing
+        let wrote =
+            |id: &NodeId| !matches!(self.node(*id).op, Op::Slice { .. }) || !self.artifact.is_done_in_place(*id);
+        let slots: Vec<usize> = steps.iter().filter(|s| wrote(s)).filter_map(|s| self.artifact.slot_of(*s)).collect();
+        for slot in slots {
             self.rows[slot] = 0;
         }
     }

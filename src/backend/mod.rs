@@ -15,39 +15,56 @@ use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
+use crate::weights::derived::{Derived, Elements};
+use std::borrow::Cow;
 
 pub use winograd::ConvPath;
 
 /// Where a program's parameters come from at load.
 pub trait Parameters: Sync {
     /// Shape and elements (logical order) of the weight of that key.
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])>;
+    fn parameter(&self, name: &str) -> Option<Elements<'_>>;
 }
 
 impl Parameters for [(String, Tensor)] {
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
-        self.iter().find(|(n, _)| n == name).map(|(_, t)| (t.shape(), t.data()))
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
+        self.iter().find(|(n, _)| n == name).map(|(_, t)| (t.shape().clone(), Cow::Borrowed(t.data())))
     }
 }
 
 impl Parameters for Vec<(String, Tensor)> {
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.as_slice().parameter(name)
     }
 }
 
 impl Parameters for Weights {
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
-        self.get(name).map(|t| (t.shape, t.data))
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
+        self.get(name).map(|t| (t.shape.clone(), Cow::Borrowed(t.data)))
     }
 }
 
-/// Several sources, asked in order: a host's weights, an autoencoder's, a model's constants.
+/// Several sources, asked in order: a host's weights, an autoencoder's.
 pub struct Layered<'a>(pub &'a [&'a dyn Parameters]);
 
 impl Parameters for Layered<'_> {
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.0.iter().find_map(|source| source.parameter(name))
+    }
+}
+
+/// Weights, and what a model's graph reads beside them ([`crate::model::Model::constants`]).
+pub struct Completed<'a> {
+    /// What files hold.
+    pub weights: &'a dyn Parameters,
+    /// What is made from it.
+    pub derived: &'a Derived,
+}
+
+impl Parameters for Completed<'_> {
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
+        let weight = |key: &str| self.weights.parameter(key);
+        weight(name).or_else(|| self.derived.make(name, &weight))
     }
 }
 
@@ -118,10 +135,10 @@ fn load_sources(program: &mut dyn Program, weights: &dyn Parameters) -> Result<(
         }
         let bad = |got: String| BackendError::Parameter { name: node.name.clone(), expected: node.shape.clone(), got };
         let (shape, data) = weights.parameter(&node.name).ok_or_else(|| bad("nothing".into()))?;
-        if *shape != node.shape || data.len() != shape.len() {
+        if shape != node.shape || data.len() != shape.len() {
             return Err(bad(shape.to_string()));
         }
-        program.write(id, TensorRef::F32(data))?;
+        program.write(id, TensorRef::F32(&data))?;
     }
     Ok(())
 }

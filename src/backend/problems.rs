@@ -121,6 +121,16 @@ pub enum Map {
     CrossEntropyGrad,
     SoftmaxKl,
     SoftmaxKlGrad,
+    BinaryCrossEntropy,
+    BinaryCrossEntropyGrad,
+    SigmoidKl,
+    SigmoidKlGrad,
+    /// Half the channels of a map beside the other half's sum: what a dense block's gradient does.
+    AddViews,
+    /// Means of 2 x 2.
+    Average,
+    AverageGrad,
+    ChannelSum,
     Intervene,
     Effects,
     WeightedEffect,
@@ -258,8 +268,11 @@ impl Problem {
                     Map::MeanAbsGrad | Map::MeanSquareGrad | Map::TotalVariationGrad => 2 * e + rows,
                     Map::CrossEntropy => e + 2 * rows,
                     Map::CrossEntropyGrad => 2 * e + 2 * rows,
-                    Map::SoftmaxKl => 2 * e + rows,
-                    Map::SoftmaxKlGrad => 3 * e + rows,
+                    Map::SoftmaxKl | Map::SigmoidKl | Map::BinaryCrossEntropy => 2 * e + rows,
+                    Map::SoftmaxKlGrad | Map::SigmoidKlGrad | Map::BinaryCrossEntropyGrad => 3 * e + rows,
+                    Map::AddViews => 3 * e / 2,
+                    Map::Average | Map::AverageGrad => e + e / 4,
+                    Map::ChannelSum => e + rows * (c + h * w),
                     Map::Intervene => images(rows) * plane + NODES.min(rows) * c + 2 * rows + e,
                     Map::Effects => images(rows) * c + 2 * e + rows,
                     Map::WeightedEffect => images(rows) * c + e + 2 * rows,
@@ -323,7 +336,10 @@ pub fn problems() -> Vec<Problem> {
         more(&mut all, name, rows, shape, &on_maps);
     }
     for (name, rows, shape) in [("densenet map 1024x7x7", 32, [1024, 7, 7]), ("vgg map 512x7x7", 32, [512, 7, 7])] {
-        more(&mut all, name, rows, shape, &[GlobalAverage, GlobalAverageGrad, ChannelMax]);
+        more(&mut all, name, rows, shape, &[GlobalAverage, GlobalAverageGrad, ChannelMax, ChannelSum]);
+    }
+    for (name, shape) in [("densenet map 128x56x56", [128, 56, 56]), ("densenet map 512x14x14", [512, 14, 14])] {
+        more(&mut all, name, 32, shape, &[Average, AverageGrad, AddViews]);
     }
     for (name, rows, shape) in [("vgg code 16x56x56", 128, [16, 56, 56]), ("fashion code 16x26x26", 1024, [16, 26, 26])]
     {
@@ -338,7 +354,18 @@ pub fn problems() -> Vec<Problem> {
         [("vgg logits 1000", 1024, 1000), ("densenet logits 14", 4096, 14), ("fashion logits 10", 16_384, 10)]
     {
         let shape = [classes, 1, 1];
-        let list = [CrossEntropy, CrossEntropyGrad, SoftmaxKl, SoftmaxKlGrad, Effects, WeightedEffect];
+        let list = [
+            CrossEntropy,
+            CrossEntropyGrad,
+            SoftmaxKl,
+            SoftmaxKlGrad,
+            BinaryCrossEntropy,
+            BinaryCrossEntropyGrad,
+            SigmoidKl,
+            SigmoidKlGrad,
+            Effects,
+            WeightedEffect,
+        ];
         more(&mut all, name, rows, shape, &list);
     }
     for (name, c, hw, o) in [("fashion decoder 16->32 26", 16, 26, 32), ("vgg decoder 16->32 56", 16, 56, 32)] {

@@ -4,9 +4,10 @@
 //! are central differences and values that PyTorch computed (tests/gradcheck.rs, tests/golden.rs).
 
 use super::host::{Engine, HostProgram, Step};
+use super::ledger::inconsistent;
 use super::{Backend, BackendError, Parameters, Program};
-use crate::answer::difference;
-use crate::graph::op::{Activation, Binary, Op, Reduction, Window};
+use crate::answer::{Head, bernoulli_kl, difference, sigmoid, softplus};
+use crate::graph::op::{Activation, Averaging, Binary, Op, Reduction, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
 
@@ -25,7 +26,7 @@ impl Backend for Reference {
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
-        Ok(Box::new(HostProgram::load(plan, weights, Naive)?))
+        Ok(Box::new(HostProgram::load(plan.dense(), weights, Naive)?))
     }
 }
 
@@ -101,6 +102,10 @@ fn log_softmax(x: &[f64]) -> Vec<f64> {
     x.iter().map(|v| v - max - log_sum).collect()
 }
 
+fn spans(node: &Node, averaging: Averaging, h: usize, w: usize) -> Result<[Spans; 2], BackendError> {
+    averaging.spans(h, w).ok_or_else(|| inconsistent(node, "its cells do not fit".into()))
+}
+
 fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
     let rows = s.rows;
     match &s.node.op {
@@ -108,14 +113,18 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
             let reason = "a declaration is not a step".to_string();
             return Err(BackendError::Inconsistent { node: s.node.name.clone(), reason });
         }
-        Op::Conv2d { window, activation } => {
-            let (x, w, b) = (s.floats(0), s.floats(1), s.optional(2));
+        Op::Conv2d { window, activation, .. } => {
+            let (x, w) = (s.floats(0), s.floats(1));
+            let affine = s.prologue();
+            let b = s.conv_bias();
             let ([c, h, wd], [o, _, kh, kw], [_, p, q]) = (dims3(s.nodes[0]), dims4(s.nodes[1]), dims3(s.node));
             for_each([rows, o, p, q], |at, [n, o, p, q]| {
                 let mut sum = b.map_or(0.0, |b| b[o]);
                 for_each([c, kh, kw, 1], |_, [ic, k, l, _]| {
                     if let (Some(i), Some(j)) = (cell(p, k, h, *window), cell(q, l, wd, *window)) {
-                        sum += x[((n * c + ic) * h + i) * wd + j] * w[((o * c + ic) * kh + k) * kw + l];
+                        let x = x[((n * c + ic) * h + i) * wd + j];
+                        let x = affine.map_or(x, |(scale, shift)| relu(x * scale[ic] + shift[ic]));
+                        sum += x * w[((o * c + ic) * kh + k) * kw + l];
                     }
                 });
                 out[at] = activate(sum, *activation);
@@ -173,10 +182,12 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
             out.fill(0.0);
             for_each([rows, c, h, w], |at, [_, c, _, _]| out[c] += gy[at]);
         }
-        Op::Affine => {
+        Op::Affine { activation } => {
             let (x, scale, shift) = (s.floats(0), s.floats(1), s.optional(2));
             let [c, h, w] = dims3(s.node);
-            for_each([rows, c, h, w], |at, [_, c, _, _]| out[at] = x[at] * scale[c] + shift.map_or(0.0, |b| b[c]));
+            for_each([rows, c, h, w], |at, [_, c, _, _]| {
+                out[at] = activate(x[at] * scale[c] + shift.map_or(0.0, |b| b[c]), *activation);
+            });
         }
         Op::Relu => each(out, |i| relu(s.floats(0)[i])),
         Op::ReluGrad => each(out, |i| if s.floats(0)[i] <= 0.0 { 0.0 } else { s.floats(1)[i] }),
@@ -198,6 +209,46 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
                 if let Some(i) = first_maximum(&x[plane..plane + h * w], [h, w], [p, q], *size, *window) {
                     out[plane + i] += gy[at];
                 }
+            });
+        }
+        Op::AvgPool(averaging) => {
+            let (x, [c, h, w]) = (s.floats(0), dims3(s.nodes[0]));
+            let [down, right] = spans(s.node, *averaging, h, w)?;
+            for_each([rows, c, down.count, right.count], |at, [n, c2, p, q]| {
+                let cells = down.cells(p).flat_map(|i| right.cells(q).map(move |j| (i, j)));
+                let sum: f64 = cells.map(|(i, j)| x[((n * c + c2) * h + i) * w + j]).sum();
+                out[at] = sum / (down.cells(p).len() * right.cells(q).len()) as f64;
+            });
+        }
+        Op::AvgPoolGrad { averaging, height: h, width: w } => {
+            let (gy, c) = (s.floats(0), dims3(s.node)[0]);
+            let [down, right] = spans(s.node, *averaging, *h, *w)?;
+            out.fill(0.0);
+            for_each([rows, c, down.count, right.count], |at, [n, c2, p, q]| {
+                let share = gy[at] / (down.cells(p).len() * right.cells(q).len()) as f64;
+                for i in down.cells(p) {
+                    right.cells(q).for_each(|j| out[((n * c + c2) * h + i) * w + j] += share);
+                }
+            });
+        }
+        Op::Concat => {
+            let (a, b) = (s.floats(0), s.floats(1));
+            let (own, others) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());
+            for (n, row) in out.chunks_exact_mut(own + others).enumerate() {
+                row[..own].copy_from_slice(&a[n * own..][..own]);
+                row[own..].copy_from_slice(&b[n * others..][..others]);
+            }
+        }
+        Op::Slice { first, .. } => {
+            let (x, [c, h, w], n) = (s.floats(0), dims3(s.nodes[0]), s.node.shape.len());
+            each(out, |i| x[(i / n * c + first) * h * w + i % n]);
+        }
+        Op::ChannelSum => {
+            let (x, weight, [c, h, w]) = (s.floats(0), s.floats(1), dims3(s.nodes[0]));
+            let area = h * w;
+            each(out, |i| {
+                let (n, at) = (i / area, i % area);
+                (0..c).map(|k| weight[n * c + k] * x[(n * c + k) * area + at]).sum()
             });
         }
         Op::GlobalAvgPool => {
@@ -250,7 +301,33 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
                 }
             }
         }
-        Op::SoftmaxKl => {
+        Op::BinaryCrossEntropy => {
+            let (x, t, weight, k) = (s.floats(0), s.floats(1), s.optional(2), s.nodes[0].shape.len());
+            each(out, |n| {
+                let term = |c: usize| {
+                    let (x, t) = (x[n * k + c], t[n * k + c]);
+                    let [absent, present] = weight.map_or([1.0; 2], |w| [w[c], w[k + c]]);
+                    present * t * softplus(-x) + absent * (1.0 - t) * softplus(x)
+                };
+                (0..k).map(term).sum()
+            });
+        }
+        Op::BinaryCrossEntropyGrad => {
+            let (x, t, g, weight, k) = (s.floats(0), s.floats(1), s.floats(2), s.optional(3), s.node.shape.len());
+            each(out, |i| {
+                let [absent, present] = weight.map_or([1.0; 2], |w| [w[i % k], w[k + i % k]]);
+                g[i / k] * (absent * (1.0 - t[i]) * sigmoid(x[i]) - present * t[i] * sigmoid(-x[i]))
+            });
+        }
+        Op::Kl(Head::Sigmoid) => {
+            let (p, q, k) = (s.floats(0), s.floats(1), s.nodes[0].shape.len());
+            each(out, |n| (n * k..(n + 1) * k).map(|i| bernoulli_kl(p[i], q[i])).sum());
+        }
+        Op::KlGrad(Head::Sigmoid) => {
+            let (p, q, g, k) = (s.floats(0), s.floats(1), s.floats(2), s.node.shape.len());
+            each(out, |i| g[i / k] * (sigmoid(q[i]) - sigmoid(p[i])));
+        }
+        Op::Kl(Head::Softmax) => {
             let k = s.nodes[0].shape.len();
             each(out, |n| {
                 let row = n * k..(n + 1) * k;
@@ -258,7 +335,7 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
                 p.iter().zip(&q).map(|(p, q)| if p.exp() == 0.0 { 0.0 } else { p.exp() * (p - q) }).sum()
             });
         }
-        Op::SoftmaxKlGrad => {
+        Op::KlGrad(Head::Softmax) => {
             let k = s.node.shape.len();
             for n in 0..rows {
                 let row = n * k..(n + 1) * k;

@@ -8,7 +8,7 @@ use super::CausalError;
 use super::intervention::{GridMask, add_random_signs};
 use super::sweep::{Logits, Sweep};
 use crate::backend::{BackendError, takes_images};
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset};
 use crate::tensor::argmax;
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +96,9 @@ pub struct Answers {
 pub struct Shard {
     /// Position of the first image in the data set.
     pub first: usize,
-    /// Image ids (dataset index).
+    /// Image ids (dataset index, or hash of the path).
     pub ids: Vec<u64>,
-    /// True labels.
+    /// True labels; [`crate::data::NO_LABEL`] where there is none.
     pub labels: Vec<u32>,
     /// The clean input first, then the others, each mask of PWM by itself.
     pub answers: Vec<Answers>,
@@ -113,6 +113,9 @@ pub enum StudyError {
     /// An input cannot be made.
     #[error(transparent)]
     Causal(#[from] CausalError),
+    /// An image cannot be read, or has no label where the attack needs one.
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// A subject, its data and what is asked of it.
@@ -140,10 +143,10 @@ impl Study<'_> {
         let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
-        let clean = self.data.pixels(&which);
+        let clean = self.data.pixels(&which)?;
         let logits = self.sweep.outcomes(&clean)?;
         let targets = match self.attack_label {
-            AttackLabel::True => labels.clone(),
+            AttackLabel::True => self.data.labels_of(&which, "an attack on the true label")?,
             AttackLabel::Predicted => {
                 let rows = logits.orig.chunks_exact(self.sweep.classes());
                 // without a prediction (NaN) the attack's gradient is NaN for every label

@@ -9,7 +9,7 @@
 //! Cost of one variant on the Fashion net at tap 2: 0.2 M multiply-adds for `pre` (9·32·676), 6.2 M for the decoder's
 //! second convolution, 2.2 M + 0.4 M for the tail.
 
-use crate::backend::{Backend, BackendError, Layered, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::causal::intervention::NodeSet;
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
@@ -250,7 +250,7 @@ impl Sweep {
         let artifact = built.plan(batch)?;
         let nodes = built.nodes;
         let constants = model.constants();
-        let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
+        let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(nodes.one, TensorRef::F32(&[1.0]))?;
         let k = autoencoder.nodes;
         let mut table = vec![1.0f32; k];

@@ -210,7 +210,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     if resume.is_none() {
         config.inputs = args.inputs.inputs(images.len());
     }
-    let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images));
+    let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images)?);
     let batch = loaded.batch(&config, &args.gate.batch, &context)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;

@@ -2,7 +2,6 @@
 
 use super::ui;
 use crate::error::Error;
-use crate::model::Layer;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use serde_json::json;
@@ -36,40 +35,28 @@ pub fn node_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Multiply-adds of each layer, in order.
-fn layer_macs(model: &Model) -> Vec<u64> {
-    let shapes = model.shapes();
-    let inputs = std::iter::once(model.input.iter().product()).chain(shapes.iter().map(|s| s.len()));
-    let channels = std::iter::once(model.input[0]).chain(shapes.iter().map(|s| s.dims().first().copied().unwrap_or(0)));
-    model
-        .layers()
-        .zip(&shapes)
-        .zip(inputs.zip(channels))
-        .map(|((child, out), (inputs, channels))| match child.layer {
-            Layer::Conv { kernel, .. } => (out.len() * channels * kernel * kernel) as u64,
-            Layer::Linear { features } => (inputs * features) as u64,
-            Layer::Relu | Layer::MaxPool { .. } | Layer::Flatten => 0,
-        })
-        .collect()
-}
-
 /// Multiply-adds of all layers behind the first `from` children of `features`.
 pub fn macs(model: &Model, from: usize) -> u64 {
-    layer_macs(model).iter().skip(from).sum()
+    model.macs().iter().skip(from).sum()
+}
+
+/// Whether training moves a weight by its gradient: the statistics of a batch norm are not counted as parameters.
+fn is_trained(key: &str) -> bool {
+    !key.contains(".running_")
 }
 
 /// `inspect`.
 pub fn run(args: Args) -> Result<(), Error> {
     let model = Model::named(&args.model)?;
     let only = args.tap.as_deref().map(|t| model.tap(t)).transpose()?;
-    let (shapes, macs_of) = (model.shapes(), layer_macs(&model));
+    let (shapes, macs_of) = (model.shapes(), model.macs());
     let parameters = model.parameters();
     let count = |name: &str| -> usize {
-        let own = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest == ".weight" || rest == ".bias");
+        let own = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')) && is_trained(key);
         parameters.iter().filter(|(key, _)| own(key)).map(|(_, s)| s.len()).sum()
     };
     let total: u64 = macs_of.iter().sum();
-    let all: usize = parameters.iter().map(|(_, s)| s.len()).sum();
+    let all: usize = parameters.iter().filter(|(key, _)| is_trained(key)).map(|(_, s)| s.len()).sum();
     let taps: Vec<_> = model.taps().into_iter().filter(|t| only.as_ref().is_none_or(|o| o == t)).collect();
     let sweep = |tap: &crate::model::Tap| {
         let ae = Autoencoder::at(tap, HIDDEN, args.nodes);
@@ -110,11 +97,11 @@ pub fn run(args: Args) -> Result<(), Error> {
         total as f64 / 1e6
     );
     // writing to a String cannot fail
-    let _ = writeln!(text, "{:<14}{:<34}{:<12}{:>12}{:>12}", "layer", "", "shape", "parameters", "M macs");
+    let _ = writeln!(text, "{:<23}{:<34}{:<12}{:>12}{:>12}", "layer", "", "shape", "parameters", "M macs");
     for ((child, shape), macs) in model.layers().zip(&shapes).zip(&macs_of) {
         let _ = writeln!(
             text,
-            "{:<14}{:<34}{:<12}{:>12}{:>12.3}",
+            "{:<23}{:<34}{:<12}{:>12}{:>12.3}",
             child.name,
             child.layer.describe(),
             shape.to_string(),
@@ -124,7 +111,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     let _ = writeln!(
         text,
-        "\n{:<5}{:<14}{:<12}{:>18}{:>12}{:>22}{:>14}",
+        "\n{:<5}{:<23}{:<12}{:>18}{:>12}{:>22}{:>14}",
         "tap", "behind", "shape", "tail re-run, share", "AE weights", "M macs, sweep/image", "of naive"
     );
     for tap in &taps {
@@ -132,7 +119,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         let weights: usize = ae.parameters().iter().map(|(_, s)| s.len()).sum();
         let _ = writeln!(
             text,
-            "{:<5}{:<14}{:<12}{:>18}{:>12}{:>22.1}{:>14}",
+            "{:<5}{:<23}{:<12}{:>18}{:>12}{:>22.1}{:>14}",
             tap.number,
             tap.name,
             crate::tensor::Shape::from(tap.shape).to_string(),

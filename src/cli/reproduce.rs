@@ -117,9 +117,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     if resume.is_none() {
         config.study.inputs = args.inputs.inputs(images.len());
     }
-    let mut hashes = BTreeMap::from([("data".to_string(), images.hash())]);
+    let mut hashes = BTreeMap::from([("data".to_string(), images.hash()?)]);
     if config.retrain {
-        hashes.insert("training data".to_string(), fashion.train.hash());
+        hashes.insert("training data".to_string(), fashion.train.hash()?);
     }
     let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         (study::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
     };
     // the run's identity is its configuration and data: training is a function of them
-    manifest.hashes.extend(study::hashes(&loaded, &images));
+    manifest.hashes.extend(study::hashes(&loaded, &images)?);
     let run = Run { batch, directory, manifest, agreement };
     let done = study::execute(&context, &config.study, &loaded, &images, run)?;
     let judgements = judgements(&done, &config.study)?;

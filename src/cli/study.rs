@@ -192,6 +192,7 @@ fn study_error(e: StudyError) -> Error {
     match e {
         StudyError::Backend(e) => e.into(),
         StudyError::Causal(e) => e.into(),
+        StudyError::Data(e) => e.into(),
     }
 }
 
@@ -205,12 +206,15 @@ pub fn first_images(data: &Dataset, limit: Option<usize>) -> Result<Dataset, Err
 }
 
 /// What a study's results depend on beside its configuration.
-pub fn hashes(loaded: &Loaded, data: &Dataset) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("data".to_string(), data.hash()),
+///
+/// # Errors
+/// [`Error::Data`] when a file of the data cannot be read.
+pub fn hashes(loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
+    Ok(BTreeMap::from([
+        ("data".to_string(), data.hash()?),
         ("host".to_string(), loaded.host.hash()),
         ("autoencoder".to_string(), loaded.ae.hash()),
-    ])
+    ]))
 }
 
 /// A new directory, or the one to go on with when it is the same run's.
@@ -316,6 +320,9 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         }
         all.push(found);
     }
+    // files are decoded while what is ready is computed on
+    let ahead = missing.iter().flat_map(|&(_, first)| first..images.min(first + SHARD_IMAGES));
+    data.announce(&ahead.map(|i| i as u32).collect::<Vec<_>>());
     let reused = all.iter().flatten().count();
     let mut done: usize = all.iter().flatten().map(|shard| shard.ids.len()).sum();
     // every device takes a shard of its own; which one took it does not show in it
@@ -388,7 +395,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
     let mut sweep = Sweep::fitting(subject, &[], batch, context.backend())?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
-    let logits: Logits = sweep.outcomes(&data.pixels(&which))?;
+    let logits: Logits = sweep.outcomes(&data.pixels(&which)?)?;
     // a row without a largest logit (NaN) agrees with nothing
     let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
     let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
@@ -408,7 +415,7 @@ fn floor(
     context.ui.log("comparing with the f64 reference");
     let worst = (0..FLOOR_IMAGES.min(shard.ids.len())).into_par_iter().map(|i| -> Result<f64, Error> {
         let mut reference = Sweep::new(subject, sets, Batch { images: 1, variants: 1 }, &Reference)?;
-        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32]))?;
+        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32])?)?;
         let here = &shard.answers[0].logits;
         let mut worst: f64 = 0.0;
         for set in 0..sets.len() {

@@ -2,7 +2,7 @@
 
 use super::common::{self, Common, Context, Cost, DataArgs};
 use super::{subject, ui};
-use crate::backend::{BackendError, Program};
+use crate::backend::Program;
 use crate::data::fetch::Fashion;
 use crate::data::{Dataset, Split, epoch_order};
 use crate::error::Error;
@@ -321,8 +321,8 @@ fn write_history(directory: &RunDirectory, position: &Position) -> Result<(), Er
     Ok(crate::atomic::write_atomic(&directory.path("history.csv"), |f| f.write_all(text.as_bytes()))?)
 }
 
-type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), BackendError> + 'a>;
-type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> + 'a>;
+type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), TrainError> + 'a>;
+type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> + 'a>;
 
 /// A training job's surroundings: this process, this directory, this terminal.
 struct Live<'a> {
@@ -331,21 +331,25 @@ struct Live<'a> {
     run_id: String,
     bar: ui::Progress,
     seed: u64,
-    images: usize,
+    data: &'a Dataset,
     feed: Feed<'a>,
     validate: Validate<'a>,
 }
 
 impl Surroundings for Live<'_> {
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), BackendError> {
+    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError> {
         (self.feed)(program, which)
     }
 
     fn order(&mut self, epoch: u64) -> Vec<u32> {
-        epoch_order(self.seed, epoch, self.images as u32)
+        epoch_order(self.seed, epoch, self.data.len() as u32)
     }
 
-    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, BackendError> {
+    fn upcoming(&mut self, which: &[u32]) {
+        self.data.announce(which);
+    }
+
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> {
         (self.validate)(program)
     }
 
@@ -436,9 +440,9 @@ pub fn train_classifier(
     let model = Model::named(&config.model)?;
     let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([
-        ("data".to_string(), fashion.train.hash()),
+        ("data".to_string(), fashion.train.hash()?),
         // its figures are in the results
-        ("test data".to_string(), fashion.test.hash()),
+        ("test data".to_string(), fashion.test.hash()?),
     ]);
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
     let initial = model.initial_weights(config.settings.seed);
@@ -451,7 +455,7 @@ pub fn train_classifier(
         run_id: run.manifest.run_id.clone(),
         bar: context.ui.progress("training the classifier", steps),
         seed: config.settings.seed,
-        images: train.len(),
+        data: &train,
         feed: Box::new(|program, which| classifier::feed(program, nodes, &train, which)),
         validate: Box::new(|program| {
             let a = classifier::evaluate(program, nodes, &validation)?;
@@ -587,8 +591,8 @@ pub fn train_autoencoder(
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
     let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([
-        ("data".to_string(), fashion.train.hash()),
-        ("test data".to_string(), fashion.test.hash()),
+        ("data".to_string(), fashion.train.hash()?),
+        ("test data".to_string(), fashion.test.hash()?),
         ("host".to_string(), host.hash()),
     ]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
@@ -604,7 +608,7 @@ pub fn train_autoencoder(
         run_id: run.manifest.run_id.clone(),
         bar: context.ui.progress("training the autoencoder", steps),
         seed: config.settings.seed,
-        images: train.len(),
+        data: &train,
         feed: Box::new(|program, which| ae::feed(program, &nodes, &train, which)),
         validate: Box::new(|program| {
             let q = ae::evaluate(program, &nodes, &validation)?;

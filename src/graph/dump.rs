@@ -29,14 +29,18 @@ fn line(text: &mut String, graph: &Graph, index: usize) {
     );
 }
 
-/// Every entry with its steps and the slot that each step writes, then the slots.
+/// Every entry with its steps and the slot that each step writes (`[3+64/256]`: from channel 64 on in slot 3, whose pixels
+/// have 256 channels), then the slots.
 pub fn artifact(artifact: &Artifact) -> String {
     let mut text = String::new();
     for entry in artifact.entries() {
         let _ = writeln!(text, "entry {} (capacity {} rows)", entry.name, entry.capacity);
         for &step in &entry.steps {
             if let Some(slot) = artifact.slot_of(step) {
-                let _ = write!(text, "  [{slot}] ");
+                let _ = match artifact.view_of(step) {
+                    Some(v) => write!(text, "  [{slot}+{}/{}] ", v.first, v.pixel),
+                    None => write!(text, "  [{slot}] "),
+                };
             }
             line(&mut text, artifact.graph(), step.index());
         }

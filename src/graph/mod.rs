@@ -11,7 +11,7 @@ pub mod plan;
 pub mod vjp;
 
 use crate::tensor::Shape;
-use op::{Activation, Binary, Element, Op, Reduction, Window};
+use op::{Activation, Binary, Element, Op, Prologue, Reduction, Window};
 use std::collections::HashMap;
 
 /// A node of one graph.
@@ -229,7 +229,11 @@ impl Graph {
         bias: NodeId,
         window: Window,
     ) -> Result<NodeId, GraphError> {
-        self.push(name, Op::Conv2d { window, activation: Activation::None }, &[x, weight, bias])
+        self.push(
+            name,
+            Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None },
+            &[x, weight, bias],
+        )
     }
 
     /// Linear layer with bias, no activation.

@@ -23,6 +23,90 @@ pub struct Window {
     pub pad: usize,
 }
 
+/// Which cells an average is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Averaging {
+    /// Square windows without padding; what no whole window holds is left out.
+    Windows {
+        /// Side of a window.
+        size: usize,
+        /// Distance between windows, at least 1.
+        stride: usize,
+    },
+    /// That many cells whatever the input's size: cell p of P averages floor(pH/P) to ceil((p+1)H/P), as PyTorch's
+    /// adaptive pool; it repeats cells where the input is smaller.
+    Adaptive {
+        /// Output height.
+        height: usize,
+        /// Output width.
+        width: usize,
+    },
+}
+
+impl Averaging {
+    /// The cells of each output position along (height, width) of an input; `None` where a window does not fit.
+    pub fn spans(self, h: usize, w: usize) -> Option<[Spans; 2]> {
+        let along = |n: usize, adaptive: usize| match self {
+            Averaging::Windows { size, stride } => {
+                let count = window_positions(n, size, Window { stride, pad: 0 })?;
+                Some(Spans { count, cells: n, advance: stride, over: 1, reach: size })
+            }
+            Averaging::Adaptive { .. } => (adaptive > 0 && n > 0).then_some(Spans {
+                count: adaptive,
+                cells: n,
+                advance: n,
+                over: adaptive,
+                reach: n,
+            }),
+        };
+        let (height, width) = match self {
+            Averaging::Windows { .. } => (0, 0),
+            Averaging::Adaptive { height, width } => (height, width),
+        };
+        Some([along(h, height)?, along(w, width)?])
+    }
+}
+
+/// Cells under each output position along one axis: position p has floor(p·advance/over) to
+/// ceil((p·advance + reach)/over).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spans {
+    /// Output positions.
+    pub count: usize,
+    /// Input cells.
+    pub cells: usize,
+    /// See above.
+    pub advance: usize,
+    /// See above.
+    pub over: usize,
+    /// See above.
+    pub reach: usize,
+}
+
+impl Spans {
+    /// The cells of position `p`.
+    pub fn cells(&self, p: usize) -> std::ops::Range<usize> {
+        p * self.advance / self.over..(p * self.advance + self.reach).div_ceil(self.over).min(self.cells)
+    }
+
+    /// The positions whose cells hold `i`.
+    pub fn positions(&self, i: usize) -> std::ops::Range<usize> {
+        let low = (i * self.over).checked_sub(self.reach).map_or(0, |d| d / self.advance + 1);
+        let high = ((i + 1) * self.over).div_ceil(self.advance).min(self.count);
+        low.min(high)..high
+    }
+}
+
+/// What a convolution does to a pixel before it multiplies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Prologue {
+    /// Nothing.
+    None,
+    /// max(0, x·scale + shift) a channel: a batch norm in inference and its ReLU. Padding comes after it: a padded cell
+    /// is 0, never relu(shift).
+    AffineRelu,
+}
+
 /// Type of an input's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
@@ -64,10 +148,13 @@ pub enum Op {
     Parameter,
     /// Optimiser state, whole; starts as zeros.
     State,
-    /// (x rows CxHxW, w OxCxKxL, [b O]) to rows OxPxQ: cross-correlation, as PyTorch's `conv2d`.
+    /// (x rows CxHxW, w OxCxKxL, [b O], [scale C, shift C of the prologue]) to rows OxPxQ: cross-correlation, as PyTorch's
+    /// `conv2d`.
     Conv2d {
         /// Stride and padding.
         window: Window,
+        /// What is done to x first; fused by [`super::fold`], so it has no gradient.
+        prologue: Prologue,
         /// Epilogue.
         activation: Activation,
     },
@@ -99,7 +186,10 @@ pub enum Op {
     /// (gy rows Cx…) to whole C: the gradient of a bias, summed over rows and positions.
     SumToChannels,
     /// (x rows Cx…, scale C, [shift C]) to rows: x·scale + shift a channel. Batch norm in inference; input normalisation.
-    Affine,
+    Affine {
+        /// Epilogue.
+        activation: Activation,
+    },
     /// (x) to rows or whole: max(0, x).
     Relu,
     /// (y, gy): gy where y > 0, else 0.
@@ -118,6 +208,30 @@ pub enum Op {
         /// Stride and padding.
         window: Window,
     },
+    /// (x rows CxHxW) to rows CxPxQ: means of cells.
+    AvgPool(Averaging),
+    /// (gy rows CxPxQ) to rows CxHxW: each mean's gradient over its cells, in equal shares.
+    AvgPoolGrad {
+        /// The forward pool's cells.
+        averaging: Averaging,
+        /// Height H of the forward input.
+        height: usize,
+        /// Width W of the forward input.
+        width: usize,
+    },
+    /// (a rows CxHxW, b rows DxHxW) to rows (C+D)xHxW: b's channels behind a's. Where the plan gives both a window of its
+    /// slot, nothing is copied.
+    Concat,
+    /// (x rows CxHxW) to rows NxHxW: channels `first` to `first + channels`. The gradient of a concat; a view where all
+    /// readers can take one.
+    Slice {
+        /// First channel.
+        first: usize,
+        /// Number N of channels.
+        channels: usize,
+    },
+    /// (x rows CxHxW, weight rows C) to rows 1xHxW: the sum over channels of weight times map (class activation maps).
+    ChannelSum,
     /// (x rows CxHxW) to rows C: mean over positions.
     GlobalAvgPool,
     /// (gy rows C) to rows CxHxW: gy / (H·W) everywhere.
@@ -149,10 +263,16 @@ pub enum Op {
     /// (logits rows K, label rows index, g rows 1) to rows K. The label's entry is -g times the sum of the other
     /// probabilities, never p - 1: where p rounds to 1 the latter loses the sign of every pixel's gradient.
     CrossEntropyGrad,
-    /// (target logits rows K, logits rows K) to rows 1: sum p log(p/q), p the target's softmax.
-    SoftmaxKl,
-    /// (target logits, logits, g rows 1) to rows K: the gradient for `logits`, g·(q - p).
-    SoftmaxKlGrad,
+    /// (logits rows K, target rows K, [weight 2xK]) to rows 1: binary cross-entropy, summed over labels:
+    /// -sum(w₁·t·log σ + w₀·(1-t)·log(1-σ)); line 0 of `weight` is w₀ (of absent findings), line 1 is w₁.
+    BinaryCrossEntropy,
+    /// (logits rows K, target rows K, g rows 1, [weight 2xK]) to rows K: g·(w₀·(1-t)·σ(x) - w₁·t·σ(-x)).
+    BinaryCrossEntropyGrad,
+    /// (target logits rows K, logits rows K) to rows 1: the divergence of the target's answer p from the logits' q. Softmax:
+    /// sum p log(p/q). Sigmoid: sum p log(p/q) + (1-p) log((1-p)/(1-q)).
+    Kl(Head),
+    /// (target logits, logits, g rows 1) to rows K: the gradient for `logits`, g·(q - p) with either head.
+    KlGrad(Head),
     /// (x rows) to rows 1: mean |x| over a row.
     MeanAbs,
     /// (x rows, g rows 1) to rows: g·sign(x)/n, 0 at 0.
@@ -232,11 +352,16 @@ impl Op {
             Op::LinearGradInput => "linear-grad-input",
             Op::LinearGradWeight => "linear-grad-weight",
             Op::SumToChannels => "sum-to-channels",
-            Op::Affine => "affine",
+            Op::Affine { .. } => "affine",
             Op::Relu => "relu",
             Op::ReluGrad => "relu-grad",
             Op::MaxPool { .. } => "max-pool",
             Op::MaxPoolGrad { .. } => "max-pool-grad",
+            Op::AvgPool(_) => "avg-pool",
+            Op::AvgPoolGrad { .. } => "avg-pool-grad",
+            Op::Concat => "concat",
+            Op::Slice { .. } => "slice",
+            Op::ChannelSum => "channel-sum",
             Op::GlobalAvgPool => "global-avg-pool",
             Op::GlobalAvgPoolGrad { .. } => "global-avg-pool-grad",
             Op::ChannelMax => "channel-max",
@@ -252,8 +377,12 @@ impl Op {
             Op::BroadcastRows(_) => "broadcast-rows",
             Op::CrossEntropy => "cross-entropy",
             Op::CrossEntropyGrad => "cross-entropy-grad",
-            Op::SoftmaxKl => "softmax-kl",
-            Op::SoftmaxKlGrad => "softmax-kl-grad",
+            Op::BinaryCrossEntropy => "binary-cross-entropy",
+            Op::BinaryCrossEntropyGrad => "binary-cross-entropy-grad",
+            Op::Kl(Head::Softmax) => "softmax-kl",
+            Op::Kl(Head::Sigmoid) => "sigmoid-kl",
+            Op::KlGrad(Head::Softmax) => "softmax-kl-grad",
+            Op::KlGrad(Head::Sigmoid) => "sigmoid-kl-grad",
             Op::MeanAbs => "mean-abs",
             Op::MeanAbsGrad => "mean-abs-grad",
             Op::MeanSquare => "mean-square",
@@ -268,6 +397,14 @@ impl Op {
             Op::AdamMean { .. } => "adam-mean",
             Op::AdamSquare { .. } => "adam-square",
             Op::AdamStep { .. } => "adam-step",
+        }
+    }
+
+    /// Which of a convolution's `inputs` is its prologue's scale; the shift follows it.
+    pub fn prologue_input(&self, inputs: usize) -> Option<usize> {
+        match self {
+            Op::Conv2d { prologue: Prologue::AffineRelu, .. } => inputs.checked_sub(2),
+            _ => None,
         }
     }
 
@@ -286,13 +423,19 @@ impl Op {
     pub fn attributes(&self) -> String {
         let activation = |a: &Activation| if *a == Activation::Relu { " relu" } else { "" };
         match self {
-            Op::Conv2d { window, activation: a } => {
-                format!(" stride {} pad {}{}", window.stride, window.pad, activation(a))
+            Op::Conv2d { window, prologue, activation: a } => {
+                let prologue = if *prologue == Prologue::AffineRelu { " of affine relu" } else { "" };
+                format!(" stride {} pad {}{prologue}{}", window.stride, window.pad, activation(a))
             }
             Op::Conv2dGradInput { window, .. } | Op::Conv2dGradWeight { window, .. } => {
                 format!(" stride {} pad {}", window.stride, window.pad)
             }
-            Op::Linear { activation: a } => activation(a).to_string(),
+            Op::Linear { activation: a } | Op::Affine { activation: a } => activation(a).to_string(),
+            Op::AvgPool(averaging) | Op::AvgPoolGrad { averaging, .. } => match averaging {
+                Averaging::Windows { size, stride } => format!(" size {size} stride {stride}"),
+                Averaging::Adaptive { height, width } => format!(" to {height}x{width}"),
+            },
+            Op::Slice { first, channels } => format!(" {first} to {}", first + channels),
             Op::MaxPool { size, window } | Op::MaxPoolGrad { size, window } => {
                 format!(" size {size} stride {} pad {}", window.stride, window.pad)
             }
@@ -308,9 +451,10 @@ impl Op {
             | Op::LinearGradInput
             | Op::LinearGradWeight
             | Op::SumToChannels
-            | Op::Affine
             | Op::Relu
             | Op::ReluGrad
+            | Op::Concat
+            | Op::ChannelSum
             | Op::GlobalAvgPool
             | Op::GlobalAvgPoolGrad { .. }
             | Op::ChannelMax
@@ -321,8 +465,10 @@ impl Op {
             | Op::BroadcastRows(Reduction::Sum)
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
-            | Op::SoftmaxKl
-            | Op::SoftmaxKlGrad
+            | Op::BinaryCrossEntropy
+            | Op::BinaryCrossEntropyGrad
+            | Op::Kl(_)
+            | Op::KlGrad(_)
             | Op::MeanAbs
             | Op::MeanAbsGrad
             | Op::MeanSquare
@@ -340,12 +486,26 @@ impl Op {
         let check = Check { inputs };
         match self {
             Op::Input(_) | Op::Parameter | Op::State => Err(mismatch("a declaration", "an op with inputs")),
-            Op::Conv2d { window, .. } => {
-                check.count(2..=3)?;
+            Op::Conv2d { window, prologue, .. } => {
+                check.count(2..=5)?;
                 let [c, h, w] = check.image(0)?;
                 let [o, i, k, l] = check.kernel(1)?;
                 check.same("input channels", i, c)?;
-                check.channels_if_present(2, o)?;
+                match prologue {
+                    Prologue::None => {
+                        check.count(2..=3)?;
+                        check.channels_if_present(2, o)?;
+                    }
+                    Prologue::AffineRelu => {
+                        check.count(4..=5)?;
+                        let scale = inputs.len() - 2;
+                        if scale == 3 {
+                            check.channels_if_present(2, o)?;
+                        }
+                        check.channels_if_present(scale, c)?;
+                        check.channels_if_present(scale + 1, c)?;
+                    }
+                }
                 Ok((Shape::from([o, fits(h, k, *window)?, fits(w, l, *window)?]), Extent::Rows))
             }
             Op::Conv2dGradInput { window, height, width } => {
@@ -390,7 +550,7 @@ impl Op {
                 let c = check.leading(0)?;
                 Ok((Shape::from([c]), Extent::Whole))
             }
-            Op::Affine => {
+            Op::Affine { .. } => {
                 check.count(2..=3)?;
                 let c = check.leading(0)?;
                 check.channels_if_present(1, c)?;
@@ -420,6 +580,42 @@ impl Op {
                     return Err(mismatch(format!("a gradient of {want}"), inputs[1].shape.to_string()));
                 }
                 Ok((check.shape(0), Extent::Rows))
+            }
+            Op::AvgPool(averaging) => {
+                check.count(1..=1)?;
+                let [c, h, w] = check.image(0)?;
+                let [p, q] = averaged(*averaging, h, w)?;
+                Ok((Shape::from([c, p, q]), Extent::Rows))
+            }
+            Op::AvgPoolGrad { averaging, height, width } => {
+                check.count(1..=1)?;
+                let [c, p, q] = check.image(0)?;
+                let want = averaged(*averaging, *height, *width)?;
+                check.same("height", p, want[0])?;
+                check.same("width", q, want[1])?;
+                Ok((Shape::from([c, *height, *width]), Extent::Rows))
+            }
+            Op::Concat => {
+                check.count(2..=2)?;
+                let ([c, h, w], [d, h2, w2]) = (check.image(0)?, check.image(1)?);
+                check.same("height", h2, h)?;
+                check.same("width", w2, w)?;
+                let channels = c.checked_add(d).ok_or_else(|| mismatch("fewer channels", format!("{c} + {d}")))?;
+                Ok((Shape::from([channels, h, w]), Extent::Rows))
+            }
+            Op::Slice { first, channels } => {
+                check.count(1..=1)?;
+                let [c, h, w] = check.image(0)?;
+                if first.checked_add(*channels).is_none_or(|end| end > c) {
+                    return Err(mismatch(format!("channels below {c}"), format!("{first} and {channels} more")));
+                }
+                Ok((Shape::from([*channels, h, w]), Extent::Rows))
+            }
+            Op::ChannelSum => {
+                check.count(2..=2)?;
+                let ([c, h, w], [weights]) = (check.image(0)?, check.vector(1)?);
+                check.same("weights", weights, c)?;
+                Ok((Shape::from([1, h, w]), Extent::Rows))
             }
             Op::GlobalAvgPool | Op::ChannelMax => {
                 check.count(1..=1)?;
@@ -462,13 +658,28 @@ impl Op {
                 check.row_scalar(2)?;
                 Ok((check.shape(0), Extent::Rows))
             }
-            Op::SoftmaxKl => {
+            Op::BinaryCrossEntropy => {
+                check.count(2..=3)?;
+                let [k] = check.vector(0)?;
+                check.alike(&[0, 1])?;
+                check.whole_if_present(2, &Shape::from([2, k]))?;
+                Ok((Shape::from([1]), Extent::Rows))
+            }
+            Op::BinaryCrossEntropyGrad => {
+                check.count(3..=4)?;
+                let [k] = check.vector(0)?;
+                check.alike(&[0, 1])?;
+                check.row_scalar(2)?;
+                check.whole_if_present(3, &Shape::from([2, k]))?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::Kl(_) => {
                 check.count(2..=2)?;
                 check.vector(0)?;
                 check.alike(&[0, 1])?;
                 Ok((Shape::from([1]), Extent::Rows))
             }
-            Op::SoftmaxKlGrad => {
+            Op::KlGrad(_) => {
                 check.count(3..=3)?;
                 check.vector(0)?;
                 check.alike(&[0, 1])?;
@@ -564,6 +775,14 @@ fn fits(n: usize, size: usize, window: Window) -> Result<usize, Mismatch> {
     })
 }
 
+fn averaged(averaging: Averaging, h: usize, w: usize) -> Result<[usize; 2], Mismatch> {
+    let spans = averaging.spans(h, w).ok_or_else(|| match averaging {
+        Averaging::Windows { size, .. } => mismatch(format!("at least {size} cells"), format!("{h}x{w}")),
+        Averaging::Adaptive { height, width } => mismatch("at least one cell each way", format!("{height}x{width}")),
+    })?;
+    Ok(spans.map(|s| s.count))
+}
+
 /// The inputs of a node under construction, with the questions that the shape rules ask of them.
 struct Check<'a> {
     inputs: &'a [&'a Node],
@@ -644,7 +863,11 @@ impl Check<'_> {
     }
 
     fn channels_if_present(&self, i: usize, channels: usize) -> Result<(), Mismatch> {
-        if i < self.inputs.len() { self.whole(i, &Shape::from([channels])) } else { Ok(()) }
+        self.whole_if_present(i, &Shape::from([channels]))
+    }
+
+    fn whole_if_present(&self, i: usize, want: &Shape) -> Result<(), Mismatch> {
+        if i < self.inputs.len() { self.whole(i, want) } else { Ok(()) }
     }
 
     fn index_rows(&self, i: usize) -> Result<(), Mismatch> {

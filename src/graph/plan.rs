@@ -5,8 +5,11 @@
 //! share weights and slots. A slot holds `capacity` rows of its node, the largest of the entries that use it; nodes that
 //! the outside reads or writes, and nodes that carry a value from one entry to another, are pinned to a slot of their own;
 //! the others share slots wherever they are never alive at the same time in any entry.
+//!
+//! The inputs of a concat live in windows of its slot, and a slice is a window of its input's, wherever everybody who
+//! writes and reads them can step over the other channels: then nothing is copied ([`views`]).
 
-use super::op::{Element, Op};
+use super::op::{Binary, Element, Op};
 use super::{Extent, Graph, GraphError, NodeId, fold};
 
 /// What to run, as the caller says it.
@@ -69,6 +72,15 @@ pub struct Slot {
     pub element: Element,
 }
 
+/// Which channels of a slot's wider pixels a value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct View {
+    /// Its first channel.
+    pub first: usize,
+    /// Channels of a pixel of the slot.
+    pub pixel: usize,
+}
+
 /// A planned graph: what a backend loads.
 #[derive(Clone, Debug)]
 pub struct Artifact {
@@ -76,6 +88,9 @@ pub struct Artifact {
     entries: Vec<PlannedEntry>,
     slots: Vec<Slot>,
     slot_of: Vec<Option<usize>>,
+    views: Vec<Option<View>>,
+    /// Nodes that some entry reads, writes or wants.
+    outside: Vec<NodeId>,
 }
 
 impl Artifact {
@@ -94,6 +109,31 @@ impl Artifact {
     /// The slot of a node; `None` for nodes that no entry uses.
     pub fn slot_of(&self, node: NodeId) -> Option<usize> {
         self.slot_of.get(node.index()).copied().flatten()
+    }
+    /// Which channels of its slot a node is; `None` for one that has its slot's pixels to itself.
+    pub fn view_of(&self, node: NodeId) -> Option<View> {
+        self.views.get(node.index()).copied().flatten()
+    }
+    /// Whether input number `input` of `node` lies in the node's own slot already.
+    pub fn lies_in_place(&self, node: NodeId, input: usize) -> bool {
+        let slot = self.slot_of(node);
+        let shared = |i: &NodeId| slot.is_some() && self.slot_of(*i) == slot;
+        matches!(self.graph.node(node).op, Op::Concat | Op::Slice { .. })
+            && self.graph.node(node).inputs.get(input).is_some_and(shared)
+    }
+    /// Whether nothing is left to do for a step: all its inputs lie where its result does.
+    pub fn is_done_in_place(&self, node: NodeId) -> bool {
+        let inputs = self.graph.node(node).inputs.len();
+        inputs > 0 && (0..inputs).all(|i| self.lies_in_place(node, i))
+    }
+    /// The same plan without views: every value has its slot's pixels to itself, and concats copy. For a device that knows
+    /// no views.
+    pub fn dense(mut self) -> Artifact {
+        let nodes = self.graph.nodes().len();
+        (self.views, self.slot_of) = (vec![None; nodes], vec![None; nodes]);
+        self.slots.clear();
+        assign_slots(&mut self, &vec![None; nodes]);
+        self
     }
     /// Float elements of all slots together: what a run needs beside packed weights.
     pub fn slot_elements(&self) -> usize {
@@ -116,16 +156,107 @@ pub fn plan(graph: &Graph, entries: &[Entry<'_>]) -> Result<Artifact, GraphError
         outside.extend(e.given.iter().chain(e.want));
         outside.extend(e.updates.iter().flat_map(|&(to, from)| [to, from]));
     }
-    let graph = fold::epilogues(graph, &outside);
+    let graph = fold::fuse(graph, &outside);
     let mut planned = Vec::with_capacity(entries.len());
     for e in entries {
         planned.push(steps(&graph, e)?);
     }
-    let slot_of = vec![None; graph.nodes().len()];
-    let mut artifact = Artifact { graph, entries: planned, slots: Vec::new(), slot_of };
+    let (slot_of, no_views) = (vec![None; graph.nodes().len()], vec![None; graph.nodes().len()]);
+    let mut artifact = Artifact { graph, entries: planned, slots: Vec::new(), slot_of, views: no_views, outside };
     settle_updates(&mut artifact)?;
-    assign_slots(&mut artifact, &outside);
+    let owners = views(&artifact);
+    artifact.views = owners.iter().map(|o| o.map(|o| o.view)).collect();
+    assign_slots(&mut artifact, &owners);
     Ok(artifact)
+}
+
+/// Whose slot a value lives in, and where in it.
+#[derive(Clone, Copy)]
+struct Owned {
+    owner: NodeId,
+    view: View,
+}
+
+/// Which values live in another's slot. An input of a concat does when its step can write pixels with a stride, all its
+/// readers can read them, nobody outside needs it by itself, and no entry makes it without the concat (it would
+/// overwrite a concat that is kept). A slice does when all its readers can read pixels with a stride. No step reads the
+/// slot that it writes, not even other channels of it.
+fn views(artifact: &Artifact) -> Vec<Option<Owned>> {
+    let graph = &artifact.graph;
+    let mut owned: Vec<Option<Owned>> = vec![None; graph.nodes().len()];
+    let mut readers: Vec<Vec<(NodeId, usize)>> = vec![Vec::new(); graph.nodes().len()];
+    let mut steps: Vec<Vec<bool>> = Vec::with_capacity(artifact.entries.len());
+    let mut used = vec![false; graph.nodes().len()];
+    for entry in &artifact.entries {
+        let mut of_entry = vec![false; graph.nodes().len()];
+        for &step in &entry.steps {
+            of_entry[step.index()] = true;
+            used[step.index()] = true;
+        }
+        steps.push(of_entry);
+    }
+    for (id, node) in graph.iter().filter(|(id, _)| used[id.index()]) {
+        for (i, input) in node.inputs.iter().enumerate() {
+            readers[input.index()].push((id, i));
+        }
+    }
+    let all_step_over = |id: NodeId| readers[id.index()].iter().all(|&(r, i)| reads_views(graph, r, i));
+    let kept = |id: NodeId| is_source(&graph.node(id).op) || artifact.outside.contains(&id);
+    // from the outermost concat inwards: an owner is settled before those that live in it
+    for (id, node) in graph.iter().collect::<Vec<_>>().into_iter().rev().filter(|(id, _)| used[id.index()]) {
+        if node.op != Op::Concat {
+            continue;
+        }
+        let channels = node.shape.dims()[0];
+        let at = owned[id.index()].unwrap_or(Owned { owner: id, view: View { first: 0, pixel: channels } });
+        let mut first = at.view.first;
+        for &input in &node.inputs {
+            let always_together = steps.iter().all(|s| !s[input.index()] || s[id.index()]);
+            let source = graph.node(input);
+            let concats = readers[input.index()].iter().filter(|(r, _)| graph.node(*r).op == Op::Concat).count();
+            if concats == 1 && !kept(input) && always_together && writes_views(&source.op) && all_step_over(input) {
+                owned[input.index()] = Some(Owned { owner: at.owner, view: View { first, ..at.view } });
+            }
+            first += source.shape.dims()[0];
+        }
+    }
+    let slot = |owned: &[Option<Owned>], id: NodeId| owned[id.index()].map_or(id, |o| o.owner);
+    for (id, node) in graph.iter().filter(|(_, n)| n.op != Op::Concat) {
+        if let Some(Owned { owner, .. }) = owned[id.index()]
+            && node.inputs.iter().any(|&input| slot(&owned, input) == owner)
+        {
+            owned[id.index()] = None;
+        }
+    }
+    for (id, node) in graph.iter().filter(|(id, _)| used[id.index()]) {
+        let Op::Slice { first, .. } = node.op else { continue };
+        let input = node.inputs[0];
+        let pixel = graph.node(input).shape.dims()[0];
+        let at = owned[input.index()].unwrap_or(Owned { owner: input, view: View { first: 0, pixel } });
+        let writes_there = |&(r, _): &(NodeId, usize)| graph.node(r).op == Op::Concat || slot(&owned, r) == at.owner;
+        if kept(id) || !all_step_over(id) || readers[id.index()].iter().any(writes_there) {
+            continue;
+        }
+        owned[id.index()] = Some(Owned { owner: at.owner, view: View { first: at.view.first + first, ..at.view } });
+    }
+    owned
+}
+
+/// Ops whose result may be a window of wider pixels.
+fn writes_views(op: &Op) -> bool {
+    matches!(op, Op::Conv2d { .. } | Op::MaxPool { .. } | Op::AvgPool(_) | Op::Concat)
+}
+
+/// Whether input number `input` of `reader` may be a window of wider pixels. A wider convolution gathers its input into
+/// panels by rows of pixels, so only one of single pixels does.
+fn reads_views(graph: &Graph, reader: NodeId, input: usize) -> bool {
+    let node = graph.node(reader);
+    match node.op {
+        Op::Conv2d { window, .. } => input == 0 && fold::is_linear(graph, node, window),
+        Op::Affine { .. } | Op::Slice { .. } => input == 0,
+        Op::Binary(Binary::Add) | Op::Concat => node.extent == Extent::Rows && node.shape.rank() == 3,
+        _ => false,
+    }
 }
 
 /// True for nodes whose value is written from outside or kept between runs, never computed.
@@ -225,7 +356,7 @@ fn order_updates(graph: &Graph, entry: &mut PlannedEntry) -> Result<(), GraphErr
     Ok(())
 }
 
-fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
+fn assign_slots(artifact: &mut Artifact, owners: &[Option<Owned>]) {
     let n = artifact.graph.nodes().len();
     let mut capacity = vec![0usize; n];
     // life of a node in an entry: (entry, first step, last step)
@@ -264,8 +395,20 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
     }
     // no entry makes it: its reader will say so
     capacity.iter_mut().zip(gathered).for_each(|(rows, listed)| *rows = if *rows == 0 { listed } else { *rows });
-    let mut order: Vec<NodeId> =
-        artifact.graph.iter().map(|(id, _)| id).filter(|id| capacity[id.index()] > 0).collect();
+    // an owner lives as long as any that lives in it
+    for (i, owned) in owners.iter().enumerate() {
+        let Some(Owned { owner, .. }) = owned else { continue };
+        capacity[owner.index()] = capacity[owner.index()].max(capacity[i]);
+        for (entry, from, to) in std::mem::take(&mut lives[i]) {
+            let of_owner = &mut lives[owner.index()];
+            match of_owner.iter_mut().find(|life| life.0 == entry) {
+                Some(life) => *life = (entry, life.1.min(from), life.2.max(to)),
+                None => of_owner.push((entry, from, to)),
+            }
+        }
+    }
+    let mut order: Vec<NodeId> = artifact.graph.iter().map(|(id, _)| id).collect();
+    order.retain(|id| capacity[id.index()] > 0 && owners[id.index()].is_none());
     let elements = |graph: &Graph, id: NodeId| {
         let node = graph.node(id);
         node.shape.len().saturating_mul(if node.extent == Extent::Rows { capacity[id.index()] } else { 1 })
@@ -275,7 +418,7 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
     let mut tenants: Vec<Vec<NodeId>> = Vec::new();
     for id in order {
         let node = artifact.graph.node(id);
-        let pinned = is_source(&node.op) || outside.contains(&id);
+        let pinned = is_source(&node.op) || artifact.outside.contains(&id);
         let rows = if node.extent == Extent::Rows { capacity[id.index()] } else { 1 };
         let free = |slot: usize| {
             !artifact.slots[slot].pinned
@@ -295,6 +438,11 @@ fn assign_slots(artifact: &mut Artifact, outside: &[NodeId]) {
         artifact.slots[slot].capacity = artifact.slots[slot].capacity.max(rows);
         tenants[slot].push(id);
         artifact.slot_of[id.index()] = Some(slot);
+    }
+    for (i, owned) in owners.iter().enumerate() {
+        if let Some(Owned { owner, .. }) = owned {
+            artifact.slot_of[i] = artifact.slot_of[owner.index()];
+        }
     }
 }
 

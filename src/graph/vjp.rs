@@ -1,7 +1,7 @@
 //! Reverse mode, graph to graph: adds the nodes of a vector-Jacobian product. There is no tape and no `requires_grad`:
 //! only the paths from `wrt` to the output get gradients, the rest is never built.
 
-use super::op::{Activation, Binary, Op, Reduction};
+use super::op::{Activation, Binary, Op, Prologue, Reduction};
 use super::{Graph, GraphError, NodeId};
 
 /// Adds the gradients of `output`, weighted by `seed` (a node of the same shape and extent), with respect to each of
@@ -72,8 +72,14 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
     };
     let first = node.inputs[0];
     match (&node.op, position) {
-        // an epilogue is fused after differentiation, never before: its own input is gone
-        (Op::Conv2d { activation: Activation::Relu, .. } | Op::Linear { activation: Activation::Relu }, _) => none(),
+        // what is fused is fused after differentiation, never before: its own input is gone
+        (
+            Op::Conv2d { activation: Activation::Relu, .. }
+            | Op::Conv2d { prologue: Prologue::AffineRelu, .. }
+            | Op::Linear { activation: Activation::Relu }
+            | Op::Affine { activation: Activation::Relu },
+            _,
+        ) => none(),
         (Op::Conv2d { window, .. }, 0) => {
             let dims = input.shape.dims();
             let op = Op::Conv2dGradInput { window: *window, height: dims[1], width: dims[2] };
@@ -87,10 +93,22 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         (Op::Linear { .. }, 0) => graph.push(&name, Op::LinearGradInput, &[gy, node.inputs[1]]),
         (Op::Linear { .. }, 1) => graph.push(&name, Op::LinearGradWeight, &[first, gy]),
         (Op::Conv2d { .. } | Op::Linear { .. }, _) => graph.push(&name, Op::SumToChannels, &[gy]),
-        (Op::Affine, 0) => graph.push(&name, Op::Affine, &[gy, node.inputs[1]]),
+        (Op::Affine { activation }, 0) => {
+            graph.push(&name, Op::Affine { activation: *activation }, &[gy, node.inputs[1]])
+        }
         (Op::Relu, _) => graph.push(&name, Op::ReluGrad, &[at, gy]),
         (Op::MaxPool { size, window }, _) => {
             graph.push(&name, Op::MaxPoolGrad { size: *size, window: *window }, &[x, gy])
+        }
+        (Op::AvgPool(averaging), _) => {
+            let dims = input.shape.dims();
+            let op = Op::AvgPoolGrad { averaging: *averaging, height: dims[1], width: dims[2] };
+            graph.push(&name, op, &[gy])
+        }
+        (Op::Concat, _) => {
+            let (before, channels) = (graph.node(first).shape.dims()[0], input.shape.dims()[0]);
+            let op = Op::Slice { first: if position == 0 { 0 } else { before }, channels };
+            graph.push(&name, op, &[gy])
         }
         (Op::GlobalAvgPool, _) => {
             let dims = input.shape.dims();
@@ -119,15 +137,21 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
             Reduction::Mean => graph.mean_rows(&name, gy),
         },
         (Op::CrossEntropy, 0) => graph.push(&name, Op::CrossEntropyGrad, &[first, node.inputs[1], gy]),
-        (Op::SoftmaxKl, 1) => graph.push(&name, Op::SoftmaxKlGrad, &[first, x, gy]),
+        (Op::BinaryCrossEntropy, 0) => {
+            let mut inputs = vec![x, node.inputs[1], gy];
+            inputs.extend(node.inputs.get(2));
+            graph.push(&name, Op::BinaryCrossEntropyGrad, &inputs)
+        }
+        (Op::Kl(head), 1) => graph.push(&name, Op::KlGrad(*head), &[first, x, gy]),
         (Op::MeanAbs, _) => graph.push(&name, Op::MeanAbsGrad, &[x, gy]),
         (Op::MeanSquare, _) => graph.push(&name, Op::MeanSquareGrad, &[x, gy]),
         (Op::TotalVariation, _) => graph.push(&name, Op::TotalVariationGrad, &[x, gy]),
         // Scale and shift of an affine are constants of the trained net; labels and targets are data; the rest is
         // arithmetic that nobody differentiates twice.
-        (Op::Affine, _)
+        (Op::Affine { .. }, _)
         | (Op::CrossEntropy, _)
-        | (Op::SoftmaxKl, _)
+        | (Op::BinaryCrossEntropy, _)
+        | (Op::Kl(_), _)
         | (Op::Input(_), _)
         | (Op::Parameter, _)
         | (Op::State, _)
@@ -141,7 +165,11 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         | (Op::GlobalAvgPoolGrad { .. }, _)
         | (Op::ChannelMax, _)
         | (Op::CrossEntropyGrad, _)
-        | (Op::SoftmaxKlGrad, _)
+        | (Op::BinaryCrossEntropyGrad, _)
+        | (Op::KlGrad(_), _)
+        | (Op::Slice { .. }, _)
+        | (Op::ChannelSum, _)
+        | (Op::AvgPoolGrad { .. }, _)
         | (Op::MeanAbsGrad, _)
         | (Op::MeanSquareGrad, _)
         | (Op::TotalVariationGrad, _)

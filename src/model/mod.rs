@@ -5,19 +5,22 @@
 //! weights are torchvision's. Used by training, sweeps, attacks and `inspect`; knows no backend.
 
 pub mod autoencoder;
+pub mod densenet;
 pub mod small;
+pub mod vgg;
 
 pub use crate::answer::Head;
-use crate::graph::op::{Op, Window, window_positions};
+use crate::graph::op::{Activation, Averaging, Op, Prologue, Window, window_positions};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 use crate::text::closest;
+use crate::weights::derived::{Derived, Recipe};
 
 /// One layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Layer {
-    /// Square convolution with bias.
+    /// Square convolution.
     Conv {
         /// Output channels.
         channels: usize,
@@ -25,7 +28,11 @@ pub enum Layer {
         kernel: usize,
         /// Stride and padding.
         window: Window,
+        /// Whether it has one.
+        bias: bool,
     },
+    /// Batch norm a channel. In inference its statistics are constants.
+    BatchNorm,
     /// max(0, x).
     Relu,
     /// Square max-pool.
@@ -35,37 +42,139 @@ pub enum Layer {
         /// Stride and padding.
         window: Window,
     },
+    /// Means of windows or, adaptively, of as many cells as are wanted.
+    AvgPool(Averaging),
+    /// The mean of each map: C, H, W to a row of C.
+    GlobalAvgPool,
     /// C, H, W order into one row.
     Flatten,
+    /// Sets that share of the elements to 0 in training and nothing in inference.
+    Dropout {
+        /// Share.
+        share: f64,
+    },
     /// Fully connected with bias.
     Linear {
         /// Output features.
         features: usize,
     },
+    /// Children one after the other, as one child of `features`.
+    Sequence(Vec<Child>),
+    /// A dense layer: what comes in, and behind its channels what the children make of it.
+    Dense(Vec<Child>),
 }
 
 impl Layer {
     /// `conv 3x3, 32 channels`, as `inspect` prints it.
     pub fn describe(&self) -> String {
         match self {
-            Layer::Conv { channels, kernel, window } => {
+            Layer::Conv { channels, kernel, window, .. } => {
                 format!("conv {kernel}x{kernel} to {channels}, stride {}, pad {}", window.stride, window.pad)
             }
+            Layer::BatchNorm => "batch norm".into(),
             Layer::Relu => "relu".into(),
             Layer::MaxPool { size, window } => format!("max-pool {size}x{size}, stride {}", window.stride),
+            Layer::AvgPool(Averaging::Windows { size, stride }) => format!("avg-pool {size}x{size}, stride {stride}"),
+            Layer::AvgPool(Averaging::Adaptive { height, width }) => format!("adaptive avg-pool to {height}x{width}"),
+            Layer::GlobalAvgPool => "global avg-pool".into(),
             Layer::Flatten => "flatten".into(),
+            Layer::Dropout { share } => format!("dropout {share}"),
             Layer::Linear { features } => format!("linear to {features}"),
+            Layer::Sequence(children) => {
+                let dense = children.iter().filter(|c| matches!(c.layer, Layer::Dense(_))).count();
+                match dense {
+                    0 => children.iter().map(|c| c.layer.kind()).collect::<Vec<_>>().join(", "),
+                    _ => format!("{dense} dense layers"),
+                }
+            }
+            Layer::Dense(children) => children.iter().map(|c| c.layer.kind()).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// The first word of its description.
+    fn kind(&self) -> &'static str {
+        match self {
+            Layer::Conv { .. } => "conv",
+            Layer::BatchNorm => "norm",
+            Layer::Relu => "relu",
+            Layer::MaxPool { .. } => "max-pool",
+            Layer::AvgPool(_) | Layer::GlobalAvgPool => "avg-pool",
+            Layer::Flatten => "flatten",
+            Layer::Dropout { .. } => "dropout",
+            Layer::Linear { .. } => "linear",
+            Layer::Sequence(_) => "sequence",
+            Layer::Dense(_) => "dense layer",
         }
     }
 }
 
 /// A layer with its torchvision path (`features.0`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Child {
-    /// Its path; weights are `<name>.weight` and `<name>.bias`.
+    /// Its path; weights are `<name>.weight` and so on.
     pub name: String,
     /// What it does.
     pub layer: Layer,
+}
+
+impl Child {
+    /// A child of that path.
+    pub fn new(name: impl Into<String>, layer: Layer) -> Child {
+        Child { name: name.into(), layer }
+    }
+}
+
+/// Layers as children `<prefix>.0`, `<prefix>.1` and so on.
+fn named(prefix: &str, layers: Vec<Layer>) -> Vec<Child> {
+    layers.into_iter().enumerate().map(|(i, layer)| Child::new(format!("{prefix}.{i}"), layer)).collect()
+}
+
+/// A layer that holds no others, where it stands in a network.
+#[derive(Clone, Debug)]
+pub struct Leaf<'a> {
+    /// Its path and what it does.
+    pub child: &'a Child,
+    /// Shape of a row of its input.
+    pub input: Shape,
+    /// Shape of a row of its output.
+    pub output: Shape,
+}
+
+impl Leaf<'_> {
+    /// Multiply-adds on one image.
+    pub fn macs(&self) -> u64 {
+        let of = |sizes: &[usize]| sizes.iter().fold(1u64, |n, &size| n.saturating_mul(size as u64));
+        match self.child.layer {
+            Layer::Conv { kernel, .. } => of(&[self.output.len(), channels(&self.input), kernel, kernel]),
+            Layer::Linear { features } => of(&[self.input.len(), features]),
+            _ => 0,
+        }
+    }
+
+    /// Key and shape of every weight, in torchvision's order.
+    pub fn parameters(&self) -> Vec<(String, Shape)> {
+        let named = |leaf: &str, shape: Shape| (format!("{}.{leaf}", self.child.name), shape);
+        let inputs = channels(&self.input);
+        match self.child.layer {
+            Layer::Conv { channels, kernel, bias, .. } => {
+                let mut list = vec![named("weight", Shape::from([channels, inputs, kernel, kernel]))];
+                list.extend(bias.then(|| named("bias", Shape::from([channels]))));
+                list
+            }
+            Layer::BatchNorm => {
+                ["weight", "bias", "running_mean", "running_var"].map(|leaf| named(leaf, Shape::from([inputs]))).into()
+            }
+            Layer::Linear { features } => {
+                vec![named("weight", Shape::from([features, inputs])), named("bias", Shape::from([features]))]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The leading dimension of a row.
+fn channels(shape: &Shape) -> usize {
+    shape.dims().first().copied().unwrap_or(1)
 }
 
 /// A network.
@@ -127,13 +236,43 @@ pub enum ModelError {
         /// All names.
         known: String,
     },
+    /// Images of that size vanish on the way.
+    #[error("{arch} takes no images of {height}x{width}: nothing is left of them at {layer}; the least is {least}")]
+    Input {
+        /// The network.
+        arch: &'static str,
+        /// Height asked for.
+        height: usize,
+        /// Width asked for.
+        width: usize,
+        /// Where nothing is left.
+        layer: String,
+        /// The least side.
+        least: usize,
+    },
+    /// No output would be left.
+    #[error("{arch} with {classes} classes has no answer to give; it takes 1 to {CLASSES_MAX}")]
+    Classes {
+        /// The network.
+        arch: &'static str,
+        /// Classes asked for.
+        classes: usize,
+    },
     /// The graph could not be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
 }
 
 /// Names of all networks.
-pub const ARCHITECTURES: [&str; 1] = ["fashion"];
+pub const ARCHITECTURES: [&str; 4] = ["fashion", "vgg16", "vgg19", "densenet121"];
+
+/// Channel means of ImageNet's training images in pixel units.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Channel standard deviations.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Most classes of a network; the largest published heads have some 20,000.
+const CLASSES_MAX: usize = 1 << 20;
 
 impl Model {
     /// The network of that name with its usual input size and classes.
@@ -143,12 +282,54 @@ impl Model {
     pub fn named(name: &str) -> Result<Model, ModelError> {
         match name {
             "fashion" => Ok(small::fashion()),
+            "vgg16" => Ok(vgg::vgg16()),
+            "vgg19" => Ok(vgg::vgg19()),
+            "densenet121" => Ok(densenet::densenet121()),
             _ => Err(ModelError::Arch {
                 asked: name.into(),
                 nearest: closest(name, &ARCHITECTURES).into(),
                 known: ARCHITECTURES.join(", "),
             }),
         }
+    }
+
+    /// The same network for `classes` answers.
+    ///
+    /// # Errors
+    /// [`ModelError::Classes`].
+    pub fn with_classes(mut self, classes: usize) -> Result<Model, ModelError> {
+        if !(1..=CLASSES_MAX).contains(&classes) {
+            return Err(ModelError::Classes { arch: self.arch, classes });
+        }
+        if let Some(Child { layer: Layer::Linear { features }, .. }) = self.classifier.last_mut() {
+            *features = classes;
+        }
+        self.classes = classes;
+        Ok(self)
+    }
+
+    /// The same network for images of `height` x `width`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when nothing is left of such an image somewhere, or the classifier takes one size alone.
+    pub fn with_input(mut self, height: usize, width: usize) -> Result<Model, ModelError> {
+        let usual = self.flattened();
+        let fails = |model: &Model| {
+            let leaves = model.leaves();
+            let empty = leaves.iter().find(|leaf| leaf.output.is_empty()).map(|leaf| leaf.child.name.clone());
+            empty.or_else(|| (model.flattened() != usual).then(|| "flatten".to_string()))
+        };
+        self.input = [self.input[0], height, width];
+        let Some(layer) = fails(&self) else { return Ok(self) };
+        let arch = self.arch;
+        let square = |side: usize| Model { input: [self.input[0], side, side], ..self.clone() };
+        let least = (1..=1024).find(|&side| fails(&square(side)).is_none()).unwrap_or(0);
+        Err(ModelError::Input { arch, height, width, layer, least })
+    }
+
+    /// Elements of the row that the classifier's first linear layer takes.
+    fn flattened(&self) -> usize {
+        self.leaves().iter().find(|leaf| leaf.child.layer == Layer::Flatten).map_or(0, |leaf| leaf.output.len())
     }
 
     /// All layers in order: `features`, then the classifier.
@@ -167,26 +348,31 @@ impl Model {
             .collect()
     }
 
-    /// Key and shape of every weight, in layer order.
-    pub fn parameters(&self) -> Vec<(String, Shape)> {
-        let mut shape = Shape::from(self.input);
+    /// Every layer that holds no others, in order.
+    pub fn leaves(&self) -> Vec<Leaf<'_>> {
         let mut list = Vec::new();
+        let mut shape = Shape::from(self.input);
         for child in self.layers() {
-            let inputs = shape.dims().first().copied().unwrap_or(1);
-            match child.layer {
-                Layer::Conv { channels, kernel, .. } => {
-                    list.push((format!("{}.weight", child.name), Shape::from([channels, inputs, kernel, kernel])));
-                    list.push((format!("{}.bias", child.name), Shape::from([channels])));
-                }
-                Layer::Linear { features } => {
-                    list.push((format!("{}.weight", child.name), Shape::from([features, inputs])));
-                    list.push((format!("{}.bias", child.name), Shape::from([features])));
-                }
-                Layer::Relu | Layer::MaxPool { .. } | Layer::Flatten => {}
-            }
-            shape = output_shape(&child.layer, &shape);
+            shape = leaves(child, shape, &mut list);
         }
         list
+    }
+
+    /// Key and shape of every weight, in layer order.
+    pub fn parameters(&self) -> Vec<(String, Shape)> {
+        self.leaves().iter().flat_map(Leaf::parameters).collect()
+    }
+
+    /// Multiply-adds of each layer (a child of `features` or of the classifier) on one image.
+    pub fn macs(&self) -> Vec<u64> {
+        let mut shape = Shape::from(self.input);
+        self.layers()
+            .map(|child| {
+                let mut list = Vec::new();
+                shape = leaves(child, shape.clone(), &mut list);
+                list.iter().map(Leaf::macs).sum()
+            })
+            .collect()
     }
 
     /// Every tap, in order.
@@ -232,18 +418,21 @@ impl Model {
         let channels = [self.input[0]];
         let scale = graph.parameter("input.scale", channels)?;
         let shift = graph.parameter("input.shift", channels)?;
-        graph.push("input.normalised", Op::Affine, &[x, scale, shift])
+        graph.push("input.normalised", Op::Affine { activation: Activation::None }, &[x, scale, shift])
     }
 
-    /// The normalisation's two constants: 1/std and -mean/std a channel.
-    pub fn constants(&self) -> Vec<(String, Tensor)> {
+    /// What its graph reads beside weights: the normalisation's 1/std and -mean/std a channel, and what its batch norms
+    /// come to in inference.
+    pub fn constants(&self) -> Derived {
         let channels = Shape::from([self.input[0]]);
         let scale = |i: usize| 1.0 / self.std[i];
         let shift = |i: usize| (-f64::from(self.mean[i]) / f64::from(self.std[i])) as f32;
-        vec![
-            ("input.scale".into(), Tensor::from_fn(channels.clone(), scale)),
-            ("input.shift".into(), Tensor::from_fn(channels, shift)),
-        ]
+        let mut derived = Derived::default();
+        derived.insert("input.scale", Recipe::Given(Tensor::from_fn(channels.clone(), scale)));
+        derived.insert("input.shift", Recipe::Given(Tensor::from_fn(channels, shift)));
+        norms(&self.features, &mut derived);
+        norms(&self.classifier, &mut derived);
+        derived
     }
 
     /// Adds the children of `features` from number `from` up to (not including) number `to`.
@@ -260,54 +449,159 @@ impl Model {
     /// [`GraphError`] when `x` does not fit.
     pub fn tail(&self, graph: &mut Graph, x: NodeId, tap: usize) -> Result<NodeId, GraphError> {
         let behind = self.front(graph, x, tap, self.features.len())?;
-        chain(graph, behind, &self.classifier)
+        self.head(graph, behind)
     }
 
-    /// Fresh weights as PyTorch initialises them: U(-1/sqrt(fan in), 1/sqrt(fan in)) for weight and bias, from the
-    /// Philox stream `init/<key>`.
+    /// Adds what follows `features`, to the logits.
+    ///
+    /// # Errors
+    /// [`GraphError`] when `x` does not fit.
+    pub fn head(&self, graph: &mut Graph, x: NodeId) -> Result<NodeId, GraphError> {
+        chain(graph, x, &self.classifier)
+    }
+
+    /// Fresh weights from the Philox stream `init/<key>`: as PyTorch initialises layers, U(-1/sqrt(fan in),
+    /// 1/sqrt(fan in)) for weight and bias. In a network of ten convolutions or more, signals would fade on their way: its
+    /// convolutions are uniform with He's variance, U(-sqrt(6/fan in), sqrt(6/fan in)), biases 0, norms the identity.
     pub fn initial_weights(&self, seed: u64) -> Vec<(String, Tensor)> {
-        initial(&self.parameters(), seed)
+        let shallow = initial(&self.parameters(), seed);
+        let convolutions = self.leaves().iter().filter(|leaf| matches!(leaf.child.layer, Layer::Conv { .. })).count();
+        if convolutions < 10 {
+            return shallow;
+        }
+        shallow.into_iter().map(|(key, tensor)| deep_initial(key, tensor)).collect()
     }
 }
 
+/// Adds `child`'s leaves to `list` and returns the shape behind it.
+fn leaves<'a>(child: &'a Child, input: Shape, list: &mut Vec<Leaf<'a>>) -> Shape {
+    let output = output_shape(&child.layer, &input);
+    match &child.layer {
+        Layer::Sequence(children) | Layer::Dense(children) => {
+            children.iter().fold(input, |shape, child| leaves(child, shape, list));
+        }
+        _ => list.push(Leaf { child, input, output: output.clone() }),
+    }
+    output
+}
+
+/// The recipes of every batch norm among `children`: alone, and folded into the convolution in front of it.
+fn norms(children: &[Child], derived: &mut Derived) {
+    for (i, child) in children.iter().enumerate() {
+        match &child.layer {
+            Layer::Sequence(inner) | Layer::Dense(inner) => norms(inner, derived),
+            Layer::BatchNorm => {
+                let norm = || child.name.clone();
+                derived.insert(format!("{}.scale", child.name), Recipe::Scale { norm: norm() });
+                derived.insert(format!("{}.shift", child.name), Recipe::Shift { norm: norm() });
+                if let Some(conv) = i.checked_sub(1).map(|i| &children[i]).filter(|c| folds(c, Some(child))) {
+                    let recipe = Recipe::Folded { conv: conv.name.clone(), norm: norm() };
+                    derived.insert(format!("{}.folded.weight", conv.name), recipe);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether `next` is a batch norm that a convolution in front of it can take in.
+fn folds(conv: &Child, next: Option<&Child>) -> bool {
+    matches!(conv.layer, Layer::Conv { bias: false, .. }) && next.is_some_and(|n| n.layer == Layer::BatchNorm)
+}
+
+/// The shape of a row behind `layer`; with a 0 in it where nothing is left.
 fn output_shape(layer: &Layer, input: &Shape) -> Shape {
+    let side = |i: usize| input.dims().get(i).copied().unwrap_or(0);
     let window_shape = |channels: usize, size: usize, window: Window| {
-        let side = |i: usize| window_positions(input.dims().get(i).copied().unwrap_or(0), size, window).unwrap_or(0);
-        Shape::from([channels, side(1), side(2)])
+        let left = |i: usize| window_positions(side(i), size, window).unwrap_or(0);
+        Shape::from([channels, left(1), left(2)])
     };
-    match *layer {
-        Layer::Conv { channels, kernel, window } => window_shape(channels, kernel, window),
-        Layer::MaxPool { size, window } => window_shape(input.dims().first().copied().unwrap_or(0), size, window),
-        Layer::Relu => input.clone(),
+    match layer {
+        Layer::Conv { channels, kernel, window, .. } => window_shape(*channels, *kernel, *window),
+        Layer::MaxPool { size, window } => window_shape(channels(input), *size, *window),
+        Layer::AvgPool(averaging) => {
+            let [h, w] = averaging.spans(side(1), side(2)).map_or([0, 0], |spans| spans.map(|s| s.count));
+            Shape::from([channels(input), h, w])
+        }
+        Layer::BatchNorm | Layer::Relu | Layer::Dropout { .. } => input.clone(),
+        Layer::GlobalAvgPool if input.is_empty() => Shape::from([0]),
+        Layer::GlobalAvgPool => Shape::from([channels(input)]),
         Layer::Flatten => Shape::from([input.len()]),
-        Layer::Linear { features } => Shape::from([features]),
+        Layer::Linear { features } => Shape::from([*features]),
+        Layer::Sequence(children) => children.iter().fold(input.clone(), |shape, c| output_shape(&c.layer, &shape)),
+        Layer::Dense(children) => {
+            let fresh = children.iter().fold(input.clone(), |shape, c| output_shape(&c.layer, &shape));
+            let mut dims = fresh.dims().to_vec();
+            if let Some(first) = dims.first_mut() {
+                *first += channels(input);
+            }
+            Shape::new(dims)
+        }
     }
 }
 
-/// Adds `children` one after the other.
+/// Adds `children` one after the other, in inference.
 fn chain(graph: &mut Graph, mut x: NodeId, children: &[Child]) -> Result<NodeId, GraphError> {
-    for Child { name, layer } in children {
-        let inputs = graph.node(x).shape.dims().first().copied().unwrap_or(1);
-        x = match *layer {
-            Layer::Conv { channels, kernel, window } => {
-                let weight = graph.parameter(&format!("{name}.weight"), [channels, inputs, kernel, kernel])?;
-                let bias = graph.parameter(&format!("{name}.bias"), [channels])?;
-                graph.conv2d(name, x, weight, bias, window)?
+    let mut folded = false;
+    for (i, Child { name, layer }) in children.iter().enumerate() {
+        let inputs = channels(&graph.node(x).shape);
+        x = match layer {
+            Layer::Conv { channels, kernel, window, bias } => {
+                folded = folds(&children[i], children.get(i + 1));
+                let key = if folded { format!("{name}.folded.weight") } else { format!("{name}.weight") };
+                let mut operands = vec![x, graph.parameter(&key, [*channels, inputs, *kernel, *kernel])?];
+                if folded {
+                    operands.push(graph.parameter(&format!("{}.shift", children[i + 1].name), [*channels])?);
+                } else if *bias {
+                    operands.push(graph.parameter(&format!("{name}.bias"), [*channels])?);
+                }
+                let (prologue, activation) = (Prologue::None, Activation::None);
+                graph.push(name, Op::Conv2d { window: *window, prologue, activation }, &operands)?
+            }
+            // done by the convolution in front of it
+            Layer::BatchNorm if std::mem::take(&mut folded) => x,
+            Layer::BatchNorm => {
+                let scale = graph.parameter(&format!("{name}.scale"), [inputs])?;
+                let shift = graph.parameter(&format!("{name}.shift"), [inputs])?;
+                graph.push(name, Op::Affine { activation: Activation::None }, &[x, scale, shift])?
             }
             Layer::Linear { features } => {
-                let weight = graph.parameter(&format!("{name}.weight"), [features, inputs])?;
-                let bias = graph.parameter(&format!("{name}.bias"), [features])?;
+                let weight = graph.parameter(&format!("{name}.weight"), [*features, inputs])?;
+                let bias = graph.parameter(&format!("{name}.bias"), [*features])?;
                 graph.linear(name, x, weight, bias)?
             }
             Layer::Relu => graph.push(name, Op::Relu, &[x])?,
-            Layer::MaxPool { size, window } => graph.push(name, Op::MaxPool { size, window }, &[x])?,
+            Layer::MaxPool { size, window } => graph.push(name, Op::MaxPool { size: *size, window: *window }, &[x])?,
+            Layer::AvgPool(averaging) => graph.push(name, Op::AvgPool(*averaging), &[x])?,
+            Layer::GlobalAvgPool => graph.push(name, Op::GlobalAvgPool, &[x])?,
             Layer::Flatten => {
                 let len = graph.node(x).shape.len();
                 graph.push(name, Op::Reshape(Shape::from([len])), &[x])?
             }
+            Layer::Dropout { .. } => x,
+            Layer::Sequence(inner) => chain(graph, x, inner)?,
+            Layer::Dense(inner) => {
+                let fresh = chain(graph, x, inner)?;
+                graph.push(name, Op::Concat, &[x, fresh])?
+            }
         };
     }
     Ok(x)
+}
+
+/// A deep network's initial value in place of a shallow one's: see [`Model::initial_weights`].
+fn deep_initial(key: String, tensor: Tensor) -> (String, Tensor) {
+    let shape = tensor.shape().clone();
+    let constant = |value: f32| Tensor::from_fn(shape.clone(), |_| value);
+    let leaf = key.rsplit('.').next().unwrap_or_default();
+    let tensor = match (leaf, shape.rank()) {
+        // U(-1, 1)/sqrt(fan in) to U(-1, 1)·sqrt(6/fan in)
+        ("weight", 4) => Tensor::from_fn(shape, |i| tensor.data()[i] * 6f32.sqrt()),
+        ("weight", 1) | ("running_var", _) => constant(1.0),
+        ("bias" | "running_mean", _) => constant(0.0),
+        _ => tensor,
+    };
+    (key, tensor)
 }
 
 /// Initial values for parameters that come as pairs `<path>.weight`, `<path>.bias`.

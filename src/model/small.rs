@@ -3,18 +3,14 @@
 //! conv 3x3 1 to 32 (valid), ReLU, max-pool 2, conv 3x3 32 to 64 (valid), ReLU, max-pool 2, flatten 1600, linear 256,
 //! ReLU, linear 10. Keys `features.{0,3}` and `classifier.{0,2}`; tap 2 (`features.1`) is the paper's L = 2.
 
-use super::{Child, Head, Layer, Model};
+use super::{Child, Head, Layer, Model, named};
 use crate::graph::op::Window;
 
 /// The network for 28 x 28 grey images and ten classes.
 pub fn fashion() -> Model {
-    let conv = |channels| Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 0 } };
-    let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
-    let named = |prefix: &str, layers: Vec<Layer>| {
-        let name = |(i, layer)| Child { name: format!("{prefix}.{i}"), layer };
-        layers.into_iter().enumerate().map(name).collect::<Vec<_>>()
-    };
-    let mut classifier = vec![Child { name: "flatten".into(), layer: Layer::Flatten }];
+    let conv = |channels| Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 0 }, bias: true };
+    let pool = || Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
+    let mut classifier = vec![Child::new("flatten", Layer::Flatten)];
     let linear = |features| Layer::Linear { features };
     classifier.extend(named("classifier", vec![linear(256), Layer::Relu, linear(10)]));
     Model {
@@ -24,7 +20,7 @@ pub fn fashion() -> Model {
         head: Head::Softmax,
         mean: vec![0.2860],
         std: vec![0.3530],
-        features: named("features", vec![conv(32), Layer::Relu, pool, conv(64), Layer::Relu, pool]),
+        features: named("features", vec![conv(32), Layer::Relu, pool(), conv(64), Layer::Relu, pool()]),
         classifier,
     }
 }

@@ -6,7 +6,7 @@
 //! decoder; dividing by rms(z) closes that way.
 
 use super::{Adam, Fit, Optimizer, TrainError};
-use crate::backend::{Backend, BackendError, Layered, Parameters, Program};
+use crate::backend::{Backend, Completed, Parameters, Program};
 use crate::data::Dataset;
 use crate::graph::op::{Binary, Op};
 use crate::graph::plan::{Entry, EntryId, plan};
@@ -149,7 +149,7 @@ impl Trainer {
 
         let difference = g.sub("shallow.difference", front, decoded)?;
         let shallow = g.push("shallow", Op::MeanAbs, &[difference])?;
-        let deep = g.push("deep", Op::SoftmaxKl, &[logits_orig, logits_ae])?;
+        let deep = g.push("deep", Op::Kl(model.head), &[logits_orig, logits_ae])?;
         let mean_abs = g.push("code.mean-abs", Op::MeanAbs, &[code])?;
         let variation = g.push("code.variation", Op::TotalVariation, &[code])?;
         let mean_square = g.push("code.mean-square", Op::MeanSquare, &[code])?;
@@ -212,7 +212,7 @@ impl Trainer {
             ],
         )?;
         let constants = model.constants();
-        let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
+        let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(one, TensorRef::F32(&[1.0]))?;
         let nodes = Nodes {
             x,
@@ -256,8 +256,8 @@ impl Trainer {
     /// Quality over a data set.
     ///
     /// # Errors
-    /// [`BackendError`].
-    pub fn evaluate(&mut self, data: &Dataset) -> Result<Quality, BackendError> {
+    /// [`TrainError`].
+    pub fn evaluate(&mut self, data: &Dataset) -> Result<Quality, TrainError> {
         evaluate(&mut *self.program, &self.nodes, data)
     }
 }
@@ -265,16 +265,16 @@ impl Trainer {
 /// Writes the images of a batch.
 ///
 /// # Errors
-/// [`BackendError`].
-pub fn feed(program: &mut dyn Program, nodes: &Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
+/// [`TrainError`].
+pub fn feed(program: &mut dyn Program, nodes: &Nodes, data: &Dataset, which: &[u32]) -> Result<(), TrainError> {
     super::write_images(program, nodes.x, data, which)
 }
 
 /// L2 norms of the weighted losses' gradients (interpretability, shallow, deep) on the first images of `data`.
 ///
 /// # Errors
-/// [`BackendError`].
-pub fn gradient_norms(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Result<[f64; 3], BackendError> {
+/// [`TrainError`].
+pub fn gradient_norms(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Result<[f64; 3], TrainError> {
     let which: Vec<u32> = (0..data.len().min(EVALUATE_ROWS) as u32).collect();
     feed(program, nodes, data, &which)?;
     program.run(GRADIENTS, which.len())?;
@@ -293,8 +293,8 @@ pub fn gradient_norms(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) 
 /// Quality over a data set, sums in f64 in image order.
 ///
 /// # Errors
-/// [`BackendError`].
-pub fn evaluate(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Result<Quality, BackendError> {
+/// [`TrainError`].
+pub fn evaluate(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Result<Quality, TrainError> {
     let k = nodes.code_channels;
     let mut sums = [0.0f64; 6];
     let (mut agree, mut right_ae, mut right_orig) = (0usize, 0usize, 0usize);
@@ -316,12 +316,12 @@ pub fn evaluate(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Res
         program.read(nodes.logits_ae, TensorMut::F32(&mut ae))?;
         program.read(nodes.channel_max, TensorMut::F32(&mut maxima))?;
         for ((o, a), &i) in orig.chunks_exact(nodes.classes).zip(ae.chunks_exact(nodes.classes)).zip(block) {
-            let label = Some(data.labels()[i as usize] as usize);
-            // a row without a largest logit (NaN) neither agrees nor is right
+            let label = data.label(i as usize).map(|label| label as usize);
+            // a row without a largest logit (NaN) neither agrees nor is right, nor is one without a label
             let (o, a) = (argmax(o), argmax(a));
             agree += usize::from(o.is_some() && o == a);
-            right_ae += usize::from(a == label);
-            right_orig += usize::from(o == label);
+            right_ae += usize::from(a.is_some() && a == label);
+            right_orig += usize::from(o.is_some() && o == label);
         }
         for row in maxima.chunks_exact(k) {
             live.iter_mut().zip(row).for_each(|(count, &max)| *count += usize::from(max != 0.0));

@@ -1,7 +1,7 @@
 //! Training a classifier: cross-entropy on labelled images, whole network, lowest validation loss kept.
 
 use super::{Adam, Fit, Optimizer, TrainError};
-use crate::backend::{Backend, BackendError, Layered, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::data::Dataset;
 use crate::graph::op::Op;
 use crate::graph::plan::{Entry, EntryId, plan};
@@ -81,7 +81,7 @@ impl Classifier {
             ],
         )?;
         let constants = model.constants();
-        let mut program = backend.load(artifact, &Layered(&[weights, &constants]))?;
+        let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(one, TensorRef::F32(&[1.0]))?;
         Ok(Classifier { program, optimizer, x, label, loss, row_loss, logits, classes: model.classes, batch })
     }
@@ -109,8 +109,8 @@ impl Classifier {
     /// Loss and accuracy over a data set.
     ///
     /// # Errors
-    /// [`BackendError`].
-    pub fn evaluate(&mut self, data: &Dataset) -> Result<Accuracy, BackendError> {
+    /// [`TrainError`].
+    pub fn evaluate(&mut self, data: &Dataset) -> Result<Accuracy, TrainError> {
         let nodes = self.nodes();
         evaluate(&mut *self.program, nodes, data)
     }
@@ -140,18 +140,18 @@ impl Nodes {
 /// Writes images and labels of a batch.
 ///
 /// # Errors
-/// [`BackendError`].
-pub fn feed(program: &mut dyn Program, nodes: Nodes, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
-    let labels: Vec<u32> = which.iter().map(|&i| data.labels()[i as usize]).collect();
+/// [`TrainError`].
+pub fn feed(program: &mut dyn Program, nodes: Nodes, data: &Dataset, which: &[u32]) -> Result<(), TrainError> {
+    let labels = data.labels_of(which, "training a classifier")?;
     super::write_images(program, nodes.x, data, which)?;
-    program.write(nodes.label, TensorRef::U32(&labels))
+    Ok(program.write(nodes.label, TensorRef::U32(&labels))?)
 }
 
 /// Loss and accuracy over a data set, sums in f64 in image order.
 ///
 /// # Errors
-/// [`BackendError`].
-pub fn evaluate(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Result<Accuracy, BackendError> {
+/// [`TrainError`].
+pub fn evaluate(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Result<Accuracy, TrainError> {
     let (mut loss, mut right) = (0.0, 0usize);
     let all: Vec<u32> = (0..data.len() as u32).collect();
     for block in all.chunks(EVALUATE_ROWS) {

@@ -9,7 +9,7 @@ pub mod checkpoint;
 pub mod classifier;
 
 use crate::backend::{BackendError, Program, takes_images};
-use crate::data::Dataset;
+use crate::data::{DataError, Dataset};
 use crate::graph::op::Op;
 use crate::graph::plan::EntryId;
 use crate::graph::{Graph, GraphError, NodeId};
@@ -199,15 +199,17 @@ pub trait Surroundings {
     /// Writes the batch's inputs; `which` are training image numbers.
     ///
     /// # Errors
-    /// Whatever the program says.
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), BackendError>;
+    /// Whatever the program or the data say.
+    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError>;
+    /// Told which images the rest of an epoch will feed, in order, so that they can be read meanwhile.
+    fn upcoming(&mut self, _which: &[u32]) {}
     /// The order of an epoch (0-based): a permutation of the training images.
     fn order(&mut self, epoch: u64) -> Vec<u32>;
     /// Evaluates on validation data; the figure called `loss` decides which weights are kept.
     ///
     /// # Errors
-    /// Whatever the program says.
-    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, BackendError>;
+    /// Whatever the program or the data say.
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError>;
     /// Told after each step: batches done of all, and the step's losses.
     fn progress(&mut self, done: u64, total: u64, losses: &[f64]);
     /// Told after each epoch, with a checkpoint to save.
@@ -239,6 +241,9 @@ pub enum TrainError {
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// An image cannot be read, or has no label.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The graph could not be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -296,6 +301,8 @@ impl Fit<'_> {
         let total = batches.saturating_mul(self.epochs);
         while at.epoch < self.epochs {
             let order = surroundings.order(at.epoch);
+            let rest = at.batch as usize * self.batch..batches as usize * self.batch;
+            surroundings.upcoming(order.get(rest).unwrap_or(&[]));
             while at.batch < batches {
                 if surroundings.interrupted() {
                     return Ok(Outcome::Interrupted(Box::new(self.checkpoint(&at, &best)?)));
@@ -399,9 +406,9 @@ impl Fit<'_> {
 }
 
 /// Writes images `which` of `data` to input `x`.
-fn write_images(program: &mut dyn Program, x: NodeId, data: &Dataset, which: &[u32]) -> Result<(), BackendError> {
+fn write_images(program: &mut dyn Program, x: NodeId, data: &Dataset, which: &[u32]) -> Result<(), TrainError> {
     takes_images(program, x, data.shape())?;
-    program.write(x, TensorRef::F32(&data.pixels(which)))
+    Ok(program.write(x, TensorRef::F32(&data.pixels(which)?))?)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! file, with hash, checks and key repairs. Called by models (build and judge), training (save) and the command line.
 //! The container is in [`safetensors`], the names' business in [`names`].
 
+pub mod derived;
 pub mod names;
 pub mod safetensors;
 

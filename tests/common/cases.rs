@@ -3,8 +3,8 @@
 
 use super::{Build, Case, Data, ROWS, Tol};
 use intervene::answer::Head;
-use intervene::graph::NodeId;
-use intervene::graph::op::{Activation, Binary, Element, Op, Reduction, Window};
+use intervene::graph::op::{Activation, Averaging, Binary, Element, Op, Prologue, Reduction, Window};
+use intervene::graph::{GraphError, NodeId};
 
 const EXACT: (Tol, Tol) = (Tol::Exact, Tol::Exact);
 /// One rounding a result.
@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
     convolutions(&mut list);
     dense(&mut list);
     pools(&mut list);
+    concats(&mut list);
     pointwise(&mut list);
     rows(&mut list);
     losses(&mut list);
@@ -50,7 +51,11 @@ impl Conv {
             let x = b.x("x", [self.c, self.hw.0, self.hw.1]);
             let inputs = with(b, x, &self);
             // written as two nodes: the planner fuses the second into the first where the gradient allows it
-            let y = b.graph.push("conv", Op::Conv2d { window, activation: Activation::None }, &inputs)?;
+            let y = b.graph.push(
+                "conv",
+                Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None },
+                &inputs,
+            )?;
             if relu { b.graph.push("relu", Op::Relu, &[y]) } else { Ok(y) }
         })
     }
@@ -151,6 +156,31 @@ fn pools(list: &mut Vec<Case>) {
         let x = b.x("x", [17, 5, 7]);
         b.graph.push("gap", Op::GlobalAvgPool, &[x])
     }));
+    for (hw, averaging, longest) in [
+        ((6, 8), Averaging::Windows { size: 2, stride: 2 }, 4),
+        ((7, 5), Averaging::Windows { size: 2, stride: 2 }, 4),
+        ((7, 7), Averaging::Windows { size: 3, stride: 2 }, 9),
+        ((7, 7), Averaging::Adaptive { height: 7, width: 7 }, 1),
+        ((14, 8), Averaging::Adaptive { height: 7, width: 4 }, 4),
+        ((5, 9), Averaging::Adaptive { height: 3, width: 4 }, 9),
+        ((2, 1), Averaging::Adaptive { height: 7, width: 7 }, 49),
+        ((3, 10), Averaging::Adaptive { height: 7, width: 3 }, 25),
+    ] {
+        for channels in [5, 16] {
+            let name = format!("avg-pool of {channels} maps of {}x{}, {averaging:?}", hw.0, hw.1);
+            list.push(Case::new(name, (dot(longest), dot(longest)), move |b| {
+                let x = b.x("x", [channels, hw.0, hw.1]);
+                b.graph.push("average", Op::AvgPool(averaging), &[x])
+            }));
+        }
+    }
+    for channels in [3, 16] {
+        list.push(Case::new(format!("channel-sum of {channels} maps"), (dot(channels), Tol::Exact), move |b| {
+            let (x, weight) = (b.x("x", [channels, 5, 3]), b.x("weight", [channels]));
+            b.wrt.clear();
+            b.graph.push("map", Op::ChannelSum, &[x, weight])
+        }));
+    }
     list.push(Case::new("channel-max of signed maps, a dead channel among them", EXACT, |b| {
         let x = b.rows("x", [5, 3, 3], |b, n| {
             let v = b.away_from_zero(n);
@@ -161,25 +191,119 @@ fn pools(list: &mut Vec<Case>) {
     }));
 }
 
+/// A batch norm in inference, perhaps with its ReLU.
+fn norm(b: &mut Build, name: &str, x: NodeId, relu: bool) -> Result<NodeId, GraphError> {
+    let channels = b.graph.node(x).shape.dims()[0];
+    let (scale, shift) =
+        (b.weight(&format!("{name}.scale"), [channels]), b.weight(&format!("{name}.shift"), [channels]));
+    b.wrt.retain(|&w| w != scale && w != shift);
+    let y = b.graph.push(name, Op::Affine { activation: Activation::None }, &[x, scale, shift])?;
+    if relu { b.graph.push(&format!("{name}.relu"), Op::Relu, &[y]) } else { Ok(y) }
+}
+
+fn conv_of(b: &mut Build, name: &str, x: NodeId, channels: usize, kernel: usize) -> Result<NodeId, GraphError> {
+    let inputs = b.graph.node(x).shape.dims()[0];
+    let w = b.weight(name, [channels, inputs, kernel, kernel]);
+    let window = Window { stride: 1, pad: kernel / 2 };
+    b.graph.push(name, Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None }, &[x, w])
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    /// As DenseNet's.
+    Plain,
+    /// With a reader that cannot step over other channels: a concat has to copy.
+    LookedInto,
+    /// Without ReLU and maxima, for central differences.
+    Smooth,
+}
+
+/// A dense block of three layers and a transition, whose concats lie in one slot where nobody looks.
+fn dense_block(name: &str, width: usize, growth: usize, block: Block) -> Case {
+    let k = 9 * 2 * width.max(growth) * 4;
+    let case = Case::new(name, (dot(k), dot(4 * k)), move |b| {
+        let relu = block != Block::Smooth;
+        let x = b.x("x", [3, 8, 6]);
+        let stem = conv_of(b, "stem", x, width, 3)?;
+        let pool = match relu {
+            true => Op::MaxPool { size: 3, window: Window { stride: 2, pad: 1 } },
+            false => Op::AvgPool(Averaging::Windows { size: 3, stride: 2 }),
+        };
+        let mut all = b.graph.push("pool0", pool, &[stem])?;
+        for layer in 0..3 {
+            let hidden = norm(b, &format!("norm1.{layer}"), all, relu)?;
+            let mut hidden = conv_of(b, &format!("conv1.{layer}"), hidden, 2 * growth, 1)?;
+            if relu {
+                hidden = b.graph.push(&format!("relu2.{layer}"), Op::Relu, &[hidden])?;
+            }
+            let fresh = conv_of(b, &format!("conv2.{layer}"), hidden, growth, 3)?;
+            all = b.graph.push(&format!("concat.{layer}"), Op::Concat, &[all, fresh])?;
+            if block == Block::LookedInto && layer == 1 {
+                let seen = b.graph.scale("seen", all, 0.5)?;
+                all = b.graph.add("both", all, seen)?;
+            }
+        }
+        let hidden = norm(b, "transition", all, relu)?;
+        let hidden = conv_of(b, "transition.conv", hidden, width, 1)?;
+        b.graph.push("transition.pool", Op::AvgPool(Averaging::Windows { size: 2, stride: 2 }), &[hidden])
+    });
+    if block == Block::Smooth { case } else { case.on_kinks() }
+}
+
+fn concats(list: &mut Vec<Case>) {
+    for (a, b2) in [(5, 3), (16, 16), (1, 7)] {
+        list.push(Case::new(format!("concat of {a} and {b2} maps"), EXACT, move |b| {
+            let (x, y) = (b.x("x", [a, 3, 5]), b.x("y", [b2, 3, 5]));
+            b.graph.push("both", Op::Concat, &[x, y])
+        }));
+    }
+    list.push(Case::new("concat of a map with itself", (Tol::Exact, Tol::Ulp(1)), |b| {
+        let x = b.x("x", [4, 3, 3]);
+        let y = b.graph.push("relu", Op::Relu, &[x])?;
+        b.graph.push("twice", Op::Concat, &[y, y])
+    }));
+    list.push(Case::new("slice of channels, copied and as a view", ROUNDED, |b| {
+        let x = b.x("x", [9, 4, 3]);
+        b.wrt.clear();
+        let some = b.graph.push("some", Op::Slice { first: 3, channels: 4 }, &[x])?;
+        let others = b.graph.push("others", Op::Slice { first: 0, channels: 4 }, &[x])?;
+        let sum = b.graph.add("sum", some, others)?;
+        let copied = b.graph.push("copied", Op::Slice { first: 1, channels: 2 }, &[sum])?;
+        b.graph.push("relu", Op::Relu, &[copied])
+    }));
+    list.push(Case::new("affine and relu of a view", (Tol::Close(5e-7), Tol::Exact), |b| {
+        let x = b.x("x", [12, 3, 5]);
+        let some = b.graph.push("some", Op::Slice { first: 4, channels: 8 }, &[x])?;
+        let y = norm(b, "norm", some, true)?;
+        b.wrt.clear();
+        Ok(y)
+    }));
+    list.push(dense_block("dense block of whole quads", 8, 4, Block::Plain));
+    list.push(dense_block("dense block of odd widths", 5, 3, Block::Plain));
+    list.push(dense_block("dense block that is looked into", 8, 4, Block::LookedInto));
+    list.push(dense_block("dense block as wide as DenseNet's", 64, 32, Block::Plain));
+    list.push(dense_block("dense block without kinks", 5, 3, Block::Smooth));
+}
+
 fn pointwise(list: &mut Vec<Case>) {
     list.push(Case::new("affine of images", (Tol::Close(5e-7), dot(1)), |b| {
         let (x, scale) = (b.x("x", [17, 3, 5]), b.weight("scale", [17]));
         let shift = b.weight("shift", [17]);
         b.wrt = vec![x];
-        b.graph.push("affine", Op::Affine, &[x, scale, shift])
+        b.graph.push("affine", Op::Affine { activation: Activation::None }, &[x, scale, shift])
     }));
     list.push(Case::new("affine without shift", ROUNDED, |b| {
         let (x, scale) = (b.x("x", [3, 4, 4]), b.weight("scale", [3]));
         b.wrt = vec![x];
-        b.graph.push("affine", Op::Affine, &[x, scale])
+        b.graph.push("affine", Op::Affine { activation: Activation::None }, &[x, scale])
     }));
     list.push(Case::new("affine of feature rows and of channels x positions", (Tol::Close(1e-6), dot(4)), |b| {
         let (x, scale) = (b.x("x", [6]), b.weight("scale", [6]));
-        let y = b.graph.push("features", Op::Affine, &[x, scale])?;
+        let y = b.graph.push("features", Op::Affine { activation: Activation::None }, &[x, scale])?;
         let y = b.graph.push("fold", Op::Reshape([2, 3].into()), &[y])?;
         let (scale, shift) = (b.weight("scale2", [2]), b.weight("shift2", [2]));
         b.wrt = vec![x];
-        b.graph.push("positions", Op::Affine, &[y, scale, shift])
+        b.graph.push("positions", Op::Affine { activation: Activation::None }, &[y, scale, shift])
     }));
     list.push(Case::new("relu of rows", EXACT, |b| {
         let x = b.x("x", [5, 3, 3]);
@@ -261,7 +385,7 @@ fn losses(list: &mut Vec<Case>) {
     list.push(Case::new("softmax-kl, its gradient for the second input", CLOSE, |b| {
         let (target, x) = (b.x("target", [10]), b.x("logits", [10]));
         b.wrt = vec![x];
-        b.graph.push("kl", Op::SoftmaxKl, &[target, x])
+        b.graph.push("kl", Op::Kl(Head::Softmax), &[target, x])
     }));
     list.push(
         Case::new("softmax-kl of equal logits has gradient exactly zero", EXACT, |b| {
@@ -269,7 +393,52 @@ fn losses(list: &mut Vec<Case>) {
             b.wrt = vec![x];
             let same = b.data[0].1.clone();
             b.set(x, same);
-            b.graph.push("kl", Op::SoftmaxKl, &[target, x])
+            b.graph.push("kl", Op::Kl(Head::Softmax), &[target, x])
+        })
+        .on_kinks(),
+    );
+    for classes in [1, 14, 40] {
+        let loss = move |b: &mut Build, weight: Option<NodeId>| {
+            let x = b.x("logits", [classes]);
+            let target = b.graph.input("target", [classes]);
+            let values = b.away_from_zero(ROWS * classes);
+            // soft targets among hard ones
+            let targets = values.iter().map(|v| if v.abs() < 0.4 { v.abs() } else { f64::from(*v > 0.0) }).collect();
+            b.data.push((target, Data::Floats(targets)));
+            b.wrt = vec![x];
+            let mut inputs = vec![x, target];
+            inputs.extend(weight);
+            b.graph.push("bce", Op::BinaryCrossEntropy, &inputs)
+        };
+        let name = format!("binary cross-entropy of {classes} labels");
+        list.push(Case::new(name.clone(), CLOSE, move |b| loss(b, None)));
+        list.push(Case::new(format!("{name}, weighted"), CLOSE, move |b| {
+            let values = b.away_from_zero(2 * classes).iter().map(|v| v.abs()).collect();
+            let weight = b.whole("weight", [2, classes], values);
+            loss(b, Some(weight))
+        }));
+    }
+    list.push(
+        Case::new("binary cross-entropy of certain answers keeps its sign", (Tol::Close(2e-6), Tol::Ulp(64)), |b| {
+            let x = b.rows("logits", [4], |_, n| (0..n).map(|i| [90.0, -90.0, 40.0, -800.0][i % 4]).collect());
+            let target = b.graph.input("target", [4]);
+            b.data.push((target, Data::Floats((0..4 * ROWS).map(|i| [1.0, 0.0, 0.0, 1.0][i % 4]).collect())));
+            b.graph.push("bce", Op::BinaryCrossEntropy, &[x, target])
+        })
+        .on_kinks(),
+    );
+    list.push(Case::new("sigmoid-kl, its gradient for the second input", CLOSE, |b| {
+        let (target, x) = (b.x("target", [14]), b.x("logits", [14]));
+        b.wrt = vec![x];
+        b.graph.push("kl", Op::Kl(Head::Sigmoid), &[target, x])
+    }));
+    list.push(
+        Case::new("sigmoid-kl of equal logits has gradient exactly zero", EXACT, |b| {
+            let (target, x) = (b.x("target", [14]), b.x("logits", [14]));
+            b.wrt = vec![x];
+            let same = b.data[0].1.clone();
+            b.set(x, same);
+            b.graph.push("kl", Op::Kl(Head::Sigmoid), &[target, x])
         })
         .on_kinks(),
     );
@@ -455,14 +624,16 @@ fn squares(b: &mut Build, name: &str, n: usize) -> NodeId {
 }
 
 /// Ops that a case must hold: all but declarations.
-pub const OPS: usize = 47;
+pub const OPS: usize = 61;
 
 /// A number below [`OPS`] for each op that needs a case. No wildcard, so that a new op is noticed here.
 pub fn number(op: &Op) -> Option<usize> {
     let number = match op {
         Op::Input(Element::Float | Element::Index) | Op::Parameter | Op::State => return None,
-        Op::Conv2d { activation: Activation::None, .. } => 0,
-        Op::Conv2d { activation: Activation::Relu, .. } => 1,
+        Op::Conv2d { prologue: Prologue::None, activation: Activation::None, .. } => 0,
+        Op::Conv2d { prologue: Prologue::None, activation: Activation::Relu, .. } => 1,
+        Op::Conv2d { prologue: Prologue::AffineRelu, activation: Activation::None, .. } => 47,
+        Op::Conv2d { prologue: Prologue::AffineRelu, activation: Activation::Relu, .. } => 48,
         Op::Conv2dGradInput { .. } => 2,
         Op::Conv2dGradWeight { .. } => 3,
         Op::Linear { activation: Activation::None, .. } => 4,
@@ -470,7 +641,8 @@ pub fn number(op: &Op) -> Option<usize> {
         Op::LinearGradInput => 6,
         Op::LinearGradWeight => 7,
         Op::SumToChannels => 8,
-        Op::Affine => 9,
+        Op::Affine { activation: Activation::None } => 9,
+        Op::Affine { activation: Activation::Relu } => 49,
         Op::Relu => 10,
         Op::ReluGrad => 11,
         Op::MaxPool { .. } => 12,
@@ -491,8 +663,8 @@ pub fn number(op: &Op) -> Option<usize> {
         Op::BroadcastRows(Reduction::Mean) => 27,
         Op::CrossEntropy => 28,
         Op::CrossEntropyGrad => 29,
-        Op::SoftmaxKl => 30,
-        Op::SoftmaxKlGrad => 31,
+        Op::Kl(Head::Softmax) => 30,
+        Op::KlGrad(Head::Softmax) => 31,
         Op::MeanAbs => 32,
         Op::MeanAbsGrad => 33,
         Op::MeanSquare => 34,
@@ -508,6 +680,17 @@ pub fn number(op: &Op) -> Option<usize> {
         Op::AdamStep { .. } => 44,
         Op::Effects(_) => 45,
         Op::WeightedEffect(_) => 46,
+        Op::AvgPool(Averaging::Windows { .. }) => 50,
+        Op::AvgPool(Averaging::Adaptive { .. }) => 51,
+        Op::AvgPoolGrad { averaging: Averaging::Windows { .. }, .. } => 52,
+        Op::AvgPoolGrad { averaging: Averaging::Adaptive { .. }, .. } => 53,
+        Op::Concat => 54,
+        Op::Slice { .. } => 55,
+        Op::ChannelSum => 56,
+        Op::BinaryCrossEntropy => 57,
+        Op::BinaryCrossEntropyGrad => 58,
+        Op::Kl(Head::Sigmoid) => 59,
+        Op::KlGrad(Head::Sigmoid) => 60,
     };
     Some(number)
 }

@@ -2,7 +2,7 @@
 //! and a program of any piece of them. Weights are plain vectors, so that a test can plant what it wants to find.
 
 use super::{Data, read, write};
-use intervene::backend::{Backend, Layered, Program};
+use intervene::backend::{Backend, Completed, Program};
 use intervene::causal::intervention::NodeSet;
 use intervene::causal::sweep::{Batch, Logits, Subject, Sweep};
 use intervene::graph::op::Window;
@@ -18,13 +18,13 @@ use std::path::Path;
 
 /// A 3x3 convolution that keeps the size.
 pub const fn conv3(channels: usize) -> Layer {
-    Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 1 } }
+    Layer::Conv { channels, kernel: 3, window: Window { stride: 1, pad: 1 }, bias: true }
 }
 
 /// A model of `features` and a classifier, children named as torchvision does.
 pub fn model(input: [usize; 3], classes: usize, features: &[Layer], classifier: &[Layer]) -> Model {
     let named = |prefix: &str, layers: &[Layer]| {
-        let child = |(i, &layer)| Child { name: format!("{prefix}.{i}"), layer };
+        let child = |(i, layer): (usize, &Layer)| Child { name: format!("{prefix}.{i}"), layer: layer.clone() };
         layers.iter().enumerate().map(child).collect::<Vec<_>>()
     };
     Model {
@@ -42,7 +42,7 @@ pub fn model(input: [usize; 3], classes: usize, features: &[Layer], classifier: 
 /// Two convolutions with a pool between them, two linear layers; odd sizes, so that no vector width divides them.
 pub fn small(classes: usize) -> Model {
     let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
-    let valid = Layer::Conv { channels: 7, kernel: 3, window: Window { stride: 1, pad: 0 } };
+    let valid = Layer::Conv { channels: 7, kernel: 3, window: Window { stride: 1, pad: 0 }, bias: true };
     let linear = |features| Layer::Linear { features };
     let features = [conv3(5), Layer::Relu, pool, valid, Layer::Relu];
     model([2, 9, 11], classes, &features, &[Layer::Flatten, linear(13), Layer::Relu, linear(classes)])
@@ -180,7 +180,9 @@ impl Host {
         let entry = Entry { name: "piece", given: &given, want: &want, updates: &[], capacity: rows };
         let artifact = plan(&graph, &[entry]).unwrap_or_else(|e| panic!("{e}"));
         let constants = self.model.constants();
-        let program = backend.load(artifact, &Layered(&[&self.weights, &constants])).unwrap_or_else(|e| panic!("{e}"));
+        let program = backend
+            .load(artifact, &Completed { weights: &self.weights, derived: &constants })
+            .unwrap_or_else(|e| panic!("{e}"));
         Loaded { program, given, want }
     }
 

@@ -24,6 +24,8 @@ use intervene::graph::vjp::vjp;
 use intervene::graph::{Extent, Graph, GraphError, NodeId};
 use intervene::random::Stream;
 use intervene::tensor::{Shape, TensorMut, TensorRef};
+use intervene::weights::derived::Elements;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -419,7 +421,7 @@ impl Weights {
 }
 
 impl Parameters for Weights {
-    fn parameter(&self, name: &str) -> Option<(&Shape, &[f32])> {
-        self.0.get(name).map(|(shape, values)| (shape, values.as_slice()))
+    fn parameter(&self, name: &str) -> Option<Elements<'_>> {
+        self.0.get(name).map(|(shape, values)| (shape.clone(), Cow::Borrowed(values.as_slice())))
     }
 }

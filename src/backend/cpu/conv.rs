@@ -14,7 +14,7 @@
 //! Called by the CPU backend's convolution nodes. The weight gradient is in `conv_weight.rs`.
 
 use super::conv_narrow;
-use super::gemm::{self, copy16, divide};
+use super::gemm::{self, Source, copy16, divide, view_fits};
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
@@ -54,17 +54,34 @@ pub fn forward(
     y: &mut [f32],
 ) {
     assert_eq!((x.len(), y.len()), (len(&[rows, s.x_len()]), len(&[rows, s.y_len()])));
+    forward_views(s, rows, Source::dense(x, s.c), packed, bias, act, y, s.o);
+}
+
+/// As [`forward`], to pixels that lie `y_pixel` floats apart; a 1x1 convolution also from pixels that lie apart, and with
+/// an affine map and ReLU in front of it.
+#[allow(clippy::too_many_arguments)] // one more than `forward`
+pub fn forward_views(
+    s: &ConvShape,
+    rows: usize,
+    x: Source<'_>,
+    packed: &Packed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+    y_pixel: usize,
+) {
     assert_eq!((packed.taps(), packed.channels(), packed.outputs()), (s.kh * s.kw, s.c, s.o));
     assert!(bias.is_none_or(|bias| bias.len() == s.o));
     if s.is_linear() {
-        return gemm::forward(rows * s.h * s.w, x, packed, bias, act, y);
+        return gemm::forward_views(rows * s.h * s.w, x, packed, bias, act, y, y_pixel);
     }
+    assert!(x.affine_relu.is_none() && x.pixel == s.c && x.x.len() == len(&[rows, s.x_len()]));
+    assert!(view_fits(y.len(), len(&[rows, s.oh(), s.ow()]), s.o, y_pixel));
     let pad = s.pad as isize;
     let walk = Walk {
         c: s.c,
         h: s.h,
         w: s.w,
-        o: s.o,
         oh: s.oh(),
         ow: s.ow(),
         kh: s.kh,
@@ -74,7 +91,7 @@ pub fn forward(
         top: pad,
         left: pad,
     };
-    walk.run(rows, x, packed, bias, act, y);
+    walk.run(rows, x.x, packed, bias, act, (y, y_pixel));
 }
 
 /// gx (rows,H,W,C) from gy (rows,OH,OW,O); `packed` by `pack_grad_input`.
@@ -91,7 +108,6 @@ pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &
         c: s.o,
         h: s.oh(),
         w: s.ow(),
-        o: s.c,
         oh: s.h,
         ow: s.w,
         kh: s.kh,
@@ -102,7 +118,7 @@ pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &
         top: s.kh as isize - 1 - s.pad as isize,
         left: s.kw as isize - 1 - s.pad as isize,
     };
-    walk.run(rows, gy, packed, None, Activation::None, gx);
+    walk.run(rows, gy, packed, None, Activation::None, (gx, s.c));
 }
 
 /// A convolution as the panel sees it: `dilation - 1` zeros between source cells, `top`/`left` rows of padding.
@@ -110,7 +126,6 @@ struct Walk {
     c: usize,
     h: usize,
     w: usize,
-    o: usize,
     oh: usize,
     ow: usize,
     kh: usize,
@@ -151,7 +166,16 @@ impl Walk {
         Columns { copies, zeros, line: phase * self.stride, phase }
     }
 
-    fn run(&self, rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
+    /// y's pixels lie `y_pixel` floats apart.
+    fn run(
+        &self,
+        rows: usize,
+        x: &[f32],
+        packed: &Packed,
+        bias: Option<&[f32]>,
+        act: Activation,
+        (y, y_pixel): (&mut [f32], usize),
+    ) {
         if rows == 0 || y.is_empty() {
             return;
         }
@@ -171,7 +195,7 @@ impl Walk {
             packed.bytes() / 4,
         );
         let groups = groups.div_ceil(rows); // per image
-        let (x_len, y_len) = (self.h * self.w * self.c, self.oh * self.ow * self.o);
+        let (x_len, y_len) = (self.h * self.w * self.c, self.oh * self.ow * y_pixel);
         let tiles = self.ow.div_ceil(isa.pixels());
         let out = Shared::new(y);
         parallel(rows * groups * splits, |task| {
@@ -196,8 +220,8 @@ impl Walk {
                                 channels: self.c,
                                 panel: panel_stride,
                                 w: block.w,
-                                y: out.at(image * y_len + pixel * self.o + block.first),
-                                y_stride: self.o,
+                                y: out.at(image * y_len + pixel * y_pixel + block.first),
+                                y_stride: y_pixel,
                                 width: block.width,
                                 from: std::ptr::null(),
                                 bias,

@@ -55,8 +55,9 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
         let gx = unsafe { out.slice((image * s.h + cells.start) * s.w * s.c, cells.len() * s.w * s.c) };
         scratch::with(pixels * terms, |t| {
             let gy = &gy[image * s.y_len() + own.start * ow * s.o..][..pixels * s.o];
+            let (gy, to) = (gemm::Source::dense(gy, s.o), (Shared::new(t), terms));
             // SAFETY: the whole of `t`, which is this task's.
-            unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, Shared::new(t)) };
+            unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, to) };
             compiled!(
                 isa,
                 match (s.c, s.kh, s.kw) {

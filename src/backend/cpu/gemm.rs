@@ -18,6 +18,38 @@ use crate::graph::op::Activation;
 /// Channels per piece of a long sum.
 const DEPTH: usize = 512;
 
+/// Pixels to read: their first channel and how many floats lie between two of them, and what is done to them first.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// From the first pixel's first channel on.
+    pub x: &'a [f32],
+    /// Floats from one pixel to the next.
+    pub pixel: usize,
+    /// Scale and shift a channel, and then ReLU.
+    pub affine_relu: Option<(&'a [f32], &'a [f32])>,
+}
+
+impl<'a> Source<'a> {
+    /// Pixels of `channels` floats without gaps, as they are.
+    pub fn dense(x: &'a [f32], channels: usize) -> Self {
+        Source { x, pixel: channels, affine_relu: None }
+    }
+
+    /// Whether it holds `pixels` pixels of `channels`.
+    pub(super) fn fits(&self, pixels: usize, channels: usize) -> bool {
+        let affine = self.affine_relu.is_none_or(|(a, b)| a.len() == channels && b.len() == channels);
+        affine && view_fits(self.x.len(), pixels, channels, self.pixel)
+    }
+}
+
+/// Whether `floats` hold `pixels` pixels of `channels` that lie `pixel` floats apart.
+pub(super) fn view_fits(floats: usize, pixels: usize, channels: usize, pixel: usize) -> bool {
+    match pixels.checked_sub(1) {
+        None => true,
+        Some(others) => pixel >= channels && floats >= len(&[others, pixel]).saturating_add(channels),
+    }
+}
+
 /// Packs W (O, I) for `forward`.
 pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
     assert_eq!(w.len(), len(&[o, i]));
@@ -33,7 +65,22 @@ pub fn pack_grad_input(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
 /// y (rows, O) = x (rows, I) W^T + bias, then `act`.
 pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
     let (depth, outputs) = (packed.channels(), packed.outputs());
-    assert_eq!((packed.taps(), x.len(), y.len()), (1, len(&[rows, depth]), len(&[rows, outputs])));
+    assert_eq!((x.len(), y.len()), (len(&[rows, depth]), len(&[rows, outputs])));
+    forward_views(rows, Source::dense(x, depth), packed, bias, act, y, outputs);
+}
+
+/// As [`forward`], from pixels that may lie apart to pixels that lie `y_pixel` floats apart.
+pub fn forward_views(
+    rows: usize,
+    x: Source<'_>,
+    packed: &Packed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+    y_pixel: usize,
+) {
+    let (depth, outputs) = (packed.channels(), packed.outputs());
+    assert!(packed.taps() == 1 && x.fits(rows, depth) && view_fits(y.len(), rows, outputs, y_pixel));
     assert!(bias.is_none_or(|bias| bias.len() == outputs));
     if rows == 0 || outputs == 0 {
         return;
@@ -49,32 +96,33 @@ pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, ac
     parallel(groups * splits, |task| {
         let blocks = piece(packed.blocks(), splits, task % splits);
         // SAFETY: tasks differ in their rows or in their output blocks.
-        unsafe { product(piece(rows, groups, task / splits), blocks, x, packed, bias, act, out) }
+        unsafe { product(piece(rows, groups, task / splits), blocks, x, packed, bias, act, (out, y_pixel)) }
     });
 }
 
 /// Rows `own` and output blocks `blocks` of `forward`, on this thread.
 ///
 /// # Safety
-/// Nobody else uses those outputs meanwhile, all rows of `own` lie within `x` and `out`, `packed` has one tap, and
-/// `bias` has a float an output.
+/// Nobody else uses those outputs meanwhile, all rows of `own` lie within `x` and `out` (whose pixels lie that many
+/// floats apart), `packed` has one tap, and `bias` has a float an output.
 pub(super) unsafe fn product(
     own: Range<usize>,
     blocks: Range<usize>,
-    x: &[f32],
+    x: Source<'_>,
     packed: &Packed,
     bias: Option<&[f32]>,
     act: Activation,
-    out: Shared,
+    (out, y_pixel): (Shared, usize),
 ) {
-    let (isa, depth, outputs) = (packed.isa(), packed.channels(), packed.outputs());
+    let (isa, depth) = (packed.isa(), packed.channels());
     let padded = depth.next_multiple_of(16);
     let tiles = own.len().div_ceil(isa.pixels());
     scratch::with(own.len() * padded, |panel| {
         compiled!(isa, {
             for t in 0..tiles {
                 let tile = piece(own.len(), tiles, t);
-                fill(&x[(own.start + tile.start) * depth..], depth, tile.len(), &mut panel[tile.start * padded..]);
+                let first = Source { x: &x.x[(own.start + tile.start) * x.pixel..], ..x };
+                fill(first, depth, tile.len(), &mut panel[tile.start * padded..]);
             }
         });
         for b in blocks {
@@ -88,7 +136,7 @@ pub(super) unsafe fn product(
                 let last = to == depth;
                 for t in 0..tiles {
                     let tile = piece(own.len(), tiles, t);
-                    let y = out.at((own.start + tile.start) * outputs + block.first);
+                    let y = out.at((own.start + tile.start) * y_pixel + block.first);
                     let call = Forward {
                         x: panel[tile.start * padded + from * tile.len()..].as_ptr(),
                         taps: &[(0, 0)],
@@ -97,7 +145,7 @@ pub(super) unsafe fn product(
                         panel: tile.len() * 16,
                         w: block.w.wrapping_add(from * stride),
                         y,
-                        y_stride: outputs,
+                        y_stride: y_pixel,
                         width: block.width,
                         from: if from > 0 { y } else { std::ptr::null() },
                         bias: if last { bias } else { std::ptr::null() },
@@ -187,10 +235,24 @@ pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usiz
 
 /// One tile: rows of `depth` floats -> `[channel block][row][16]`.
 #[inline(always)]
-fn fill(x: &[f32], depth: usize, rows: usize, panel: &mut [f32]) {
+fn fill(source: Source<'_>, depth: usize, rows: usize, panel: &mut [f32]) {
+    let x = source.x;
     for (b, block) in panel[..rows * depth.next_multiple_of(16)].chunks_exact_mut(rows * 16).enumerate() {
+        let of_block = |values: &[f32]| {
+            let mut padded = [0.0; 16];
+            copy16(&mut padded, &values[16 * b..], depth - 16 * b);
+            padded
+        };
+        let affine = source.affine_relu.map(|(scale, shift)| (of_block(scale), of_block(shift)));
         for (r, to) in block.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            copy16(to, &x[r * depth + 16 * b..], depth - 16 * b);
+            copy16(to, &x[r * source.pixel + 16 * b..], depth - 16 * b);
+            if let Some((scale, shift)) = &affine {
+                for k in 0..16 {
+                    // as `pointwise::affine`: two roundings, and a NaN stays
+                    let v = to[k] * scale[k] + shift[k];
+                    to[k] = if v < 0.0 { 0.0 } else { v };
+                }
+            }
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use rayon::prelude::*;
 
+use super::gemm::view_fits;
 use super::isa::{Isa, compiled};
 use super::scratch::{Shared, parallel};
 use crate::backend::layout::len;
+use crate::graph::op::Activation;
 
 /// Floats of a task: 128 KB per operand; a task of a few microseconds hides rayon's hand-over.
 const CHUNK: usize = 32_768;
@@ -72,24 +74,65 @@ pub fn scale(isa: Isa, x: &[f32], factor: f32, y: &mut [f32]) {
     map1(isa, x, y, |x| x * factor);
 }
 
-/// y (pixels, C) = `x * scale[c] + shift[c]`; with None as the shift, the gradient: gx = gy * `scale[c]`.
-pub fn affine(isa: Isa, x: &[f32], scale: &[f32], shift: Option<&[f32]>, y: &mut [f32]) {
+/// y (pixels, C) = `x * scale[c] + shift[c]`, then `act`; with None as the shift, the gradient: gx = gy * `scale[c]`.
+/// x's pixels lie `x_pixel` floats apart.
+pub fn affine(
+    isa: Isa,
+    (x, x_pixel): (&[f32], usize),
+    scale: &[f32],
+    shift: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+) {
     let c = scale.len();
-    assert_eq!((x.len(), y.len() % c.max(1)), (y.len(), 0));
+    assert!(y.len() % c.max(1) == 0 && view_fits(x.len(), y.len() / c.max(1), c, x_pixel));
     if c == 0 {
         return;
     }
-    let rows = (CHUNK / c).max(1) * c;
-    x.par_chunks(rows).zip(y.par_chunks_mut(rows)).for_each(|(x, y)| {
+    let rows = (CHUNK / c).max(1);
+    x.par_chunks(rows * x_pixel).zip(y.par_chunks_mut(rows * c)).for_each(|(x, y)| {
         compiled!(isa, {
-            for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+            for (x, y) in x.chunks(x_pixel).zip(y.chunks_exact_mut(c)) {
                 match shift {
                     // Two roundings, not an FMA: all instruction sets and PyTorch's batch norm then agree.
                     Some(shift) => {
-                        x.iter().zip(scale).zip(shift).zip(y).for_each(|(((x, a), b), y)| *y = x * a + b);
+                        x.iter().zip(scale).zip(shift).zip(&mut *y).for_each(|(((x, a), b), y)| *y = x * a + b);
                     }
-                    None => x.iter().zip(scale).zip(y).for_each(|((x, a), y)| *y = x * a),
+                    None => x.iter().zip(scale).zip(&mut *y).for_each(|((x, a), y)| *y = x * a),
                 }
+                if act == Activation::Relu {
+                    y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
+                }
+            }
+        });
+    });
+}
+
+/// y (pixels, C) = a + b, whose pixels lie apart.
+pub fn add_views(isa: Isa, c: usize, (a, a_pixel): (&[f32], usize), (b, b_pixel): (&[f32], usize), y: &mut [f32]) {
+    if (a_pixel, b_pixel) == (c, c) {
+        return add(isa, a, b, y);
+    }
+    let pixels = y.len() / c;
+    assert!(y.len() % c == 0 && view_fits(a.len(), pixels, c, a_pixel) && view_fits(b.len(), pixels, c, b_pixel));
+    let rows = (CHUNK / c).max(1);
+    let operands = a.par_chunks(rows * a_pixel).zip(b.par_chunks(rows * b_pixel));
+    operands.zip(y.par_chunks_mut(rows * c)).for_each(|((a, b), y)| {
+        compiled!(isa, {
+            for ((a, b), y) in a.chunks(a_pixel).zip(b.chunks(b_pixel)).zip(y.chunks_exact_mut(c)) {
+                a.iter().zip(b).zip(y).for_each(|((a, b), y)| *y = a + b);
+            }
+        });
+    });
+}
+
+/// The `c` channels of x's pixels into y's; both lie apart. What lies between them stays.
+pub fn copy_views(isa: Isa, c: usize, (x, x_pixel): (&[f32], usize), (y, y_pixel): (&mut [f32], usize)) {
+    let rows = (CHUNK / c.max(1)).max(1);
+    x.par_chunks(rows * x_pixel).zip(y.par_chunks_mut(rows * y_pixel)).for_each(|(x, y)| {
+        compiled!(isa, {
+            for (x, y) in x.chunks(x_pixel).zip(y.chunks_mut(y_pixel)) {
+                y[..c].copy_from_slice(&x[..c]);
             }
         });
     });
@@ -246,9 +289,9 @@ mod tests {
         let (x, s, t) = (values(n, 3), values(c, 4), values(c, 5));
         let mut y = vec![0.0; n];
         for isa in Isa::available() {
-            affine(isa, &x, &s, Some(&t), &mut y);
+            affine(isa, (&x, s.len()), &s, Some(&t), Activation::None, &mut y);
             assert!((0..n).all(|i| y[i] == x[i] * s[i % c] + t[i % c]));
-            affine(isa, &x, &s, None, &mut y);
+            affine(isa, (&x, s.len()), &s, None, Activation::None, &mut y);
             assert!((0..n).all(|i| y[i] == x[i] * s[i % c]));
         }
     }

@@ -1,4 +1,4 @@
-//! Max-pooling and global average pooling over x (N,H,W,C), and their gradients.
+//! Max-pooling, averages of cells and global average pooling over x (N,H,W,C), and their gradients.
 //!
 //! The maximum of a window is its first in row-major order, as in PyTorch; NaN counts as a maximum (of several NaNs
 //! the last, also as there). Padding never wins. The gradient is a gather: each cell of gx recomputes who won the
@@ -7,10 +7,11 @@
 
 #![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
 
+use super::gemm::view_fits;
 use super::isa::{Isa, compiled};
 use super::scratch::{Shared, parallel};
-use crate::backend::layout::PoolShape;
-use crate::backend::layout::len;
+use crate::backend::layout::{PoolShape, len};
+use crate::graph::op::Spans;
 
 /// Whether `v` replaces the maximum so far.
 #[inline(always)]
@@ -19,18 +20,20 @@ fn wins(v: f32, max: f32) -> bool {
     (v > max) | v.is_nan()
 }
 
-/// y (rows,OH,OW,C) = maxima of x (rows,H,W,C).
-pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32]) {
+/// y (rows,OH,OW,C) = maxima of x (rows,H,W,C). y's pixels lie `pixel` floats apart.
+pub fn max_pool(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], y: &mut [f32], pixel: usize) {
     let (oh, ow, c) = (s.oh(), s.ow(), s.c);
-    assert_eq!((x.len(), y.len()), (len(&[rows, s.h, s.w, c]), len(&[rows, oh, ow, c])));
+    assert_eq!(x.len(), len(&[rows, s.h, s.w, c]));
+    assert!(view_fits(y.len(), len(&[rows, oh, ow]), c, pixel));
     let out = Shared::new(y);
     parallel(rows * oh, |task| {
         let (image, p) = (task / oh, task % oh);
         let x = &x[image * s.h * s.w * c..][..s.h * s.w * c];
         // SAFETY: one task per output row.
-        let y = unsafe { out.slice(task * ow * c, ow * c) };
+        let y = unsafe { out.slice(task * ow * pixel, (ow - 1) * pixel + c) };
         compiled!(isa, {
-            for (q, y) in y.chunks_exact_mut(c).enumerate() {
+            for (q, y) in y.chunks_mut(pixel).enumerate() {
+                let y = &mut y[..c];
                 if s.is_halving() {
                     let at = (2 * p * s.w + 2 * q) * c;
                     let (top, low) = (&x[at..][..2 * c], &x[at + s.w * c..][..2 * c]);
@@ -165,6 +168,58 @@ fn halve_grad(s: &PoolShape, x: &[f32], gy: &[f32], gx: &mut [f32]) {
             g3[k] = if winner == 3 { g } else { 0.0 };
         }
     }
+}
+
+/// y (rows,OH,OW,C) = means of the cells of x (rows,H,W,C) under each position down and right, summed in f32 in row-major
+/// order: a window has few cells. y's pixels lie `pixel` floats apart.
+pub fn average(isa: Isa, [down, right]: [Spans; 2], c: usize, rows: usize, x: &[f32], y: &mut [f32], pixel: usize) {
+    let (h, w, oh, ow) = (down.cells, right.cells, down.count, right.count);
+    assert_eq!(x.len(), len(&[rows, h, w, c]));
+    assert!(view_fits(y.len(), len(&[rows, oh, ow]), c, pixel));
+    let out = Shared::new(y);
+    parallel(rows * oh, |task| {
+        let (image, p) = (task / oh, task % oh);
+        let x = &x[image * h * w * c..][..h * w * c];
+        // SAFETY: one task per output row.
+        let y = unsafe { out.slice(task * ow * pixel, (ow - 1) * pixel + c) };
+        compiled!(isa, {
+            for (q, y) in y.chunks_mut(pixel).enumerate() {
+                let y = &mut y[..c];
+                y.fill(0.0);
+                for i in down.cells(p) {
+                    for j in right.cells(q) {
+                        y.iter_mut().zip(&x[(i * w + j) * c..][..c]).for_each(|(y, v)| *y += *v);
+                    }
+                }
+                let cells = (down.cells(p).len() * right.cells(q).len()) as f32;
+                y.iter_mut().for_each(|y| *y /= cells);
+            }
+        });
+    });
+}
+
+/// gx (rows,H,W,C) from gy (rows,OH,OW,C): a gather over the positions that hold a cell, in row-major order.
+pub fn average_grad(isa: Isa, [down, right]: [Spans; 2], c: usize, rows: usize, gy: &[f32], gx: &mut [f32]) {
+    let (h, w, oh, ow) = (down.cells, right.cells, down.count, right.count);
+    assert_eq!((gy.len(), gx.len()), (len(&[rows, oh, ow, c]), len(&[rows, h, w, c])));
+    let out = Shared::new(gx);
+    parallel(rows * h, |task| {
+        let (image, i) = (task / h, task % h);
+        let gy = &gy[image * oh * ow * c..][..oh * ow * c];
+        // SAFETY: one task per input row.
+        let gx = unsafe { out.slice(task * w * c, w * c) };
+        compiled!(isa, {
+            gx.fill(0.0);
+            for (j, gx) in gx.chunks_exact_mut(c).enumerate() {
+                for p in down.positions(i) {
+                    for q in right.positions(j) {
+                        let cells = (down.cells(p).len() * right.cells(q).len()) as f32;
+                        gx.iter_mut().zip(&gy[(p * ow + q) * c..][..c]).for_each(|(gx, g)| *gx += *g / cells);
+                    }
+                }
+            }
+        });
+    });
 }
 
 /// y (rows, C) = mean of x (rows, pixels, C), summed in f64 in pixel order.

@@ -2,16 +2,19 @@
 //!
 //! Values with a C x H x W row are dense NHWC in their slot, the rest as they are. Threads are rayon's current pool.
 
+use super::gemm::Source;
 use super::intervene::{ChannelWeights, DecoderShape, Rows};
 use super::isa::Isa;
 use super::packed::Packed;
 use super::pointwise::AdamRate;
 use super::rows::Map;
 use super::{conv, conv_weight, gemm, intervene, pointwise, pool, rows};
+use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
+use crate::backend::ledger::inconsistent;
 use crate::backend::{Backend, BackendError, Parameters, Program};
-use crate::graph::op::{Binary, Op, Window};
+use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
 use crate::tensor::Shape;
@@ -147,10 +150,12 @@ impl Engine for Simd {
                 let reason = "a declaration is not a step".to_string();
                 return Err(BackendError::Inconsistent { node: s.node.name.clone(), reason });
             }
-            Op::Conv2d { window, activation } => {
+            Op::Conv2d { window, activation, .. } => {
                 let shape = ConvShape::new(&s.nodes[0].shape, &s.nodes[1].shape, *window);
                 let packed = self.tiles(s, 1, Order::Forward, |w| conv::pack_forward(isa, &shape, w))?;
-                conv::forward(&shape, n, s.floats(0), packed, s.optional(2), *activation, out);
+                let (x, pixel) = s.pixels(0);
+                let source = Source { x, pixel, affine_relu: s.prologue() };
+                conv::forward_views(&shape, n, source, packed, s.conv_bias(), *activation, out, s.pixel);
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = ConvShape::new(&s.node.shape, &s.nodes[1].shape, *window);
@@ -179,16 +184,45 @@ impl Engine for Simd {
                 let [_, h, w] = dims3(&s.nodes[0].shape);
                 conv_weight::grad_bias(isa, n * h * w, s.floats(0), out);
             }
-            Op::Affine => pointwise::affine(isa, s.floats(0), s.floats(1), s.optional(2), out),
+            Op::Affine { activation } => {
+                pointwise::affine(isa, s.pixels(0), s.floats(1), s.optional(2), *activation, out);
+            }
             Op::Relu => pointwise::relu(isa, s.floats(0), out),
             Op::ReluGrad => pointwise::relu_grad(isa, s.floats(0), s.floats(1), out),
             Op::MaxPool { size, window } => {
                 let shape = pool_shape(&s.nodes[0].shape, *size, *window);
-                pool::max_pool(isa, &shape, n, s.floats(0), out);
+                pool::max_pool(isa, &shape, n, s.floats(0), out, s.pixel);
             }
             Op::MaxPoolGrad { size, window } => {
                 let shape = pool_shape(&s.nodes[0].shape, *size, *window);
                 pool::max_pool_grad(isa, &shape, n, s.floats(0), s.floats(1), out);
+            }
+            Op::AvgPool(averaging) => {
+                let [c, h, w] = dims3(&s.nodes[0].shape);
+                pool::average(isa, spans(s.node, *averaging, h, w)?, c, n, s.floats(0), out, s.pixel);
+            }
+            Op::AvgPoolGrad { averaging, height, width } => {
+                let [c, _, _] = dims3(&s.node.shape);
+                pool::average_grad(isa, spans(s.node, *averaging, *height, *width)?, c, n, s.floats(0), out);
+            }
+            Op::Concat => {
+                let mut first = 0;
+                for (i, source) in s.nodes[..2].iter().enumerate() {
+                    let channels = dims3(&source.shape)[0];
+                    // nothing where it lies in place
+                    if s.inputs[i].row > 0 {
+                        pointwise::copy_views(isa, channels, s.pixels(i), (&mut out[first..], s.pixel));
+                    }
+                    first += channels;
+                }
+            }
+            Op::Slice { first, channels } => {
+                let (x, pixel) = s.pixels(0);
+                pointwise::copy_views(isa, *channels, (&x[*first..], pixel), (out, s.pixel));
+            }
+            Op::ChannelSum => {
+                let [c, _, _] = dims3(&s.nodes[0].shape);
+                rows::channel_sum(isa, c, s.floats(0), s.floats(1), out);
             }
             Op::GlobalAvgPool => {
                 let [c, h, w] = dims3(&s.nodes[0].shape);
@@ -203,6 +237,10 @@ impl Engine for Simd {
             Op::Sqrt { epsilon } => {
                 let epsilon = *epsilon as f32;
                 out.iter_mut().zip(s.floats(0)).for_each(|(o, &x)| *o = (x + epsilon).sqrt());
+            }
+            Op::Binary(Binary::Add) => {
+                let [c, _, _] = dims3(&s.node.shape);
+                pointwise::add_views(isa, c, s.pixels(0), s.pixels(1), out);
             }
             Op::Binary(binary) => {
                 let (a, b) = (s.floats(0), s.floats(1));
@@ -234,9 +272,20 @@ impl Engine for Simd {
                 let k = s.node.shape.len();
                 rows::cross_entropy_grad(k, s.floats(0), s.indices(1), s.floats(2), out);
             }
-            Op::SoftmaxKl => rows::softmax_kl(s.nodes[0].shape.len(), s.floats(0), s.floats(1), out),
-            Op::SoftmaxKlGrad => {
-                rows::softmax_kl_grad(s.node.shape.len(), s.floats(0), s.floats(1), s.floats(2), out);
+            Op::BinaryCrossEntropy => {
+                rows::binary_cross_entropy(s.nodes[0].shape.len(), s.floats(0), s.floats(1), s.optional(2), out);
+            }
+            Op::BinaryCrossEntropyGrad => {
+                let (x, target, g) = (s.floats(0), s.floats(1), s.floats(2));
+                rows::binary_cross_entropy_grad(s.node.shape.len(), x, target, g, s.optional(3), out);
+            }
+            Op::Kl(head) => {
+                let kl = if *head == Head::Softmax { rows::softmax_kl } else { rows::sigmoid_kl };
+                kl(s.nodes[0].shape.len(), s.floats(0), s.floats(1), out);
+            }
+            Op::KlGrad(head) => {
+                let grad = if *head == Head::Softmax { rows::softmax_kl_grad } else { rows::sigmoid_kl_grad };
+                grad(s.node.shape.len(), s.floats(0), s.floats(1), s.floats(2), out);
             }
             Op::MeanAbs => rows::mean_abs(isa, s.nodes[0].shape.len(), s.floats(0), out),
             Op::MeanSquare => rows::mean_square(isa, s.nodes[0].shape.len(), s.floats(0), out),
@@ -295,6 +344,10 @@ impl Engine for Simd {
         }
         Ok(())
     }
+}
+
+fn spans(node: &Node, averaging: Averaging, h: usize, w: usize) -> Result<[Spans; 2], BackendError> {
+    averaging.spans(h, w).ok_or_else(|| inconsistent(node, "its cells do not fit".into()))
 }
 
 fn pool_shape(x: &Shape, size: usize, window: Window) -> PoolShape {

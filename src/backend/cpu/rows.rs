@@ -5,7 +5,7 @@
 //! Called by `program.rs`; layouts are dense NHWC.
 
 use super::isa::{Isa, compiled};
-use crate::answer::{Head, difference, widen};
+use crate::answer::{Head, bernoulli_kl, difference, sigmoid, softplus, widen};
 use rayon::prelude::*;
 
 /// Lanes of an ordered sum: what a 512-bit register pair of f64 holds.
@@ -232,6 +232,74 @@ pub fn softmax_kl_grad(k: usize, target: &[f32], logits: &[f32], g: &[f32], out:
         log_softmax(x, &mut q);
         o.iter_mut().zip(p.iter().zip(&q)).for_each(|(o, (p, q))| *o = (f64::from(g) * (q.exp() - p.exp())) as f32);
     }
+}
+
+/// out\[r\] = binary cross-entropy summed over labels; `weight` (2, k) of absent and present findings.
+pub fn binary_cross_entropy(k: usize, logits: &[f32], target: &[f32], weight: Option<&[f32]>, out: &mut [f32]) {
+    for ((o, x), t) in out.iter_mut().zip(logits.chunks_exact(k)).zip(target.chunks_exact(k)) {
+        let term = |c: usize| {
+            let ([absent, present], x, t) = (finding(weight, k, c), f64::from(x[c]), f64::from(t[c]));
+            present * t * softplus(-x) + absent * (1.0 - t) * softplus(x)
+        };
+        *o = (0..k).map(term).sum::<f64>() as f32;
+    }
+}
+
+/// Its gradient.
+pub fn binary_cross_entropy_grad(
+    k: usize,
+    logits: &[f32],
+    target: &[f32],
+    g: &[f32],
+    weight: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let rows = out.chunks_exact_mut(k).zip(logits.chunks_exact(k)).zip(target.chunks_exact(k)).zip(g);
+    for (((o, x), t), &g) in rows {
+        for (c, o) in o.iter_mut().enumerate() {
+            let ([absent, present], x, t) = (finding(weight, k, c), f64::from(x[c]), f64::from(t[c]));
+            *o = (f64::from(g) * (absent * (1.0 - t) * sigmoid(x) - present * t * sigmoid(-x))) as f32;
+        }
+    }
+}
+
+/// Weights of label `c`, absent and present.
+fn finding(weight: Option<&[f32]>, k: usize, c: usize) -> [f64; 2] {
+    weight.map_or([1.0; 2], |w| [f64::from(w[c]), f64::from(w[k + c])])
+}
+
+/// out\[r\] = the sum over labels of the divergence between the sigmoids of `target` and `logits`.
+pub fn sigmoid_kl(k: usize, target: &[f32], logits: &[f32], out: &mut [f32]) {
+    for ((o, t), x) in out.iter_mut().zip(target.chunks_exact(k)).zip(logits.chunks_exact(k)) {
+        *o = t.iter().zip(x).map(|(&t, &x)| bernoulli_kl(t.into(), x.into())).sum::<f64>() as f32;
+    }
+}
+
+/// The gradient for `logits`: g·(q - p).
+pub fn sigmoid_kl_grad(k: usize, target: &[f32], logits: &[f32], g: &[f32], out: &mut [f32]) {
+    let rows = out.chunks_exact_mut(k).zip(target.chunks_exact(k)).zip(logits.chunks_exact(k)).zip(g);
+    for (((o, t), x), &g) in rows {
+        let term = |t: f32, x: f32| (f64::from(g) * (sigmoid(x.into()) - sigmoid(t.into()))) as f32;
+        o.iter_mut().zip(t.iter().zip(x)).for_each(|(o, (&t, &x))| *o = term(t, x));
+    }
+}
+
+/// out (rows, positions) = the sum over channels of `weight` (rows, C) times x (rows, positions, C), in f64.
+pub fn channel_sum(isa: Isa, c: usize, x: &[f32], weight: &[f32], out: &mut [f32]) {
+    let positions = (out.len() * c / weight.len().max(1)).max(1);
+    let rows = out.par_chunks_exact_mut(positions).zip(x.par_chunks_exact(positions * c));
+    rows.zip(weight.par_chunks_exact(c)).for_each(|((out, x), weight)| {
+        for (o, pixel) in out.iter_mut().zip(x.chunks_exact(c)) {
+            // the product of two f32 is exact in f64
+            *o = compiled!(isa, {
+                let mut lanes = [0.0f64; LANES];
+                for (x, w) in pixel.chunks(LANES).zip(weight.chunks(LANES)) {
+                    lanes.iter_mut().zip(x.iter().zip(w)).for_each(|(l, (&x, &w))| *l += f64::from(x) * f64::from(w));
+                }
+                lanes.iter().sum::<f64>() as f32
+            });
+        }
+    });
 }
 
 /// Whole S from rows S: the sum over rows in order, over `divisor`.

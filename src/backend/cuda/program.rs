@@ -5,7 +5,7 @@
 //! still use the slot; so the host prepares the next batch while this one runs. A read is the only wait.
 
 use super::device::{Device, device_error};
-use super::launch::conv::{self, Layout, PackedMut};
+use super::launch::conv::{self, Layout, PackedMut, Pixels, window_len};
 use super::launch::optimizer::{AdamTensor, adam_fused};
 use super::launch::{Queue, layout};
 use super::step::{Action, Adam, Memory, Packed, Step, actions, packing, workspace_len};
@@ -13,7 +13,7 @@ use crate::backend::layout::{ConvShape, dims3, is_map};
 use crate::backend::ledger::{Ledger, Move, Place, inconsistent};
 use crate::backend::{BackendError, Parameters, Program, load_sources};
 use crate::graph::op::{Element, Op};
-use crate::graph::plan::{Artifact, EntryId, PlannedEntry};
+use crate::graph::plan::{Artifact, EntryId, PlannedEntry, View};
 use crate::graph::{Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
 use cudarc::driver::result as driver;
@@ -99,8 +99,9 @@ impl CudaProgram {
             for &id in &entry.steps {
                 let node = artifact.graph().node(id);
                 let inputs: Vec<&Node> = node.inputs.iter().map(|&i| artifact.graph().node(i)).collect();
-                workspace = workspace.max(workspace_len(node, &inputs, entry.capacity, arithmetic));
-                if let Some((input, layout, shape)) = packing(node, &inputs, arithmetic) {
+                let view = node.inputs.first().and_then(|&x| artifact.view_of(x));
+                workspace = workspace.max(workspace_len(node, &inputs, view, entry.capacity, arithmetic));
+                if let Some((input, layout, shape)) = packing(node, &inputs, view, arithmetic) {
                     let key = (node.inputs[input], layout);
                     if let Entry::Vacant(place) = packed.entry(key) {
                         let what = format!("packed \"{}\"", inputs[input].name);
@@ -158,7 +159,8 @@ impl CudaProgram {
     fn pack_for(&mut self, id: NodeId, wanted: impl Fn(&Node) -> bool) -> Result<(), BackendError> {
         let node = self.ledger.node(id);
         let inputs: Vec<&Node> = node.inputs.iter().map(|&i| self.ledger.node(i)).collect();
-        match packing(node, &inputs, self.queue.device.arithmetic()) {
+        let view = node.inputs.first().and_then(|&x| self.ledger.artifact().view_of(x));
+        match packing(node, &inputs, view, self.queue.device.arithmetic()) {
             Some((input, layout, shape)) if wanted(inputs[input]) => self.pack(node.inputs[input], layout, &shape),
             _ => Ok(()),
         }
@@ -166,6 +168,9 @@ impl CudaProgram {
 
     /// Puts the launches of a step that the ledger has booked into the stream.
     fn launch(&mut self, id: NodeId, rows: usize) -> Result<(), BackendError> {
+        if self.ledger.artifact().is_done_in_place(id) {
+            return Ok(());
+        }
         let slot = self.ledger.slot(id)?;
         let CudaProgram { ledger, queue, slots, packed, workspace, .. } = self;
         let node = ledger.node(id);
@@ -177,9 +182,16 @@ impl CudaProgram {
                 return Err(inconsistent(node, "its slot holds no floats".into()));
             }
         };
-        let y = queue.floats_mut(&mut out).first(ledger.rows(slot) * node.shape.len());
+        let [c, h, w] = dims3(&node.shape);
+        let y = queue.floats_mut(&mut out);
+        let to = match ledger.artifact().view_of(id) {
+            None => Pixels { floats: y.first(ledger.rows(slot) * node.shape.len()), pixel: c },
+            Some(View { first, pixel }) => {
+                Pixels { floats: y.behind(first).first(window_len(rows * h * w, c, pixel)), pixel }
+            }
+        };
         let step = Step { ledger, queue, slots, packed, node, rows };
-        let result = step.launch(y, queue.floats_mut(workspace));
+        let result = step.launch(id, to, queue.floats_mut(workspace));
         slots[slot] = Memory::Floats(out);
         result
     }

@@ -1,15 +1,16 @@
 //! One step of a plan as kernel launches: which launcher an op takes, with what.
 
-use super::launch::conv::{self, Layout, Order, Pixels};
+use super::launch::conv::{self, Layout, Order, Pixels, window_len};
 use super::launch::{
     Floats, FloatsMut, Indices, Queue, attack, effect, intervene, layout, loss, optimizer, pointwise, pool, rows,
     winograd,
 };
-use super::precision::Arithmetic;
+use super::precision::{Arithmetic, Precision};
 use crate::backend::BackendError;
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::{Ledger, inconsistent};
-use crate::graph::op::{Op, Window};
+use crate::graph::op::{Activation, Averaging, Binary, Op, Prologue, Spans, Window};
+use crate::graph::plan::View;
 use crate::graph::{Extent, Graph, Node, NodeId};
 use cudarc::driver::CudaSlice;
 use std::collections::HashMap;
@@ -52,6 +53,37 @@ impl<'a> Step<'a> {
         Ok(self.all(i)?.first(rows * source.shape.len()))
     }
 
+    /// Input `i`, cut to this run's rows, which may be a window of wider pixels.
+    fn pixels(&self, i: usize) -> Result<Pixels<Floats<'a>>, BackendError> {
+        let (id, source) = (self.node.inputs[i], self.source(i));
+        let [c, h, w] = dims3(&source.shape);
+        let Some(View { first, pixel }) = self.ledger.artifact().view_of(id) else {
+            return Ok(Pixels { floats: self.floats(i)?, pixel: c });
+        };
+        match &self.slots[self.ledger.slot(id)?] {
+            Memory::Floats(data) => {
+                let floats = self.queue.floats(data).behind(first).first(window_len(self.rows * h * w, c, pixel));
+                Ok(Pixels { floats, pixel })
+            }
+            Memory::Indices(_) | Memory::Lent => {
+                Err(inconsistent(self.node, format!("input {i} has no floats to read")))
+            }
+        }
+    }
+
+    /// A convolution's scale and shift, and its bias.
+    #[allow(clippy::type_complexity, reason = "two optional operands")]
+    fn conv_operands(&self) -> Result<(Option<conv::Prologue<'a>>, Option<Floats<'a>>), BackendError> {
+        let inputs = self.node.inputs.len();
+        let scale = self.node.op.prologue_input(inputs);
+        let prologue = match scale {
+            Some(at) => Some(conv::Prologue { scale: self.floats(at)?, shift: self.floats(at + 1)? }),
+            None => None,
+        };
+        let bias = if scale.unwrap_or(inputs) == 3 { Some(self.floats(2)?) } else { None };
+        Ok((prologue, bias))
+    }
+
     /// All valid rows of input `i`, for an op that gathers.
     fn all(&self, i: usize) -> Result<Floats<'a>, BackendError> {
         let slot = self.ledger.slot(self.node.inputs[i])?;
@@ -88,24 +120,81 @@ impl<'a> Step<'a> {
         self.packed(1, Layout::new(shape, order, self.queue.device.precision()))
     }
 
-    /// Puts the step's launches into the stream.
-    pub fn launch(&self, y: FloatsMut<'_>, workspace: FloatsMut<'_>) -> Result<(), BackendError> {
+    fn convolution(
+        &self,
+        window: Window,
+        activation: Activation,
+        y: Pixels<FloatsMut<'_>>,
+        mut workspace: FloatsMut<'_>,
+    ) -> Result<(), BackendError> {
+        let (q, n) = (self.queue, self.rows);
+        let shape = ConvShape::new(&self.source(0).shape, &self.source(1).shape, window);
+        let (prologue, bias) = self.conv_operands()?;
+        let x = self.pixels(0)?;
+        let arithmetic = q.device.arithmetic();
+        let fused = prologue.is_none() || fuses_prologue(&shape, self.view(0), arithmetic);
+        let weight = self.packed(1, conv_layout(&shape, prologue.is_some() && fused, arithmetic))?;
+        // no kernel has this prologue: it is done first
+        if let (Some(conv::Prologue { scale, shift }), false) = (prologue, fused) {
+            let done = workspace.reborrow().first(n * shape.x_len());
+            pointwise::affine(q, shape.c, x, scale, Some(shift), Activation::Relu, done)?;
+            let x = Pixels { floats: workspace.as_floats().first(n * shape.x_len()), pixel: shape.c };
+            return conv::forward_with_prologue(q, &shape, n, x, None, weight, bias, activation, y);
+        }
+        match weight.layout.winograd {
+            Some(tiles) => winograd::forward(q, tiles, &shape, n, x, weight, bias, activation, workspace, y),
+            None => conv::forward_with_prologue(q, &shape, n, x, prologue, weight, bias, activation, y),
+        }
+    }
+
+    fn view(&self, i: usize) -> Option<View> {
+        self.ledger.artifact().view_of(self.node.inputs[i])
+    }
+
+    /// Copies the inputs that do not lie in the result's slot yet.
+    fn concat(&self, id: NodeId, mut y: Pixels<FloatsMut<'_>>) -> Result<(), BackendError> {
+        let mut first = 0;
+        for i in 0..2 {
+            let [c, h, w] = dims3(&self.source(i).shape);
+            if !self.ledger.artifact().lies_in_place(id, i) {
+                let pixels = self.rows * h * w;
+                let to = y.floats.reborrow().behind(first).first(window_len(pixels, c, y.pixel));
+                pointwise::views(
+                    self.queue,
+                    [pixels, c],
+                    self.pixels(i)?,
+                    None,
+                    Pixels { floats: to, pixel: y.pixel },
+                )?;
+            }
+            first += c;
+        }
+        Ok(())
+    }
+
+    /// Puts the step's launches into the stream; `to` is where its result goes.
+    pub fn launch(&self, id: NodeId, to: Pixels<FloatsMut<'_>>, workspace: FloatsMut<'_>) -> Result<(), BackendError> {
         let (q, n, node) = (self.queue, self.rows, self.node);
         let dims = |i: usize| dims3(&self.source(i).shape);
         let features = |i: usize| self.source(i).shape.len();
+        // what may be a window of wider pixels; everything else has its slot's pixels to itself
+        match &node.op {
+            Op::Conv2d { window, activation, .. } => return self.convolution(*window, *activation, to, workspace),
+            Op::MaxPool { size, window } => {
+                return pool::max_pool(q, &pool_shape(self.source(0), *size, *window), n, self.floats(0)?, to);
+            }
+            Op::AvgPool(averaging) => {
+                let [c, h, w] = dims(0);
+                return pool::average(q, spans(node, *averaging, h, w)?, c, n, self.floats(0)?, to);
+            }
+            Op::Concat => return self.concat(id, to),
+            _ => {}
+        }
+        let y = to.floats;
         match &node.op {
             Op::Input(_) | Op::Parameter | Op::State => Err(inconsistent(node, "a declaration is not a step".into())),
-            Op::Conv2d { window, activation } => {
-                let shape = ConvShape::new(&self.source(0).shape, &self.source(1).shape, *window);
-                let weight = self.packed(1, Layout::forward(&shape, q.device.arithmetic()))?;
-                let (x, bias) = (self.floats(0)?, self.optional(2)?);
-                match weight.layout.winograd {
-                    Some(tiles) => {
-                        let (x, y) = (Pixels { floats: x, pixel: shape.c }, Pixels { floats: y, pixel: shape.o });
-                        winograd::forward(q, tiles, &shape, n, x, weight, bias, *activation, workspace, y)
-                    }
-                    None => conv::forward(q, &shape, n, x, weight, bias, *activation, y),
-                }
+            Op::Conv2d { .. } | Op::MaxPool { .. } | Op::AvgPool(_) | Op::Concat => {
+                Err(inconsistent(node, "it was to be launched above".into()))
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = ConvShape::new(&node.shape, &self.source(1).shape, *window);
@@ -132,15 +221,28 @@ impl<'a> Step<'a> {
                 let [c, h, w] = dims(0);
                 rows::sum_to_channels(q, n * h * w, c, self.floats(0)?, workspace, y)
             }
-            Op::Affine => {
+            Op::Affine { activation } => {
                 let [c, _, _] = dims(0);
-                pointwise::affine(q, c, self.floats(0)?, self.floats(1)?, self.optional(2)?, y)
+                pointwise::affine(q, c, self.pixels(0)?, self.floats(1)?, self.optional(2)?, *activation, y)
+            }
+            Op::AvgPoolGrad { averaging, height, width } => {
+                let spans = spans(node, *averaging, *height, *width)?;
+                pool::average_grad(q, spans, dims(0)[0], n, self.floats(0)?, y)
+            }
+            Op::Slice { first, channels } => {
+                let [_, h, w] = dims(0);
+                let Pixels { floats, pixel } = self.pixels(0)?;
+                let pixels = n * h * w;
+                let floats = floats.behind(*first).first(window_len(pixels, *channels, pixel));
+                let y = Pixels { floats: y, pixel: *channels };
+                pointwise::views(q, [pixels, *channels], Pixels { floats, pixel }, None, y)
+            }
+            Op::ChannelSum => {
+                let [c, h, w] = dims(0);
+                pool::channel_sum(q, [n, h * w, c], self.floats(0)?, self.floats(1)?, y)
             }
             Op::Relu => pointwise::relu(q, self.floats(0)?, y),
             Op::ReluGrad => pointwise::relu_grad(q, self.floats(0)?, self.floats(1)?, y),
-            Op::MaxPool { size, window } => {
-                pool::max_pool(q, &pool_shape(self.source(0), *size, *window), n, self.floats(0)?, y)
-            }
             Op::MaxPoolGrad { size, window } => {
                 let shape = pool_shape(self.source(0), *size, *window);
                 pool::max_pool_grad(q, &shape, n, self.floats(0)?, self.floats(1)?, y)
@@ -159,6 +261,11 @@ impl<'a> Step<'a> {
             Op::Reshape(_) => self.reshape(y, workspace),
             Op::Scale(factor) => pointwise::scale(q, *factor as f32, self.floats(0)?, y),
             Op::Sqrt { epsilon } => pointwise::sqrt(q, *epsilon as f32, self.floats(0)?, y),
+            Op::Binary(Binary::Add) if self.view(0).is_some() || self.view(1).is_some() => {
+                let [c, h, w] = dims3(&node.shape);
+                let y = Pixels { floats: y, pixel: c };
+                pointwise::views(q, [n * h * w, c], self.pixels(0)?, Some(self.pixels(1)?), y)
+            }
             Op::Binary(binary) => pointwise::binary(q, *binary, self.floats(0)?, self.floats(1)?, y),
             Op::ReduceRows(reduction) => {
                 let [c, h, w] = dims3(&node.shape);
@@ -173,10 +280,18 @@ impl<'a> Step<'a> {
                 let (x, label, g) = (self.floats(0)?, self.indices(1)?, self.floats(2)?);
                 loss::cross_entropy_grad(q, features(0), x, label, g, y)
             }
-            Op::SoftmaxKl => loss::softmax_kl(q, features(0), self.floats(0)?, self.floats(1)?, y),
-            Op::SoftmaxKlGrad => {
-                let (target, x, g) = (self.floats(0)?, self.floats(1)?, self.floats(2)?);
-                loss::softmax_kl_grad(q, features(0), target, x, g, y)
+            Op::BinaryCrossEntropy => {
+                let (x, target) = (self.floats(0)?, self.floats(1)?);
+                loss::binary_cross_entropy(q, features(0), x, target, self.optional(2)?, y)
+            }
+            Op::BinaryCrossEntropyGrad => {
+                let operands = [self.floats(0)?, self.floats(1)?, self.floats(2)?];
+                loss::binary_cross_entropy_grad(q, features(0), operands, self.optional(3)?, y)
+            }
+            Op::Kl(head) => loss::kl(q, *head, features(0), self.floats(0)?, self.floats(1)?, y),
+            Op::KlGrad(head) => {
+                let operands = [self.floats(0)?, self.floats(1)?, self.floats(2)?];
+                loss::kl_grad(q, *head, features(0), operands, y)
             }
             Op::MeanAbs => loss::mean_abs(q, features(0), self.floats(0)?, y),
             Op::MeanSquare => loss::mean_square(q, features(0), self.floats(0)?, y),
@@ -307,20 +422,63 @@ fn linear_shape(inputs: usize, outputs: usize) -> ConvShape {
     ConvShape { c: inputs, h: 1, w: 1, o: outputs, kh: 1, kw: 1, stride: 1, pad: 0 }
 }
 
+fn spans(node: &Node, averaging: Averaging, h: usize, w: usize) -> Result<[Spans; 2], BackendError> {
+    averaging.spans(h, w).ok_or_else(|| inconsistent(node, "its cells do not fit".into()))
+}
+
+/// Whether some kernel does this prologue as it reads: only those in fp32 that take whole quads of channels.
+fn fuses_prologue(shape: &ConvShape, x: Option<View>, arithmetic: Arithmetic) -> bool {
+    let quads = |v: View| v.first.is_multiple_of(4) && v.pixel.is_multiple_of(4);
+    arithmetic.precision() == Precision::Fp32 && shape.c.is_multiple_of(4) && x.is_none_or(quads)
+}
+
+/// How a convolution's weight is packed; `prologue` where one is done as the kernel reads.
+fn conv_layout(shape: &ConvShape, prologue: bool, arithmetic: Arithmetic) -> Layout {
+    if prologue { Layout::exact(Order::Forward) } else { Layout::forward(shape, arithmetic) }
+}
+
+/// A convolution's shape, and whether its prologue is done as its kernel reads or before, if it has one.
+fn prologue_of(
+    node: &Node,
+    inputs: &[&Node],
+    x: Option<View>,
+    arithmetic: Arithmetic,
+) -> Option<(ConvShape, Option<Fusion>)> {
+    let Op::Conv2d { window, prologue, .. } = node.op else { return None };
+    let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, window);
+    let fusion = match prologue {
+        Prologue::None => None,
+        Prologue::AffineRelu if fuses_prologue(&shape, x, arithmetic) => Some(Fusion::AsRead),
+        Prologue::AffineRelu => Some(Fusion::Before),
+    };
+    Some((shape, fusion))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fusion {
+    AsRead,
+    Before,
+}
+
 fn pool_shape(x: &Node, size: usize, window: Window) -> PoolShape {
     let [c, h, w] = dims3(&x.shape);
     PoolShape { c, h, w, k: size, stride: window.stride, pad: window.pad }
 }
 
 /// Which input of `node` is a weight that its kernel wants packed, how, for which convolution.
-pub(super) fn packing(node: &Node, inputs: &[&Node], arithmetic: Arithmetic) -> Option<(usize, Layout, ConvShape)> {
+/// `x` is the window in which the first input lies.
+pub(super) fn packing(
+    node: &Node,
+    inputs: &[&Node],
+    x: Option<View>,
+    arithmetic: Arithmetic,
+) -> Option<(usize, Layout, ConvShape)> {
+    if let Some((shape, fusion)) = prologue_of(node, inputs, x, arithmetic) {
+        return Some((1, conv_layout(&shape, fusion == Some(Fusion::AsRead), arithmetic), shape));
+    }
     let layer = |order, shape: ConvShape| Some((1, Layout::new(&shape, order, arithmetic.precision()), shape));
     let linear = |w: &Node| linear_shape(w.shape.len() / w.shape.dims()[0].max(1), w.shape.dims()[0]);
     match &node.op {
-        Op::Conv2d { window, .. } => {
-            let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
-            Some((1, Layout::forward(&shape, arithmetic), shape))
-        }
         Op::Conv2dGradInput { window, .. } => {
             layer(Order::GradInput, ConvShape::new(&node.shape, &inputs[1].shape, *window))
         }
@@ -337,13 +495,19 @@ pub(super) fn packing(node: &Node, inputs: &[&Node], arithmetic: Arithmetic) -> 
 }
 
 /// Floats of scratch memory that a step needs for so many rows.
-pub(super) fn workspace_len(node: &Node, inputs: &[&Node], rows: usize, arithmetic: Arithmetic) -> usize {
+pub(super) fn workspace_len(
+    node: &Node,
+    inputs: &[&Node],
+    x: Option<View>,
+    rows: usize,
+    arithmetic: Arithmetic,
+) -> usize {
+    if let Some((shape, fusion)) = prologue_of(node, inputs, x, arithmetic) {
+        let layout = conv_layout(&shape, fusion == Some(Fusion::AsRead), arithmetic);
+        let tiles = layout.winograd.map_or(0, |tiles| tiles.workspace(&shape, rows));
+        return if fusion == Some(Fusion::Before) { tiles.max(rows.saturating_mul(shape.x_len())) } else { tiles };
+    }
     match &node.op {
-        Op::Conv2d { window, .. } => {
-            let shape = ConvShape::new(&inputs[0].shape, &inputs[1].shape, *window);
-            let layout = Layout::forward(&shape, arithmetic);
-            layout.winograd.map_or(0, |tiles| tiles.workspace(&shape, rows))
-        }
         Op::Conv2dGradWeight { window, .. } => {
             conv::grad_weight_workspace(&ConvShape::new(&inputs[0].shape, &node.shape, *window), rows)
         }

@@ -16,7 +16,7 @@ use crate::backend::BackendError;
 use crate::backend::layout::{ConvShape, len};
 use crate::backend::problems::{Map, NODES, Pass, Problem, Work, images};
 use crate::backend::winograd::Winograd;
-use crate::graph::op::{Activation, Binary};
+use crate::graph::op::{Activation, Averaging, Binary};
 use crate::random::Stream;
 use cudarc::driver::CudaSlice;
 use std::collections::BTreeMap;
@@ -121,8 +121,12 @@ impl Operands {
             Map::MeanAbsGrad | Map::MeanSquareGrad | Map::TotalVariationGrad => plain(&[e, rows], e),
             Map::CrossEntropy => Operands { lists: vec![labels()], ..plain(&[e], rows) },
             Map::CrossEntropyGrad => Operands { lists: vec![labels()], ..plain(&[e, rows], e) },
-            Map::SoftmaxKl => plain(&[e, e], rows),
-            Map::SoftmaxKlGrad => plain(&[e, e, rows], e),
+            Map::SoftmaxKl | Map::SigmoidKl | Map::BinaryCrossEntropy => plain(&[e, e], rows),
+            Map::SoftmaxKlGrad | Map::SigmoidKlGrad | Map::BinaryCrossEntropyGrad => plain(&[e, e, rows], e),
+            Map::AddViews => plain(&[e, e / 2], e / 2),
+            Map::Average => plain(&[e], e / 4),
+            Map::AverageGrad => plain(&[e / 4], e),
+            Map::ChannelSum => plain(&[e, rows * c], rows * positions),
             Map::Intervene => {
                 let inputs = [images(rows) * plane, NODES.min(rows) * c];
                 Operands { lists: sweep_lists(rows), ..plain(&inputs, e) }
@@ -183,6 +187,14 @@ pub fn kernel_of(problem: &Problem, precision: Precision) -> Option<&'static str
             Map::CrossEntropyGrad => "cross_entropy_grad",
             Map::SoftmaxKl => "softmax_kl",
             Map::SoftmaxKlGrad => "softmax_kl_grad",
+            Map::BinaryCrossEntropy => "binary_cross_entropy",
+            Map::BinaryCrossEntropyGrad => "binary_cross_entropy_grad",
+            Map::SigmoidKl => "sigmoid_kl",
+            Map::SigmoidKlGrad => "sigmoid_kl_grad",
+            Map::AddViews => "views",
+            Map::Average => "average_cells",
+            Map::AverageGrad => "average_cells_grad",
+            Map::ChannelSum => "channel_sum",
             Map::Intervene => "intervene",
             Map::Effects => "effects",
             Map::WeightedEffect => "weighted_effect",
@@ -289,7 +301,7 @@ impl Trial {
                     }
                 }
             }
-            Work::MaxPool(s) => pool::max_pool(q, &s, rows, x[0], y),
+            Work::MaxPool(s) => pool::max_pool(q, &s, rows, x[0], Pixels { floats: y, pixel: s.c }),
             Work::MaxPoolGrad(s) => pool::max_pool_grad(q, &s, rows, x[0], x[1], y),
             Work::InterveneConv(s) => {
                 let lists = Lists { images: list[0], sets: list[1], keep: x[3] };
@@ -365,7 +377,24 @@ fn launch_map(
         Map::Scale => pointwise::scale(q, 0.5, x[0], y),
         Map::SquareRoot => pointwise::sqrt(q, 1e-5, x[0], y),
         Map::Add => pointwise::binary(q, Binary::Add, x[0], x[1], y),
-        Map::Affine => pointwise::affine(q, c, x[0], x[1], Some(x[2]), y),
+        Map::Affine => {
+            let dense = Pixels { floats: x[0], pixel: c };
+            pointwise::affine(q, c, dense, x[1], Some(x[2]), Activation::None, y)
+        }
+        Map::AddViews => {
+            let (half, pixels) = (c / 2, rows * positions);
+            let wide = Pixels { floats: x[0].first(conv::window_len(pixels, half, c)), pixel: c };
+            let dense = Pixels { floats: x[1], pixel: half };
+            pointwise::views(q, [pixels, half], wide, Some(dense), Pixels { floats: y, pixel: half })
+        }
+        Map::Average | Map::AverageGrad => {
+            let Some(spans) = (Averaging::Windows { size: 2, stride: 2 }).spans(h, w) else { return Ok(()) };
+            match map {
+                Map::Average => pool::average(q, spans, c, rows, x[0], Pixels { floats: y, pixel: c }),
+                _ => pool::average_grad(q, spans, c, rows, x[0], y),
+            }
+        }
+        Map::ChannelSum => pool::channel_sum(q, [rows, positions, c], x[0], x[1], y),
         Map::SignStep => attack::sign_step(q, x[0], x[1], x[2], x[3], y),
         Map::AdamMean => optimizer::adam_mean(q, 0.9, x[0], x[1], y),
         Map::AdamSquare => optimizer::adam_square(q, 0.999, x[0], x[1], y),
@@ -388,8 +417,12 @@ fn launch_map(
         Map::TotalVariationGrad => loss::total_variation_grad(q, [c, h, w], x[0], x[1], y),
         Map::CrossEntropy => loss::cross_entropy(q, c, x[0], list[0], y),
         Map::CrossEntropyGrad => loss::cross_entropy_grad(q, c, x[0], list[0], x[1], y),
-        Map::SoftmaxKl => loss::softmax_kl(q, c, x[0], x[1], y),
-        Map::SoftmaxKlGrad => loss::softmax_kl_grad(q, c, x[0], x[1], x[2], y),
+        Map::SoftmaxKl => loss::kl(q, Head::Softmax, c, x[0], x[1], y),
+        Map::SoftmaxKlGrad => loss::kl_grad(q, Head::Softmax, c, [x[0], x[1], x[2]], y),
+        Map::BinaryCrossEntropy => loss::binary_cross_entropy(q, c, x[0], x[1], None, y),
+        Map::BinaryCrossEntropyGrad => loss::binary_cross_entropy_grad(q, c, [x[0], x[1], x[2]], None, y),
+        Map::SigmoidKl => loss::kl(q, Head::Sigmoid, c, x[0], x[1], y),
+        Map::SigmoidKlGrad => loss::kl_grad(q, Head::Sigmoid, c, [x[0], x[1], x[2]], y),
         Map::Intervene => {
             let lists = Lists { images: list[0], sets: list[1], keep: x[1] };
             intervene::intervene(q, rows, positions, c, x[0], lists, y)

@@ -456,7 +456,7 @@ fn expect_order(kernel: &'static str, weight: Packed<'_>, order: Order) -> Resul
 }
 
 /// Floats from the first to the last of `pixels` windows of `channels` that lie `pixel` floats apart.
-pub(super) fn window_len(pixels: usize, channels: usize, pixel: usize) -> usize {
+pub(in crate::backend::cuda) fn window_len(pixels: usize, channels: usize, pixel: usize) -> usize {
     pixels.checked_sub(1).map_or(0, |before| before * pixel + channels)
 }
 

@@ -1,6 +1,7 @@
-//! `kernels/loss.cu`: cross-entropy, KL divergence of softmaxes, mean |x|, mean x², total variation, and their gradients.
+//! `kernels/loss.cu`: cross-entropy, also binary, KL divergence of softmaxes and of sigmoids, mean |x|, mean x², total variation, and their gradients.
 
 use super::{Floats, FloatsMut, Indices, Queue, THREADS, blocks, expect, lanes, narrow};
+use crate::answer::Head;
 use crate::backend::BackendError;
 use crate::backend::layout::len;
 
@@ -12,10 +13,11 @@ struct SoftmaxArguments {
     label: u64,
     g: u64,
     y: u64,
+    weight: u64,
     rows: u32,
     classes: u32,
 }
-const _: () = assert!(size_of::<SoftmaxArguments>() == 48, "as in loss.cu");
+const _: () = assert!(size_of::<SoftmaxArguments>() == 56, "as in loss.cu");
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -67,36 +69,74 @@ pub(in crate::backend::cuda) fn cross_entropy_grad(
     unsafe { given.launch(q, KERNEL, gx.pointer()) }
 }
 
-/// y (rows) = sum p log(p/q), p and q the softmaxes of `target` and x (rows, classes).
-pub(in crate::backend::cuda) fn softmax_kl(
+/// y (rows) = the binary cross-entropy of `target` and x (rows, classes), summed over labels; `weight` (2, classes).
+pub(in crate::backend::cuda) fn binary_cross_entropy(
     q: &Queue,
+    classes: usize,
+    x: Floats<'_>,
+    target: Floats<'_>,
+    weight: Option<Floats<'_>>,
+    y: FloatsMut<'_>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "binary_cross_entropy";
+    let rows = y.len();
+    let given = Softmax { target: Some(target), x: Some(x), weight, ..Softmax::new(rows, classes) };
+    // SAFETY: this kernel reads target, x and weight, and writes an element a row.
+    unsafe { given.launch(q, KERNEL, y.pointer()) }
+}
+
+/// Its gradient for x (rows, classes).
+pub(in crate::backend::cuda) fn binary_cross_entropy_grad(
+    q: &Queue,
+    classes: usize,
+    [x, target, g]: [Floats<'_>; 3],
+    weight: Option<Floats<'_>>,
+    gx: FloatsMut<'_>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "binary_cross_entropy_grad";
+    let rows = g.len();
+    expect(KERNEL, "gx", gx.len(), rows * classes)?;
+    let given = Softmax { target: Some(target), x: Some(x), g: Some(g), weight, ..Softmax::new(rows, classes) };
+    // SAFETY: this kernel reads target, x, g and weight, and writes `classes` elements a row.
+    unsafe { given.launch(q, KERNEL, gx.pointer()) }
+}
+
+/// y (rows) = the divergence of the answers of x from those of `target` (rows, classes).
+pub(in crate::backend::cuda) fn kl(
+    q: &Queue,
+    head: Head,
     classes: usize,
     target: Floats<'_>,
     x: Floats<'_>,
     y: FloatsMut<'_>,
 ) -> Result<(), BackendError> {
-    const KERNEL: &str = "softmax_kl";
+    let kernel = match head {
+        Head::Softmax => "softmax_kl",
+        Head::Sigmoid => "sigmoid_kl",
+    };
     let rows = y.len();
     let given = Softmax { target: Some(target), x: Some(x), ..Softmax::new(rows, classes) };
-    // SAFETY: this kernel reads target and x, and writes an element a row.
-    unsafe { given.launch(q, KERNEL, y.pointer()) }
+    // SAFETY: these kernels read target and x, and write an element a row.
+    unsafe { given.launch(q, kernel, y.pointer()) }
 }
 
 /// Its gradient for x (rows, classes).
-pub(in crate::backend::cuda) fn softmax_kl_grad(
+pub(in crate::backend::cuda) fn kl_grad(
     q: &Queue,
+    head: Head,
     classes: usize,
-    target: Floats<'_>,
-    x: Floats<'_>,
-    g: Floats<'_>,
+    [target, x, g]: [Floats<'_>; 3],
     gx: FloatsMut<'_>,
 ) -> Result<(), BackendError> {
-    const KERNEL: &str = "softmax_kl_grad";
+    let kernel = match head {
+        Head::Softmax => "softmax_kl_grad",
+        Head::Sigmoid => "sigmoid_kl_grad",
+    };
     let rows = g.len();
-    expect(KERNEL, "gx", gx.len(), rows * classes)?;
+    expect(kernel, "gx", gx.len(), rows * classes)?;
     let given = Softmax { target: Some(target), x: Some(x), g: Some(g), ..Softmax::new(rows, classes) };
-    // SAFETY: this kernel reads target, x and g, and writes `classes` elements a row.
-    unsafe { given.launch(q, KERNEL, gx.pointer()) }
+    // SAFETY: these kernels read target, x and g, and write `classes` elements a row.
+    unsafe { given.launch(q, kernel, gx.pointer()) }
 }
 
 /// What a kernel of the softmax family reads.
@@ -107,11 +147,12 @@ struct Softmax<'a> {
     x: Option<Floats<'a>>,
     label: Option<Indices<'a>>,
     g: Option<Floats<'a>>,
+    weight: Option<Floats<'a>>,
 }
 
 impl Softmax<'_> {
     fn new(rows: usize, classes: usize) -> Self {
-        Softmax { rows, classes, target: None, x: None, label: None, g: None }
+        Softmax { rows, classes, target: None, x: None, label: None, g: None, weight: None }
     }
 
     /// # Safety
@@ -122,12 +163,14 @@ impl Softmax<'_> {
         expect(kernel, "x", self.x.map_or(logits, |x| x.len()), logits)?;
         expect(kernel, "the labels", self.label.map_or(self.rows, |l| l.len()), self.rows)?;
         expect(kernel, "g", self.g.map_or(self.rows, |g| g.len()), self.rows)?;
+        expect(kernel, "the weights", self.weight.map_or(2 * self.classes, |w| w.len()), 2 * self.classes)?;
         let arguments = SoftmaxArguments {
             target: self.target.map_or(0, |t| t.pointer()),
             x: self.x.map_or(0, |x| x.pointer()),
             label: self.label.map_or(0, |l| l.pointer()),
             g: self.g.map_or(0, |g| g.pointer()),
             y,
+            weight: self.weight.map_or(0, |w| w.pointer()),
             rows: narrow(kernel, "a number of rows", self.rows)?,
             classes: narrow(kernel, "a number of classes", self.classes)?,
         };

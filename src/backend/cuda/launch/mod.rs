@@ -64,6 +64,12 @@ impl<'a> Floats<'a> {
     pub fn first(self, len: usize) -> Floats<'a> {
         Floats { len: len.min(self.len), ..self }
     }
+
+    /// All behind the first `skipped`.
+    pub fn behind(self, skipped: usize) -> Floats<'a> {
+        let skipped = skipped.min(self.len);
+        Floats { pointer: self.pointer + 4 * skipped as u64, len: self.len - skipped, ..self }
+    }
 }
 
 impl FloatsMut<'_> {
@@ -79,6 +85,12 @@ impl FloatsMut<'_> {
     /// The first `len` elements; all of them where there are fewer, which the launcher then refuses.
     pub fn first(self, len: usize) -> Self {
         FloatsMut { len: len.min(self.len), ..self }
+    }
+
+    /// All behind the first `skipped`.
+    pub fn behind(self, skipped: usize) -> Self {
+        let skipped = skipped.min(self.len);
+        FloatsMut { pointer: self.pointer + 4 * skipped as u64, len: self.len - skipped, ..self }
     }
 
     /// The same memory for one launch, to be written again later.

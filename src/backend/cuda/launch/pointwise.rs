@@ -1,8 +1,9 @@
-//! `kernels/pointwise.cu`: affine maps of channels, ReLU, scaling, square root, arithmetic.
+//! `kernels/pointwise.cu`: affine maps of channels, copies and sums of windows of channels, ReLU, scaling, square root, arithmetic.
 
+use super::conv::{Pixels, window_len};
 use super::{Elements, Floats, FloatsMut, Queue, THREADS, blocks, expect, lanes, narrow};
 use crate::backend::BackendError;
-use crate::graph::op::Binary;
+use crate::graph::op::{Activation, Binary};
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -39,25 +40,47 @@ struct AffineArguments {
     items: u64,
     lanes: u32,
     groups: u32,
+    pixel: u32,
+    relu: u32,
 }
-const _: () = assert!(size_of::<AffineArguments>() == 48, "as in pointwise.cu");
+const _: () = assert!(size_of::<AffineArguments>() == 56, "as in pointwise.cu");
 
-/// y (pixels, channels) = x · scale + shift, a channel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ViewsArguments {
+    a: u64,
+    b: u64,
+    y: u64,
+    items: u32,
+    lanes: u32,
+    groups: u32,
+    a_pixel: u32,
+    b_pixel: u32,
+    y_pixel: u32,
+}
+const _: () = assert!(size_of::<ViewsArguments>() == 48, "as in pointwise.cu");
+
+/// y (pixels, channels) = x · scale + shift, a channel, then `activation`. x may be a window of wider pixels.
 pub(in crate::backend::cuda) fn affine(
     q: &Queue,
     channels: usize,
-    x: Floats<'_>,
+    x: Pixels<Floats<'_>>,
     scale: Floats<'_>,
     shift: Option<Floats<'_>>,
+    activation: Activation,
     y: FloatsMut<'_>,
 ) -> Result<(), BackendError> {
     const KERNEL: &str = "affine";
+    let Pixels { floats: x, pixel } = x;
     let shift_at = shift.map_or(0, |s| s.pointer());
-    expect(KERNEL, "y", y.len(), x.len())?;
-    expect(KERNEL, "x", x.len() % channels.max(1), 0)?;
+    expect(KERNEL, "y", y.len() % channels.max(1), 0)?;
+    expect(KERNEL, "x", x.len(), window_len(y.len() / channels.max(1), channels, pixel))?;
     expect(KERNEL, "scale", scale.len(), channels)?;
     expect(KERNEL, "shift", shift.map_or(channels, |s| s.len()), channels)?;
-    let lanes = lanes(channels, &[x.pointer(), scale.pointer(), shift_at, y.pointer()]);
+    let lanes = lanes_of([channels, pixel], &[x.pointer(), scale.pointer(), shift_at, y.pointer()]);
+    if pixel != channels {
+        narrow(KERNEL, "a value", y.len())?;
+    }
     let groups = channels / lanes;
     // the kernel multiplies a number below `groups` by the block's threads
     narrow(KERNEL, "channels times threads", groups * THREADS + THREADS)?;
@@ -66,12 +89,51 @@ pub(in crate::backend::cuda) fn affine(
         scale: scale.pointer(),
         shift: shift_at,
         y: y.pointer(),
-        items: (x.len() / lanes) as u64,
+        items: (y.len() / lanes) as u64,
         lanes: lanes as u32,
         groups: groups as u32,
+        pixel: if pixel == channels { 0 } else { narrow(KERNEL, "a pixel", pixel)? },
+        relu: u32::from(activation == Activation::Relu),
     };
     // SAFETY: the argument is the kernel's; the lengths were compared above.
-    unsafe { q.launch(KERNEL, blocks(x.len() / lanes), [THREADS as u32, 1], 0, arguments) }
+    unsafe { q.launch(KERNEL, blocks(y.len() / lanes), [THREADS as u32, 1], 0, arguments) }
+}
+
+/// Channels that a thread takes of pixels of `sizes` channels or floats: 4 where all of them are whole quads.
+fn lanes_of<const N: usize>(sizes: [usize; N], pointers: &[u64]) -> usize {
+    sizes.iter().map(|&size| lanes(size, pointers)).min().unwrap_or(1)
+}
+
+/// y = a, or a + b: `pixels` windows of `channels`.
+pub(in crate::backend::cuda) fn views(
+    q: &Queue,
+    [pixels, channels]: [usize; 2],
+    a: Pixels<Floats<'_>>,
+    b: Option<Pixels<Floats<'_>>>,
+    y: Pixels<FloatsMut<'_>>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "views";
+    let b_pixel = b.map_or(channels, |b| b.pixel);
+    expect(KERNEL, "the first input", a.floats.len(), window_len(pixels, channels, a.pixel))?;
+    let b_len = window_len(pixels, channels, b_pixel);
+    expect(KERNEL, "the second input", b.map_or(b_len, |b| b.floats.len()), b_len)?;
+    expect(KERNEL, "y", y.floats.len(), window_len(pixels, channels, y.pixel))?;
+    let (a_at, b_at, y_at) = (a.floats.pointer(), b.map_or(0, |b| b.floats.pointer()), y.floats.pointer());
+    let lanes = lanes_of([channels, a.pixel, b_pixel, y.pixel], &[a_at, b_at, y_at]);
+    let items = pixels * channels / lanes;
+    let arguments = ViewsArguments {
+        a: a_at,
+        b: b_at,
+        y: y_at,
+        items: narrow(KERNEL, "a value", items)?,
+        lanes: lanes as u32,
+        groups: (channels / lanes) as u32,
+        a_pixel: narrow(KERNEL, "a pixel", a.pixel)?,
+        b_pixel: narrow(KERNEL, "a pixel", b_pixel)?,
+        y_pixel: narrow(KERNEL, "a pixel", y.pixel)?,
+    };
+    // SAFETY: the argument is the kernel's; the lengths were compared above.
+    unsafe { q.launch(KERNEL, blocks(items), [THREADS as u32, 1], 0, arguments) }
 }
 
 /// y = max(0, x); NaN stays NaN.

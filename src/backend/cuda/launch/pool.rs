@@ -1,8 +1,11 @@
-//! `kernels/pool.cu`: max-pooling, global averages, channel maxima, and the gradients of the first two.
+//! `kernels/pool.cu`: max-pooling, averages of cells, global averages, channel maxima, weighted sums of channels, and the
+//! gradients of the first three.
 
+use super::conv::{Pixels, window_len};
 use super::{Floats, FloatsMut, Queue, THREADS, blocks, column_block, expect, lanes, narrow};
 use crate::backend::BackendError;
 use crate::backend::layout::{PoolShape, len};
+use crate::graph::op::Spans;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -20,8 +23,49 @@ struct PoolArguments {
     size: u32,
     stride: u32,
     pad: u32,
+    pixel: u32,
+    unused: u32,
 }
-const _: () = assert!(size_of::<PoolArguments>() == 64, "as in pool.cu");
+const _: () = assert!(size_of::<PoolArguments>() == 72, "as in pool.cu");
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SpansArgument {
+    advance: u32,
+    over: u32,
+    reach: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct AverageArguments {
+    x: u64,
+    y: u64,
+    items: u32,
+    lanes: u32,
+    groups: u32,
+    height: u32,
+    width: u32,
+    out_height: u32,
+    out_width: u32,
+    down: SpansArgument,
+    right: SpansArgument,
+    pixel: u32,
+}
+const _: () = assert!(size_of::<AverageArguments>() == 72, "as in pool.cu");
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ChannelSumArguments {
+    x: u64,
+    weight: u64,
+    y: u64,
+    positions: u32,
+    channels: u32,
+    items: u32,
+    unused: u32,
+}
+const _: () = assert!(size_of::<ChannelSumArguments>() == 40, "as in pool.cu");
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -37,22 +81,27 @@ struct PositionsArguments {
 }
 const _: () = assert!(size_of::<PositionsArguments>() == 40, "as in pool.cu");
 
-/// y (rows, OH, OW, C) = maxima of x (rows, H, W, C).
+/// y (rows, OH, OW, C) = maxima of x (rows, H, W, C). y may be a window of wider pixels.
 pub(in crate::backend::cuda) fn max_pool(
     q: &Queue,
     shape: &PoolShape,
     rows: usize,
     x: Floats<'_>,
-    y: FloatsMut<'_>,
+    y: Pixels<FloatsMut<'_>>,
 ) -> Result<(), BackendError> {
     const KERNEL: &str = "max_pool";
+    let Pixels { floats: y, pixel } = y;
+    let pixels = len(&[rows, shape.oh(), shape.ow()]);
     expect(KERNEL, "x", x.len(), len(&[rows, shape.h, shape.w, shape.c]))?;
-    expect(KERNEL, "y", y.len(), len(&[rows, shape.oh(), shape.ow(), shape.c]))?;
-    let lanes = lanes(shape.c, &[x.pointer(), y.pointer()]);
-    let arguments =
-        PoolArguments { x: x.pointer(), y: y.pointer(), ..pool_arguments(KERNEL, shape, lanes, y.len() / lanes)? };
+    expect(KERNEL, "y", y.len(), window_len(pixels, shape.c, pixel))?;
+    let pointers = [x.pointer(), y.pointer()];
+    let lanes = lanes(shape.c, &pointers).min(lanes(pixel, &pointers));
+    let items = pixels * shape.c / lanes;
+    let pixel = narrow(KERNEL, "a pixel", pixel)?;
+    let [x, y] = pointers;
+    let arguments = PoolArguments { x, y, pixel, ..pool_arguments(KERNEL, shape, lanes, items)? };
     // SAFETY: the argument is the kernel's; the lengths were compared above.
-    unsafe { q.launch(KERNEL, blocks(y.len() / lanes), [THREADS as u32, 1], 0, arguments) }
+    unsafe { q.launch(KERNEL, blocks(items), [THREADS as u32, 1], 0, arguments) }
 }
 
 /// gx (rows, H, W, C): each window's gradient at its first maximum.
@@ -106,7 +155,110 @@ fn pool_arguments(
         size: shape.k as u32,
         stride: narrow(kernel, "a stride", shape.stride)?,
         pad: shape.pad as u32,
+        pixel: 0,
+        unused: 0,
     })
+}
+
+/// y (rows, OH, OW, C) = means of x (rows, H, W, C) under each position down and right. y may be a window of wider pixels.
+pub(in crate::backend::cuda) fn average(
+    q: &Queue,
+    spans: [Spans; 2],
+    channels: usize,
+    rows: usize,
+    x: Floats<'_>,
+    y: Pixels<FloatsMut<'_>>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "average_cells";
+    let Pixels { floats: y, pixel } = y;
+    let [down, right] = spans;
+    let pixels = len(&[rows, down.count, right.count]);
+    expect(KERNEL, "x", x.len(), len(&[rows, down.cells, right.cells, channels]))?;
+    expect(KERNEL, "y", y.len(), window_len(pixels, channels, pixel))?;
+    let pointers = [x.pointer(), y.pointer()];
+    let lanes = lanes(channels, &pointers).min(lanes(pixel, &pointers));
+    let arguments = average_arguments(KERNEL, spans, pointers, channels / lanes, lanes, [pixels, pixel])?;
+    // SAFETY: the argument is the kernel's; the lengths were compared above.
+    unsafe { q.launch(KERNEL, blocks(arguments.items as usize), [THREADS as u32, 1], 0, arguments) }
+}
+
+/// gx (rows, H, W, C) from gy (rows, OH, OW, C).
+pub(in crate::backend::cuda) fn average_grad(
+    q: &Queue,
+    spans: [Spans; 2],
+    channels: usize,
+    rows: usize,
+    gy: Floats<'_>,
+    gx: FloatsMut<'_>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "average_cells_grad";
+    let [down, right] = spans;
+    let pixels = len(&[rows, down.cells, right.cells]);
+    expect(KERNEL, "gy", gy.len(), len(&[rows, down.count, right.count, channels]))?;
+    expect(KERNEL, "gx", gx.len(), pixels * channels)?;
+    let pointers = [gy.pointer(), gx.pointer()];
+    let lanes = lanes(channels, &pointers);
+    let arguments = average_arguments(KERNEL, spans, pointers, channels / lanes, lanes, [pixels, channels])?;
+    // SAFETY: the argument is the kernel's; the lengths were compared above.
+    unsafe { q.launch(KERNEL, blocks(arguments.items as usize), [THREADS as u32, 1], 0, arguments) }
+}
+
+/// `pixels` of what is written, in groups of `lanes` channels each, `pixel` floats apart.
+fn average_arguments(
+    kernel: &'static str,
+    [down, right]: [Spans; 2],
+    [x, y]: [u64; 2],
+    groups: usize,
+    lanes: usize,
+    [pixels, pixel]: [usize; 2],
+) -> Result<AverageArguments, BackendError> {
+    let spans = |s: &Spans| {
+        // the kernel multiplies a position by `advance` and a cell by `over`
+        narrow(kernel, "an averaged line", (s.count + 2) * s.advance + s.reach + s.over)?;
+        narrow(kernel, "an averaged line", (s.cells + 2) * s.over + s.advance)?;
+        Ok(SpansArgument { advance: s.advance as u32, over: s.over as u32, reach: s.reach as u32 })
+    };
+    narrow(kernel, "a map", down.cells * right.cells)?;
+    narrow(kernel, "a map", down.count * right.count)?;
+    Ok(AverageArguments {
+        x,
+        y,
+        items: narrow(kernel, "a value", pixels * groups)?,
+        lanes: lanes as u32,
+        groups: groups as u32,
+        height: down.cells as u32,
+        width: right.cells as u32,
+        out_height: down.count as u32,
+        out_width: right.count as u32,
+        down: spans(&down)?,
+        right: spans(&right)?,
+        pixel: narrow(kernel, "a pixel", pixel)?,
+    })
+}
+
+/// y (rows, positions) = the sum over channels of `weight` (rows, C) times x (rows, positions, C).
+pub(in crate::backend::cuda) fn channel_sum(
+    q: &Queue,
+    [rows, positions, channels]: [usize; 3],
+    x: Floats<'_>,
+    weight: Floats<'_>,
+    y: FloatsMut<'_>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "channel_sum";
+    expect(KERNEL, "x", x.len(), len(&[rows, positions, channels]))?;
+    expect(KERNEL, "the weights", weight.len(), rows * channels)?;
+    expect(KERNEL, "y", y.len(), rows * positions)?;
+    let arguments = ChannelSumArguments {
+        x: x.pointer(),
+        weight: weight.pointer(),
+        y: y.pointer(),
+        positions: narrow(KERNEL, "a number of positions", positions)?,
+        channels: narrow(KERNEL, "a number of channels", channels)?,
+        items: narrow(KERNEL, "a value", y.len())?,
+        unused: 0,
+    };
+    // SAFETY: the argument is the kernel's; the lengths were compared above.
+    unsafe { q.launch(KERNEL, blocks(32 * y.len()), [THREADS as u32, 1], 0, arguments) }
 }
 
 /// y (rows, C) = mean of x (rows, positions, C).
