@@ -77,7 +77,8 @@ impl<'a, T> Step<'a, T> {
     /// one pixel to the next.
     pub fn pixels(&self, i: usize) -> (&'a [T], usize) {
         let operand = &self.inputs[i];
-        (&operand.floats[..extent(self.nodes[i], self.rows, operand.pixel)], operand.pixel)
+        let rows = if self.nodes[i].extent == Extent::Whole { 1 } else { self.rows };
+        (&operand.floats[..extent(self.nodes[i], rows, operand.pixel)], operand.pixel)
     }
 
     /// The floats of input `i`, cut to this run's rows.
