@@ -8,3 +8,4 @@ mod interrupt;
 mod outputs;
 mod support;
 mod usage;
+mod validate;
