@@ -5,6 +5,7 @@ use crate::backend::BackendError;
 use crate::causal::CausalError;
 use crate::causal::sweep::SweepError;
 use crate::data::DataError;
+use crate::data::fetch::wheel::WheelError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
 use crate::train::TrainError;
@@ -27,6 +28,9 @@ pub enum Error {
     /// Data are invalid or cannot be had: exit 3.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Published weights cannot be had: exit 3.
+    #[error("{0}")]
+    Wheel(WheelError),
     /// Weights are invalid: exit 3.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -72,8 +76,7 @@ impl Error {
             Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
             Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
             Error::Data(DataError::Interrupted { .. }) => 130,
-            Error::Data(_) | Error::Weights(_) | Error::Input { .. } => 3,
-            Error::Reference(_) => 3,
+            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) | Error::Input { .. } => 3,
             Error::Gate(_) | Error::Validation(_) => 4,
             Error::Backend(e) => match e {
                 BackendError::Parameter { .. } => 3,
@@ -113,6 +116,15 @@ impl Error {
 impl From<BackendError> for Error {
     fn from(e: BackendError) -> Self {
         Error::Backend(e)
+    }
+}
+
+impl From<WheelError> for Error {
+    fn from(e: WheelError) -> Self {
+        match e {
+            WheelError::Data(e) => e.into(),
+            other => Error::Wheel(other),
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> causal ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
-//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`answer`] (logits to probabilities and their changes): know
+//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`answer`] (logits to probabilities and their changes): know
 //!   nothing of anything.
 //! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
 //!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
@@ -56,3 +56,4 @@ pub mod text;
 pub mod train;
 pub mod validate;
 pub mod weights;
+pub mod zip;

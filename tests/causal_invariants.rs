@@ -12,7 +12,7 @@ use intervene::causal::analysis::{Columns, Quantity, responses};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
 use intervene::causal::intervention::add_random_signs;
 use intervene::causal::study::{AttackLabel, Input, Study};
-use intervene::causal::sweep::Logits;
+use intervene::causal::sweep::{Logits, Targets};
 use intervene::data::Dataset;
 use intervene::graph::Graph;
 use intervene::graph::vjp::vjp;
@@ -477,7 +477,10 @@ fn fgsm_steps_by_eps_along_the_sign_stays_in_the_unit_interval_and_by_0_stays() 
         let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
         for eps in [0.1f32, 0.03, 1.0 / 255.0] {
             let x = host.images(n, 10);
-            let (stepped, g) = (e(sweep.fgsm(&x, &labels, eps)), e(sweep.input_gradient(&x, &labels)));
+            let (stepped, g) = (
+                e(sweep.fgsm(&x, Targets::Classes(&labels), eps)),
+                e(sweep.input_gradient(&x, Targets::Classes(&labels))),
+            );
             let mut still = 0;
             for ((x, stepped), g) in x.iter().zip(&stepped).zip(&g) {
                 let sign = if *g == 0.0 { 0.0 } else { g.signum() };
@@ -485,13 +488,16 @@ fn fgsm_steps_by_eps_along_the_sign_stays_in_the_unit_interval_and_by_0_stays() 
                 still += usize::from(*g == 0.0);
             }
             assert!(still >= x.len() / 2 && still < x.len(), "{still}");
-            let (clipped, g) = (e(sweep.fgsm(&edge, &labels, eps)), e(sweep.input_gradient(&edge, &labels)));
+            let (clipped, g) = (
+                e(sweep.fgsm(&edge, Targets::Classes(&labels), eps)),
+                e(sweep.input_gradient(&edge, Targets::Classes(&labels))),
+            );
             for ((x, clipped), g) in edge.iter().zip(&clipped).zip(&g) {
                 let sign = if *g == 0.0 { 0.0 } else { g.signum() };
                 assert_eq!(*clipped, (x + eps * sign).clamp(0.0, 1.0), "on {}", backend.name());
             }
         }
-        assert_eq!(bits(&e(sweep.fgsm(&edge, &labels, 0.0))), bits(&edge), "{}", backend.name());
+        assert_eq!(bits(&e(sweep.fgsm(&edge, Targets::Classes(&labels), 0.0))), bits(&edge), "{}", backend.name());
     }
 }
 
@@ -501,13 +507,17 @@ fn an_attack_wants_one_label_an_image() {
     let x = host.images(5, 18);
     let mut sweep = host.sweep(&[], (2, 2), &Cpu::new());
     for labels in [&[0u32; 4][..], &[0; 6], &[]] {
-        let refused = [sweep.fgsm(&x, labels, 0.1), sweep.input_gradient(&x, labels)];
+        let refused =
+            [sweep.fgsm(&x, Targets::Classes(labels), 0.1), sweep.input_gradient(&x, Targets::Classes(labels))];
         for error in refused.map(|r| r.expect_err("too few or too many labels")) {
             assert!(error.to_string().contains(&format!("{} labels", labels.len())), "{error}");
         }
     }
-    assert!(sweep.fgsm(&x[1..], &[0; 5], 0.1).is_err() && sweep.fgsm(&x, &[0; 5], 0.1).is_ok());
-    assert!(sweep.fgsm(&[], &[], 0.1).is_ok_and(|none| none.is_empty()));
+    assert!(
+        sweep.fgsm(&x[1..], Targets::Classes(&[0; 5]), 0.1).is_err()
+            && sweep.fgsm(&x, Targets::Classes(&[0; 5]), 0.1).is_ok()
+    );
+    assert!(sweep.fgsm(&[], Targets::Classes(&[]), 0.1).is_ok_and(|none| none.is_empty()));
 }
 
 /// Pixels straight into a linear head of two classes; the ReLU changes no pixel, for they are positive.
@@ -530,7 +540,7 @@ fn fgsm_on_a_linear_net_of_two_classes_lowers_the_margin_by_eps_times_the_l1_nor
     let labels = [0u32, 1, 1, 0, 1];
     for backend in backends() {
         let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
-        let attacked = e(sweep.fgsm(&x, &labels, eps));
+        let attacked = e(sweep.fgsm(&x, Targets::Classes(&labels), eps));
         let [before, after] = [&x, &attacked].map(|x| e(sweep.outcomes::<f64>(x)).orig);
         for (i, &label) in labels.iter().enumerate() {
             let margin = |o: &[f64]| o[2 * i + label as usize] - o[2 * i + 1 - label as usize];
@@ -576,7 +586,7 @@ fn with_two_classes_moving_away_from_one_is_moving_towards_the_other() {
     let (x, n) = (host.images(8, 12), 8);
     for backend in backends() {
         let mut sweep = host.sweep(&[], (8, 8), backend.as_ref());
-        let [away, towards] = [0u32, 1].map(|label| e(sweep.input_gradient(&x, &vec![label; n])));
+        let [away, towards] = [0u32, 1].map(|label| e(sweep.input_gradient(&x, Targets::Classes(&vec![label; n]))));
         let opposite: Vec<f32> = towards.iter().map(|g| -g).collect();
         let (same, all) = same_signs(&away, &opposite, host.pixels(), floor(backend.as_ref()));
         assert!(same == all && all > x.len() / 2, "{same} of {all} on {}", backend.name());
@@ -602,7 +612,10 @@ fn a_constant_on_all_logits_changes_no_attack() {
     for backend in backends() {
         let [(a, ga), (b, gb)] = [&host, &shifted].map(|host| {
             let mut sweep = host.sweep(&[], (8, 8), backend.as_ref());
-            (e(sweep.fgsm(&x, &labels, 0.0625)), e(sweep.input_gradient(&x, &labels)))
+            (
+                e(sweep.fgsm(&x, Targets::Classes(&labels), 0.0625)),
+                e(sweep.input_gradient(&x, Targets::Classes(&labels))),
+            )
         });
         let (same, all) = same_signs(&ga, &gb, host.pixels(), floor(backend.as_ref()));
         assert!(same == all && all > x.len() / 2, "{same} of {all} on {}", backend.name());
@@ -621,7 +634,8 @@ fn a_small_fgsm_step_raises_the_loss_by_eps_times_the_l1_norm_of_the_gradient() 
     let (x, n) = (host.images(8, 14), 8);
     let labels: Vec<u32> = (0..n as u32).map(|i| i % 4).collect();
     let mut sweep = host.sweep(&[], (8, 8), &Reference);
-    let (g, attacked) = (e(sweep.input_gradient(&x, &labels)), e(sweep.fgsm(&x, &labels, eps)));
+    let (g, attacked) =
+        (e(sweep.input_gradient(&x, Targets::Classes(&labels))), e(sweep.fgsm(&x, Targets::Classes(&labels), eps)));
     let [before, after] = [&x, &attacked].map(|x| e(sweep.outcomes::<f64>(x)).orig);
     for (i, &label) in labels.iter().enumerate() {
         let norm: f64 = widen(&g[i * host.pixels()..][..host.pixels()]).iter().map(|g| g.abs()).sum();
@@ -650,7 +664,7 @@ fn where_p_rounds_to_1_the_gradient_keeps_every_sign() {
     assert!(sure.len() >= 8, "only {} images are that sure", sure.len());
     let pick: Vec<f32> = sure.iter().flat_map(|&i| x[i * host.pixels()..][..host.pixels()].to_vec()).collect();
     let labels: Vec<u32> = sure.iter().map(|&i| labels[i]).collect();
-    let gradient = |b: &dyn Backend| e(host.sweep(&[], (n, n), b).input_gradient(&pick, &labels));
+    let gradient = |b: &dyn Backend| e(host.sweep(&[], (n, n), b).input_gradient(&pick, Targets::Classes(&labels)));
     let truth = gradient(&Reference);
     for backend in backends() {
         let got = gradient(backend.as_ref());
@@ -694,7 +708,7 @@ fn random_signs_raise_the_loss_of_the_trained_net_less_than_fgsm_of_the_same_siz
             e(add_random_signs(7, i as u64, eps, image));
         }
         let mut attack = host.sweep(&[], (n, n), &Cpu::new());
-        let attacked = e(attack.fgsm(&x, &labels, eps));
+        let attacked = e(attack.fgsm(&x, Targets::Classes(&labels), eps));
         let [noise, fgsm] = [&noisy, &attacked].map(|x| mean(&widen(&e(attack.forward(x)))) - mean(&clean));
         println!("eps {eps}: noise {noise:.4}, fgsm {fgsm:.4}");
         assert!(fgsm > 0.0 && noise < fgsm, "eps {eps}: {noise} and {fgsm}");

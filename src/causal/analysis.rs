@@ -33,7 +33,7 @@ pub enum Quantity {
     Confidence,
     /// 1 when host and autoencoder-inserted net predict the same class. The same for every set.
     Agreement,
-    /// 1 when the host predicts the label. The same for every set.
+    /// 1 when the host predicts the label, NaN for an image without one. The same for every set.
     Correct,
     /// Mean |p_idle - p_orig| over classes. The same for every set.
     Difference,
@@ -238,7 +238,7 @@ fn one(
     let difference: f64 = here.recon_effects().iter().map(|d| d.abs()).sum::<f64>() / classes as f64;
     let truth = |b: bool| if b { 1.0 } else { 0.0 };
     let agreement = argmax(orig).zip(predicted).map_or(f64::NAN, |(a, b)| truth(a == b));
-    let correct = argmax(orig).map_or(f64::NAN, |a| truth(a == label));
+    let correct = argmax(orig).filter(|_| label < classes).map_or(f64::NAN, |a| truth(a == label));
     let mut values = vec![here.recon()?, here.confidence().max, agreement, correct, difference];
     let outcomes =
         if input == 0 { Outcomes::new(clean.clone()) } else { Outcomes::with_perturbed(clean.clone(), here.clone())? };

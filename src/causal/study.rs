@@ -6,9 +6,10 @@
 
 use super::CausalError;
 use super::intervention::{GridMask, add_random_signs};
-use super::sweep::{Logits, Sweep};
+use super::sweep::{Logits, Sweep, Targets};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
+use crate::model::Head;
 use crate::tensor::argmax;
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,21 @@ pub struct Study<'a> {
     pub seed: u64,
 }
 
+/// Owned [`Targets`].
+enum Answered {
+    Classes(Vec<u32>),
+    Findings(Vec<f32>),
+}
+
+impl Answered {
+    fn borrowed(&self) -> Targets<'_> {
+        match self {
+            Answered::Classes(labels) => Targets::Classes(labels),
+            Answered::Findings(findings) => Targets::Findings(findings),
+        }
+    }
+}
+
 impl Study<'_> {
     /// Runs the images from `first` on, at most `count`.
     ///
@@ -145,14 +161,7 @@ impl Study<'_> {
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
         let clean = self.data.pixels(&which)?;
         let logits = self.sweep.outcomes(&clean)?;
-        let targets = match self.attack_label {
-            AttackLabel::True => self.data.labels_of(&which, "an attack on the true label")?,
-            AttackLabel::Predicted => {
-                let rows = logits.orig.chunks_exact(self.sweep.classes());
-                // without a prediction (NaN) the attack's gradient is NaN for every label
-                rows.map(|row| argmax(row).unwrap_or(0) as u32).collect()
-            }
-        };
+        let targets = self.targets(&which, &logits.orig)?;
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
@@ -163,13 +172,32 @@ impl Study<'_> {
         Ok(Shard { first, ids, labels, answers })
     }
 
+    /// What attacks move away from: with a softmax head a class, with a sigmoid one a row of findings.
+    fn targets(&self, which: &[u32], logits: &[f32]) -> Result<Answered, StudyError> {
+        let classes = self.sweep.classes();
+        let rows = logits.chunks_exact(classes);
+        let what = "an attack on the true label";
+        Ok(match (self.sweep.head(), self.attack_label) {
+            (Head::Softmax, AttackLabel::True) => Answered::Classes(self.data.labels_of(which, what)?),
+            // without a prediction (NaN) the attack's gradient is NaN for every label
+            (Head::Softmax, AttackLabel::Predicted) => {
+                Answered::Classes(rows.map(|row| argmax(row).unwrap_or(0) as u32).collect())
+            }
+            // above 0 a finding's probability is above one half
+            (Head::Sigmoid, AttackLabel::Predicted) => {
+                Answered::Findings(logits.iter().map(|&o| if o > 0.0 { 1.0 } else { 0.0 }).collect())
+            }
+            (Head::Sigmoid, AttackLabel::True) => Answered::Findings(self.data.findings_of(which, classes, what)?),
+        })
+    }
+
     fn perturbed(
         &mut self,
         input: Input,
         mask: u32,
         clean: &[f32],
         ids: &[u64],
-        targets: &[u32],
+        targets: &Answered,
     ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
         let mut x = clean.to_vec();
         let mut fraction = Vec::new();
@@ -184,7 +212,7 @@ impl Study<'_> {
                     fraction.push(grid.fraction() as f32);
                 }
             }
-            Input::Fgsm { eps } => x = self.sweep.fgsm(clean, targets, eps)?,
+            Input::Fgsm { eps } => x = self.sweep.fgsm(clean, targets.borrowed(), eps)?,
             Input::Noise { eps } => {
                 for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
                     add_random_signs(self.seed, id, eps, image)?;

@@ -16,7 +16,7 @@ use crate::graph::plan::{Artifact, Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::{Autoencoder, Lists};
-use crate::model::{Model, Tap};
+use crate::model::{Head, Model, Tap};
 use crate::tensor::{TensorMut, TensorRef};
 
 /// Rows of the device's batches, each at least 1; results do not depend on them.
@@ -77,6 +77,24 @@ impl Logit for f64 {
     }
 }
 
+/// What an attack moves the host away from, for each image.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// A class each: of a softmax head.
+    Classes(&'a [u32]),
+    /// A row of findings each, 1 or 0 a label: of a sigmoid head.
+    Findings(&'a [f32]),
+}
+
+impl<'a> Targets<'a> {
+    fn write(self) -> TensorRef<'a> {
+        match self {
+            Targets::Classes(labels) => TensorRef::U32(labels),
+            Targets::Findings(findings) => TensorRef::F32(findings),
+        }
+    }
+}
+
 /// Potential outcomes of some images under one input, as logits: rows of `classes`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits<T = f32> {
@@ -105,6 +123,7 @@ pub struct Sweep {
     nodes: Nodes,
     batch: Batch,
     classes: usize,
+    head: Head,
     channels: usize,
     pixels: usize,
     sets: Vec<NodeSet>,
@@ -114,7 +133,8 @@ pub struct Sweep {
 struct Nodes {
     x: NodeId,
     x0: NodeId,
-    label: NodeId,
+    /// Labels of a softmax head, rows of findings of a sigmoid one.
+    target: NodeId,
     one: NodeId,
     limits: NodeId,
     code: NodeId,
@@ -165,11 +185,14 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
 
     // the host once more as one piece, for its input gradient; it shares every weight
     let x0 = g.input("x0", model.input);
-    let label = g.index_input("label");
     let one = g.whole_input("one", [1]);
     let limits = g.whole_input("limits", [2]);
     let whole = model.tail(&mut g, normalised, 0)?;
-    let row_loss = g.push("attack.loss", Op::CrossEntropy, &[whole, label])?;
+    let (target, loss) = match model.head {
+        Head::Softmax => (g.index_input("label"), Op::CrossEntropy),
+        Head::Sigmoid => (g.input("findings", [model.classes]), Op::BinaryCrossEntropy),
+    };
+    let row_loss = g.push("attack.loss", loss, &[whole, target])?;
     let loss = g.sum_rows("attack.loss.sum", row_loss)?;
     let gradient = vjp(&mut g, loss, one, &[x])?[0];
     let stepped = g.push("attack.step", Op::SignStep, &[x, gradient, x0, limits])?;
@@ -177,7 +200,7 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let nodes = Nodes {
         x,
         x0,
-        label,
+        target,
         one,
         limits,
         code,
@@ -211,8 +234,8 @@ impl Built {
                 entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
                 entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
                 entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
-                entry("attack step", &[n.x, n.x0, n.label, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
-                entry("input gradient", &[n.x, n.label, n.one], &[n.gradient], &[], images),
+                entry("attack step", &[n.x, n.x0, n.target, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
+                entry("input gradient", &[n.x, n.target, n.one], &[n.gradient], &[], images),
                 entry("forward", &[n.x], &[n.whole], &[], images),
                 entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
                 entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
@@ -259,7 +282,8 @@ impl Sweep {
         }
         program.write(nodes.keep, TensorRef::F32(&table))?;
         let pixels = model.input.iter().product();
-        Ok(Sweep { program, nodes, batch, classes: model.classes, channels: k, pixels, sets: sets.to_vec() })
+        let (classes, head) = (model.classes, model.head);
+        Ok(Sweep { program, nodes, batch, classes, head, channels: k, pixels, sets: sets.to_vec() })
     }
 
     /// As [`Sweep::new`], with half the rows, and half of those, as long as the device has no memory for them; results do
@@ -296,6 +320,11 @@ impl Sweep {
         self.classes
     }
 
+    /// How the host's logits become probabilities.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// The node of the program that pixels are written to.
     pub fn pixels(&self) -> NodeId {
         self.nodes.x
@@ -310,16 +339,22 @@ impl Sweep {
         Err(BackendError::Transfer { node: "x".into(), reason })
     }
 
-    /// One label for every image in `x`: an image without one would keep the zeros of its room, which look like an answer.
-    fn labelled(&self, x: &[f32], labels: &[u32]) -> Result<(), BackendError> {
+    /// The targets of each block of images; one for every image in `x`: an image without one would keep the zeros of its
+    /// room, which look like an answer.
+    fn targets<'a>(&self, x: &[f32], targets: Targets<'a>) -> Result<Vec<Targets<'a>>, BackendError> {
         let images = self.images(x)?;
-        if images == labels.len() {
-            return Ok(());
+        let block = self.batch.images;
+        let (given, cut): (_, Vec<Targets<'a>>) = match targets {
+            Targets::Classes(labels) => (labels.len(), labels.chunks(block).map(Targets::Classes).collect()),
+            Targets::Findings(f) => {
+                (f.len() / self.classes, f.chunks(block * self.classes).map(Targets::Findings).collect())
+            }
+        };
+        let whole = !matches!(targets, Targets::Findings(f) if !f.len().is_multiple_of(self.classes));
+        if images == given && whole {
+            return Ok(cut);
         }
-        Err(BackendError::Transfer {
-            node: "label".into(),
-            reason: format!("{} labels for {images} images", labels.len()),
-        })
+        Err(BackendError::Transfer { node: "label".into(), reason: format!("{given} labels for {images} images") })
     }
 
     /// The program, for dumps and checks.
@@ -452,40 +487,41 @@ impl Sweep {
         Ok(())
     }
 
-    /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `labels`)), a pixel whose
+    /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `targets`)), a pixel whose
     /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
-    pub fn fgsm(&mut self, x: &[f32], labels: &[u32], eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.labelled(x, labels)?;
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head.
+    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
+        let targets = self.targets(x, targets)?;
         self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
-        for ((block, out), labels) in blocks.zip(labels.chunks(step)) {
+        for ((block, out), targets) in blocks.zip(targets) {
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
             self.program.write(self.nodes.x0, TensorRef::F32(block))?;
-            self.program.write(self.nodes.label, TensorRef::U32(labels))?;
-            self.program.run(ATTACK, labels.len())?;
+            self.program.write(self.nodes.target, targets.write())?;
+            self.program.run(ATTACK, block.len() / self.pixels)?;
             self.program.read(self.nodes.x, TensorMut::F32(out))?;
         }
         Ok(out)
     }
 
-    /// Gradient of the host's cross-entropy, summed over images, with respect to the pixels.
+    /// Gradient of the host's cross-entropy (binary, summed over labels, of a sigmoid head), summed over images, with
+    /// respect to the pixels.
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one label an image.
-    pub fn input_gradient(&mut self, x: &[f32], labels: &[u32]) -> Result<Vec<f32>, BackendError> {
-        self.labelled(x, labels)?;
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head.
+    pub fn input_gradient(&mut self, x: &[f32], targets: Targets<'_>) -> Result<Vec<f32>, BackendError> {
+        let targets = self.targets(x, targets)?;
         let mut out = vec![0.0; x.len()];
         let step = self.batch.images;
         let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
-        for ((block, out), labels) in blocks.zip(labels.chunks(step)) {
+        for ((block, out), targets) in blocks.zip(targets) {
             self.program.write(self.nodes.x, TensorRef::F32(block))?;
-            self.program.write(self.nodes.label, TensorRef::U32(labels))?;
-            self.program.run(GRADIENT, labels.len())?;
+            self.program.write(self.nodes.target, targets.write())?;
+            self.program.run(GRADIENT, block.len() / self.pixels)?;
             self.program.read(self.nodes.gradient, TensorMut::F32(out))?;
         }
         Ok(out)

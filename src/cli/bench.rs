@@ -6,7 +6,7 @@ use super::common::{Common, Context, makes_no_run};
 use super::{study, ui};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
-use crate::causal::sweep::{Subject, Sweep};
+use crate::causal::sweep::{Subject, Sweep, Targets};
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN};
@@ -126,7 +126,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         }
         Job::Attack => {
             let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, || sweep.fgsm(&x, &labels, 0.3).map(|_| ()).map_err(Error::from))?
+            timed(args.repeats, || sweep.fgsm(&x, Targets::Classes(&labels), 0.3).map(|_| ()).map_err(Error::from))?
         }
         Job::Train => {
             let mut classifier = Classifier::new(&model, &host, context.backend(), TRAIN_BATCH)?;

@@ -3,6 +3,7 @@
 mod bench;
 mod ce;
 mod common;
+mod convert;
 mod devices;
 mod fetch;
 mod inspect;
@@ -36,7 +37,7 @@ struct Cli {
 enum Verb {
     /// Run the paper's experiment on Fashion-MNIST and judge its claims
     Reproduce(reproduce::Args),
-    /// Get and check a data set
+    /// Get and check a data set or published weights
     Fetch(fetch::Args),
     /// Train a classifier
     Train(train::ClassifierArgs),
@@ -48,6 +49,8 @@ enum Verb {
     Inspect(inspect::Args),
     /// Replay a folder that PyTorch made, and print how far each tensor lies from it
     Validate(validate::Args),
+    /// Weights of PyTorch or ONNX, checked, as safetensors
+    Convert(convert::Args),
     /// Time a job and print it as one JSON line
     Bench(bench::Args),
     /// What this program can run on
@@ -84,6 +87,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Ce(args) => ce::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),
+        Verb::Convert(args) => convert::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),
     };

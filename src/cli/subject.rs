@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Model, Tap};
 use crate::weights::safetensors::TensorFile;
-use crate::weights::{Host, PrefixIs, Weights, names};
+use crate::weights::{Host, Part, PrefixIs, Weights};
 use std::path::Path;
 
 /// The classifier that comes with the program.
@@ -34,23 +34,23 @@ pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Fashion
     Ok(fashion)
 }
 
-/// Host weights from a file, or the bundled ones.
+/// Host weights from a file of any format that is read, or the bundled ones.
 ///
 /// # Errors
 /// [`Error::Weights`] when they are not this network's.
 pub fn host(model: &Model, path: Option<&Path>, context: &Context) -> Result<Weights, Error> {
-    let file = match path {
-        Some(path) => TensorFile::open(path)?,
-        None => TensorFile::from_static("bundled fashion.safetensors", BUNDLED_CLASSIFIER)?,
-    };
-    let mut weights = file.weights("", PrefixIs::Kept)?;
     // a file may hold host and autoencoder together: each consumer judges its own
-    weights.take_prefix("ae.", PrefixIs::Kept);
     let expected = model.parameters();
-    for line in names::summary(&weights.repair(&expected)?) {
+    let weights = match path {
+        Some(path) => Weights::open_as(path, &expected, Part::Whole)?,
+        None => {
+            let file = TensorFile::from_static("bundled fashion.safetensors", BUNDLED_CLASSIFIER)?;
+            file.weights("", PrefixIs::Kept)?.fit(&expected, Part::Whole)?
+        }
+    };
+    for line in &weights.notes {
         context.ui.log(format!("weights: {line}"));
     }
-    weights.check(&expected)?;
     weights.check_finite()?;
     Ok(weights)
 }

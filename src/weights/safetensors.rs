@@ -7,14 +7,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, Metadata};
 
+use super::bytes::{Bytes, Float, aligned};
 use super::{PrefixIs, Storage, Weights, WeightsError};
 use crate::atomic::write_atomic;
 use crate::tensor::Shape;
@@ -96,30 +95,6 @@ macro_rules! elements_from {
 }
 elements_from!(U8 u8, U32 u32, I64 i64, F32 f32, F64 f64);
 
-/// The bytes of a whole file.
-pub(super) enum Bytes {
-    Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
-    Static(&'static [u8]),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Static(bytes) => bytes,
-        }
-    }
-}
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.len())
-    }
-}
-
 #[derive(Clone, Debug)]
 struct Entry {
     dtype: Dtype,
@@ -145,25 +120,7 @@ impl TensorFile {
     /// # Errors
     /// [`WeightsError::Io`], [`WeightsError::Header`], [`WeightsError::Truncated`].
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let name = path.display().to_string();
-        let io = |reason: io::Error| WeightsError::Io { file: name.clone(), reason };
-        // Before opening: a named pipe would block the open for ever.
-        if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-        }
-        let mut file = File::open(path).map_err(io)?;
-        // SAFETY: the map is read-only and private to this process; shortening the file meanwhile is excluded by the
-        // contract above, and any other change alters numbers, never memory safety, as every type read is plain data.
-        let bytes = match unsafe { memmap2::Mmap::map(&file) } {
-            Ok(map) => Bytes::Mapped(map),
-            // An empty file, or a file system without maps.
-            Err(_) => {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map_err(io)?;
-                Bytes::Owned(bytes)
-            }
-        };
-        Self::parse(name, bytes)
+        Self::parse(path.display().to_string(), Arc::new(Bytes::open(path)?))
     }
 
     /// A file already in memory; `name` is what errors call it.
@@ -171,7 +128,7 @@ impl TensorFile {
     /// # Errors
     /// As [`TensorFile::open`].
     pub fn from_vec(name: &str, bytes: Vec<u8>) -> Result<Self, WeightsError> {
-        Self::parse(name.to_owned(), Bytes::Owned(bytes))
+        Self::parse(name.to_owned(), Arc::new(Bytes::Owned(bytes)))
     }
 
     /// A file compiled into the binary; `name` is what errors call it.
@@ -179,10 +136,10 @@ impl TensorFile {
     /// # Errors
     /// As [`TensorFile::open`].
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, WeightsError> {
-        Self::parse(name.to_owned(), Bytes::Static(bytes))
+        Self::parse(name.to_owned(), Arc::new(Bytes::Static(bytes)))
     }
 
-    fn parse(file: String, bytes: Bytes) -> Result<Self, WeightsError> {
+    pub(super) fn parse(file: String, bytes: Arc<Bytes>) -> Result<Self, WeightsError> {
         let hint = hint(&bytes);
         let header = |reason: String| WeightsError::Header { file: file.clone(), reason, hint };
         let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
@@ -222,7 +179,7 @@ impl TensorFile {
             })
             .collect();
         let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(TensorFile { file, bytes: Arc::new(bytes), entries, metadata })
+        Ok(TensorFile { file, bytes, entries, metadata })
     }
 
     /// What errors call this file.
@@ -292,20 +249,56 @@ impl TensorFile {
         Ok(weights)
     }
 
+    /// All tensors of floats, those of 16 and 64 bits converted, as [`Weights::notes`] say; whole numbers are left out.
+    ///
+    /// # Errors
+    /// [`WeightsError::Dtype`] for floats of 8 bits and less.
+    pub(super) fn imported(&self) -> Result<Weights, WeightsError> {
+        let mut weights = Weights::new(&self.file);
+        weights.metadata = self.metadata.clone();
+        let (mut converted, mut skipped) = (BTreeMap::<Float, usize>::new(), Vec::new());
+        for (name, entry) in &self.entries {
+            let bytes = &self.bytes[entry.range.clone()];
+            let float = match entry.dtype {
+                Dtype::F32 => Float::F32,
+                Dtype::F16 => Float::F16,
+                Dtype::BF16 => Float::Bf16,
+                Dtype::F64 => Float::F64,
+                Dtype::BOOL
+                | Dtype::U8
+                | Dtype::I8
+                | Dtype::U16
+                | Dtype::I16
+                | Dtype::U32
+                | Dtype::I32
+                | Dtype::U64
+                | Dtype::I64 => {
+                    if !name.ends_with("num_batches_tracked") {
+                        skipped.push(name.clone());
+                    }
+                    continue;
+                }
+                other => return Err(self.dtype_error(name, other, "F32, F16, BF16 or F64")),
+            };
+            let storage = match (float, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
+                (Float::F32, Ok(_)) => Storage::Mapped { bytes: self.bytes.clone(), range: entry.range.clone() },
+                _ => Storage::Owned(float.all(bytes)),
+            };
+            if float != Float::F32 {
+                *converted.entry(float).or_default() += 1;
+            }
+            weights.tensors.insert(name.clone(), super::Entry { shape: entry.shape.clone(), storage });
+        }
+        weights.note_conversions(&converted, &skipped);
+        Ok(weights)
+    }
+
     fn dtype_error(&self, name: &str, got: Dtype, want: &'static str) -> WeightsError {
         let hint = match got {
             Dtype::F16 | Dtype::BF16 | Dtype::F64 => "convert it first, in PyTorch with `tensor.float()`",
             _ => "is it a parameter?",
         };
         WeightsError::Dtype { tensor: name.to_owned(), file: self.file.clone(), got: format!("{got:?}"), want, hint }
-    }
-}
-
-/// The elements in `bytes` (a whole number of them, checked at opening), in place where aligned.
-fn aligned<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Cow<'_, [T]> {
-    match bytemuck::try_cast_slice(bytes) {
-        Ok(slice) => Cow::Borrowed(slice),
-        Err(_) => Cow::Owned(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()),
     }
 }
 
