@@ -77,7 +77,7 @@ impl<'a, T> Step<'a, T> {
     /// one pixel to the next.
     pub fn pixels(&self, i: usize) -> (&'a [T], usize) {
         let operand = &self.inputs[i];
-        let rows = if self.nodes[i].extent == Extent::Whole { 1 } else { self.rows };
+        let rows = if self.nodes[i].extent == Extent::Rows { self.rows } else { 1 };
         (&operand.floats[..extent(self.nodes[i], rows, operand.pixel)], operand.pixel)
     }
 

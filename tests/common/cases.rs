@@ -342,8 +342,7 @@ fn pointwise(list: &mut Vec<Case>) {
         }));
     }
     for binary in [Binary::Add, Binary::Sub] {
-        let name = format!("{} of two whole values", Op::Binary(binary).name());
-        list.push(Case::new(name, ROUNDED, move |b| {
+        list.push(Case::new(format!("{} of two whole values", Op::Binary(binary).name()), ROUNDED, move |b| {
             let (x, y) = (b.weight("x", [5]), b.weight("y", [5]));
             b.graph.push("z", Op::Binary(binary), &[x, y])
         }));
