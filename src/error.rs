@@ -9,6 +9,7 @@ use crate::data::fetch::wheel::WheelError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
 use crate::train::TrainError;
+use crate::validate::ValidateError;
 use crate::weights::WeightsError;
 use std::path::PathBuf;
 
@@ -44,6 +45,12 @@ pub enum Error {
     /// The autoencoder does not follow its host well enough: exit 4.
     #[error("{0}")]
     Gate(String),
+    /// A reference folder's numbers are not ours: exit 4.
+    #[error("{0}")]
+    Validation(String),
+    /// A reference folder cannot be replayed: exit 3.
+    #[error(transparent)]
+    Reference(ValidateError),
     /// The device: exit 5.
     #[error(transparent)]
     Backend(BackendError),
@@ -69,8 +76,8 @@ impl Error {
             Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
             Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
             Error::Data(DataError::Interrupted { .. }) => 130,
-            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Input { .. } => 3,
-            Error::Gate(_) => 4,
+            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) | Error::Input { .. } => 3,
+            Error::Gate(_) | Error::Validation(_) => 4,
             Error::Backend(e) => match e {
                 BackendError::Parameter { .. } => 3,
                 BackendError::Unavailable { .. }
@@ -132,6 +139,16 @@ impl From<SweepError> for Error {
         match e {
             SweepError::Graph(e) => e.into(),
             SweepError::Backend(e) => e.into(),
+        }
+    }
+}
+
+impl From<ValidateError> for Error {
+    fn from(e: ValidateError) -> Self {
+        match e {
+            ValidateError::Backend(e) => e.into(),
+            ValidateError::Weights(e) => e.into(),
+            e => Error::Reference(e),
         }
     }
 }

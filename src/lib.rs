@@ -21,6 +21,7 @@
 //!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
 //! - [`train`]: Adam on a planned graph, checkpoints.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
+//! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
 //!
 //! # Invariants, each a test that carries its name
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod data;
 pub mod digest;
 pub mod error;
+pub mod explain;
 pub mod graph;
 pub mod model;
 pub mod random;
@@ -52,5 +54,6 @@ pub mod report;
 pub mod tensor;
 pub mod text;
 pub mod train;
+pub mod validate;
 pub mod weights;
 pub mod zip;

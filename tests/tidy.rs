@@ -8,7 +8,7 @@ const LEAVES: [&str; 7] = ["answer", "atomic", "digest", "random", "tensor", "te
 
 /// Every other top-level module and what it may import beside leaves and itself, from the bottom up. A new module gets a
 /// line here, and its place is argued in `src/lib.rs`.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("graph", &[]),
     ("data", &[]),
     ("weights", &[]),
@@ -20,8 +20,12 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("attack", &["graph", "data", "weights", "model", "backend", "train", "causal"]),
     ("explain", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack"]),
     ("detect", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain"]),
+    ("validate", &["graph", "weights", "model", "backend", "train", "causal", "attack", "explain"]),
     // the union of all layers' errors
-    ("error", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect"]),
+    (
+        "error",
+        &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect", "validate"],
+    ),
     (
         "report",
         &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect", "error"],
@@ -29,8 +33,8 @@ const LAYERS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect", "error",
-            "report",
+            "graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect",
+            "validate", "error", "report",
         ],
     ),
 ];

@@ -12,6 +12,7 @@ mod study;
 mod subject;
 mod train;
 mod ui;
+mod validate;
 
 use crate::error::Error;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,6 +47,8 @@ enum Verb {
     Ce(ce::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
     Inspect(inspect::Args),
+    /// Replay a folder that PyTorch made, and print how far each tensor lies from it
+    Validate(validate::Args),
     /// Weights of PyTorch or ONNX, checked, as safetensors
     Convert(convert::Args),
     /// Time a job and print it as one JSON line
@@ -83,6 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::TrainAe(args) => train::autoencoder(args),
         Verb::Ce(args) => ce::run(args),
         Verb::Inspect(args) => inspect::run(args),
+        Verb::Validate(args) => validate::run(args),
         Verb::Convert(args) => convert::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),

@@ -460,6 +460,29 @@ impl Model {
         chain(graph, x, &self.classifier)
     }
 
+    /// Adds what follows `features` (at `x`): the maps A that explanations weigh, which are the features' own values, or
+    /// those of the ReLU that directly follows them; and the logits.
+    ///
+    /// # Errors
+    /// [`GraphError`] when `x` does not fit.
+    pub fn maps_and_logits(&self, graph: &mut Graph, x: NodeId) -> Result<(NodeId, NodeId), GraphError> {
+        let relu = usize::from(self.classifier.first().is_some_and(|child| child.layer == Layer::Relu));
+        let (before, behind) = self.classifier.split_at(relu);
+        let maps = chain(graph, x, before)?;
+        Ok((maps, chain(graph, maps, behind)?))
+    }
+
+    /// The key of the one linear layer's weight, where it is all that lies behind a global average of the maps.
+    pub fn linear_head(&self) -> Option<String> {
+        let behind = self.classifier.iter().skip_while(|child| child.layer == Layer::Relu);
+        match behind.collect::<Vec<_>>().as_slice() {
+            [pool, linear] if pool.layer == Layer::GlobalAvgPool && matches!(linear.layer, Layer::Linear { .. }) => {
+                Some(format!("{}.weight", linear.name))
+            }
+            _ => None,
+        }
+    }
+
     /// Fresh weights from the Philox stream `init/<key>`: as PyTorch initialises layers, U(-1/sqrt(fan in),
     /// 1/sqrt(fan in)) for weight and bias. In a network of ten convolutions or more, signals would fade on their way: its
     /// convolutions are uniform with He's variance, U(-sqrt(6/fan in), sqrt(6/fan in)), biases 0, norms the identity.

@@ -11,9 +11,9 @@ use crate::data::Dataset;
 use crate::graph::op::{Binary, Op};
 use crate::graph::plan::{Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::Autoencoder;
-use crate::model::{Model, Tap};
+use crate::model::{Head, Model, Tap};
 use crate::tensor::{TensorMut, TensorRef, argmax};
 use serde::{Deserialize, Serialize};
 
@@ -149,31 +149,10 @@ impl Trainer {
         let decoded = autoencoder.decode(&mut g, pre)?;
         let logits_ae = model.tail(&mut g, decoded, tap.number)?;
 
-        let difference = g.sub("shallow.difference", front, decoded)?;
-        let shallow = g.push("shallow", Op::MeanAbs, &[difference])?;
-        let deep = g.push("deep", Op::Kl(model.head), &[logits_orig, logits_ae])?;
-        let mean_abs = g.push("code.mean-abs", Op::MeanAbs, &[code])?;
-        let variation = g.push("code.variation", Op::TotalVariation, &[code])?;
-        let mean_square = g.push("code.mean-square", Op::MeanSquare, &[code])?;
+        let made = add_losses(&mut g, model.head, [front, decoded], code, [logits_orig, logits_ae], objective)?;
+        let LossNodes { total, weighted, shallow, deep, mean_abs, variation, mean_square, .. } = made;
         let scale = g.push("tap.mean-abs", Op::MeanAbs, &[front])?;
         let channel_max = g.push("code.channel-max", Op::ChannelMax, &[code])?;
-
-        let plain = g.add("interp.rows", mean_abs, variation)?;
-        let mut interp = g.mean_rows("interp", plain)?;
-        if objective.form == Interpretability::ScaleFree {
-            let square = g.mean_rows("interp.mean-square", mean_square)?;
-            let rms = g.push("interp.rms", Op::Sqrt { epsilon: RMS_EPSILON }, &[square])?;
-            interp = g.push("interp.scale-free", Op::Binary(Binary::Div), &[interp, rms])?;
-        }
-        let shallow_mean = g.mean_rows("shallow.mean", shallow)?;
-        let deep_mean = g.mean_rows("deep.mean", deep)?;
-        let weighted = [
-            g.scale("interp.weighted", interp, objective.weights.interpretability)?,
-            g.scale("shallow.weighted", shallow_mean, objective.weights.shallow)?,
-            g.scale("deep.weighted", deep_mean, objective.weights.deep)?,
-        ];
-        let two = g.add("total.part", weighted[0], weighted[1])?;
-        let total = g.add("total", two, weighted[2])?;
 
         let trained: Vec<NodeId> =
             autoencoder.parameters().iter().filter_map(|(name, _)| g.parameter_named(name)).collect();
@@ -187,8 +166,7 @@ impl Trainer {
             vjp(&mut g, weighted[1], one, &trained)?,
             vjp(&mut g, weighted[2], one, &trained)?,
         ];
-        let losses: Vec<(String, NodeId)> =
-            LOSSES.iter().map(|n| n.to_string()).zip([total, interp, shallow_mean, deep_mean]).collect();
+        let losses: Vec<(String, NodeId)> = LOSSES.iter().map(|n| n.to_string()).zip(made.reported()).collect();
         let step_wants: Vec<NodeId> = losses.iter().map(|(_, id)| *id).collect();
         let evaluate_wants =
             [logits_orig, logits_ae, shallow, deep, mean_abs, variation, mean_square, scale, channel_max];
@@ -261,6 +239,80 @@ impl Trainer {
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Quality, TrainError> {
         evaluate(&mut *self.program, &self.nodes, data)
     }
+}
+
+/// The nodes of L and of what it is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct LossNodes {
+    /// L.
+    pub total: NodeId,
+    /// L_interp, L_shallow and L_deep, each times its weight.
+    pub weighted: [NodeId; 3],
+    /// The same without.
+    means: [NodeId; 3],
+    /// Per row: mean |F - D(E(F))|.
+    shallow: NodeId,
+    /// Per row: KL.
+    deep: NodeId,
+    /// Per row: mean |z|, TV(z), mean z².
+    mean_abs: NodeId,
+    variation: NodeId,
+    mean_square: NodeId,
+}
+
+impl LossNodes {
+    /// The losses in the order of [`LOSSES`].
+    pub fn reported(&self) -> [NodeId; 4] {
+        let [interpretability, shallow, deep] = self.means;
+        [self.total, interpretability, shallow, deep]
+    }
+}
+
+/// Adds the losses: the tap's values and what is decoded of its code, the code, the logits that follow from both.
+///
+/// # Errors
+/// [`GraphError`] when they do not fit each other.
+pub fn add_losses(
+    g: &mut Graph,
+    head: Head,
+    [front, decoded]: [NodeId; 2],
+    code: NodeId,
+    [logits_orig, logits_ae]: [NodeId; 2],
+    objective: Objective,
+) -> Result<LossNodes, GraphError> {
+    let difference = g.sub("shallow.difference", front, decoded)?;
+    let shallow = g.push("shallow", Op::MeanAbs, &[difference])?;
+    let deep = g.push("deep", Op::Kl(head), &[logits_orig, logits_ae])?;
+    let mean_abs = g.push("code.mean-abs", Op::MeanAbs, &[code])?;
+    let variation = g.push("code.variation", Op::TotalVariation, &[code])?;
+    let mean_square = g.push("code.mean-square", Op::MeanSquare, &[code])?;
+
+    let plain = g.add("interp.rows", mean_abs, variation)?;
+    let mut interp = g.mean_rows("interp", plain)?;
+    if objective.form == Interpretability::ScaleFree {
+        let square = g.mean_rows("interp.mean-square", mean_square)?;
+        let rms = g.push("interp.rms", Op::Sqrt { epsilon: RMS_EPSILON }, &[square])?;
+        interp = g.push("interp.scale-free", Op::Binary(Binary::Div), &[interp, rms])?;
+    }
+    let shallow_mean = g.mean_rows("shallow.mean", shallow)?;
+    let deep_mean = g.mean_rows("deep.mean", deep)?;
+    let weighted = [
+        g.scale("interp.weighted", interp, objective.weights.interpretability)?,
+        g.scale("shallow.weighted", shallow_mean, objective.weights.shallow)?,
+        g.scale("deep.weighted", deep_mean, objective.weights.deep)?,
+    ];
+    let two = g.add("total.part", weighted[0], weighted[1])?;
+    let total = g.add("total", two, weighted[2])?;
+    Ok(LossNodes {
+        total,
+        weighted,
+        means: [interp, shallow_mean, deep_mean],
+        shallow,
+        deep,
+        mean_abs,
+        variation,
+        mean_square,
+    })
 }
 
 /// Writes the images of a batch.

@@ -10,3 +10,4 @@ mod interrupt;
 mod outputs;
 mod support;
 mod usage;
+mod validate;
