@@ -1,6 +1,7 @@
 //! Weights out of foreign files: PyTorch's, in their old and new forms, and ONNX models, judged by what PyTorch itself
 //! read from the same files; and that no file makes a reader run something, panic or ask for memory that it does not need.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use intervene::tensor::Shape;
@@ -183,6 +184,17 @@ fn onnx_models_give_a_networks_tensors_by_name_or_by_the_order_of_the_graph() {
 }
 
 #[test]
+fn a_square_weight_that_the_graph_turns_is_turned_whatever_its_name() {
+    let want = expected("square.onnx");
+    let names = ["classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias"];
+    let list = layers(&names, &want);
+    let got = Weights::open_as(&fixture("square.onnx"), &list, Part::Whole).unwrap_or_else(|e| panic!("{e}"));
+    same(&got, &want, "square.onnx");
+    let error = Weights::open_as(&fixture("square.onnx"), &list[..2], Part::Whole).unwrap_err().to_string();
+    assert!(error.contains("belongs to no layer of the network"), "{error}");
+}
+
+#[test]
 fn constants_that_nodes_make_are_weights_too() {
     let list = signature::parameters("fashion", 10).unwrap();
     let weights = Weights::open_as(&fixture("filled.onnx"), &list, Part::Whole).unwrap_or_else(|e| panic!("{e}"));
@@ -282,7 +294,7 @@ fn large(dir: &Path) -> PathBuf {
 /// A PyTorch file of the same tensors' size, one tensor, also a hole.
 #[cfg(target_os = "linux")]
 fn large_torch(dir: &Path) -> PathBuf {
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{Seek, SeekFrom};
     let (path, elements) = (dir.join("large.pth"), 137_500_000u32);
     let number = |n: u32| [&b"J"[..], &n.to_le_bytes()].concat();
     // {"a": _rebuild_tensor_v2(storage, 0, (n,), (1,))} in protocol 2
@@ -347,7 +359,8 @@ fn published(name: &str) -> Option<PathBuf> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("could not be had"), "{said}");
-        println!("skipped: {said}");
+        // past the capture of test output, so that it is seen
+        let _ = writeln!(std::io::stderr(), "SKIPPED what needs {name}: {said}");
         return None;
     }
     Some(data.join("intervene").join(name))

@@ -5,7 +5,6 @@ use super::study::{Config, Loaded, Run, checked_batch, cost, execute, first_imag
 use super::{subject, ui};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
-use crate::model::Model;
 use crate::report::run::RunDirectory;
 use serde_json::json;
 use std::path::PathBuf;
@@ -36,10 +35,10 @@ pub struct Args {
     /// Network
     #[arg(long, default_value = "fashion")]
     model: String,
-    /// Its weights (safetensors); default: the bundled ones
+    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// The autoencoder (safetensors); default: the bundled one
+    /// The autoencoder (safetensors); default for fashion: the bundled one
     #[arg(long, value_name = "FILE")]
     ae: Option<PathBuf>,
     /// Where it is spliced in: a number of children of `features`, or the last one's name
@@ -187,34 +186,41 @@ pub fn run(args: Args) -> Result<(), Error> {
                 resamples: args.gate.resamples,
                 level: args.gate.level,
                 seed: args.common.seed,
-                data: args.data.data,
-                any_data: args.data.any_data,
+                data: args.data,
             };
             (config, None)
         }
     };
-    let model = Model::named(&config.model)?;
+    // a tap that does not exist is said before weights are asked for
+    subject::network(&config.model, &config.data)?.tap(&config.tap)?;
+    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, &context)?;
     let tap = model.tap(&config.tap)?;
-    let host = subject::host(&model, config.weights.as_deref(), &context)?;
-    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.ae.as_deref(), &context)?;
+    let hash = host.hash();
+    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &hash, config.ae.as_deref(), &context)?;
     let loaded = Loaded { model, tap, host, autoencoder, ae };
-    // what does not exist is said before any work
-    let cost = cost(&loaded.model, &loaded.tap, &loaded.autoencoder, &config)?;
+    let batch = loaded.batch(&config, &args.gate.batch, &context)?;
     if args.common.dry_run {
-        return ui::print(&cost.told(context.json, ""));
+        let images = match config.data.data {
+            Some(_) => {
+                first_images(&subject::data(&config.data, &loaded.model, &context)?.studied, config.limit)?.len()
+            }
+            // nothing is fetched for a dry run
+            None => config.limit.unwrap_or(10_000),
+        };
+        config.inputs = args.inputs.inputs(images);
+        return ui::print(&cost(&context, &config, &loaded, images, batch)?.told(context.json, ""));
     }
     common::check_out(args.common.out.as_deref())?;
-    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &loaded.model, &context)?;
-    let images = first_images(&fashion.test, config.limit)?;
+    let sets = subject::data(&config.data, &loaded.model, &context)?;
+    let images = first_images(&sets.studied, config.limit)?;
     if resume.is_none() {
         config.inputs = args.inputs.inputs(images.len());
     }
     let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images)?);
-    let batch = loaded.batch(&config, &args.gate.batch, &context)?;
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
-    let done = execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement })?;
+    let done =
+        execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement, part: sets.part })?;
     if context.json {
         return ui::print(&format!("{}\n", done.json()));
     }

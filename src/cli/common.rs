@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::nearest;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -119,15 +120,50 @@ fn device_flag(arithmetic: Arithmetic) -> Option<String> {
     }
 }
 
-/// Where data come from.
-#[derive(Clone, Debug, Args)]
+/// Where images come from and how they become what the network takes.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DataArgs {
-    /// Directory with the four Fashion-MNIST files (IDX or IDX.gz); default: found or fetched
-    #[arg(long, value_name = "DIR")]
+    /// Images: a directory with a directory a class, of images, of NIH's chest X-rays or of IDX files, or a CSV with the
+    /// columns path and label; default for fashion: Fashion-MNIST, found or fetched
+    #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Accept IDX data in --data that is not the published Fashion-MNIST
     #[arg(long)]
     pub any_data: bool,
+    /// Side of the square in the middle of each image that the network sees; default: what it was published for
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=SIDE_MAX))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<u32>,
+    /// What an image's short side is resized to before; default: 8/7 of --crop
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=SIDE_MAX))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<u32>,
+    /// What to do about a file that gives no image
+    #[arg(long, value_enum, default_value = "stop")]
+    #[serde(skip_serializing_if = "OnBadFileArg::stops")]
+    pub on_bad_file: OnBadFileArg,
+}
+
+/// Largest side that an image is resized to.
+const SIDE_MAX: i64 = 4096;
+
+/// What to do about a file that gives no image, on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadFileArg {
+    /// Stop with its path
+    #[default]
+    Stop,
+    /// Leave it out, and say how many were
+    Skip,
+}
+
+impl OnBadFileArg {
+    /// Left out of a configuration, so that runs keep their ids.
+    fn stops(&self) -> bool {
+        *self == OnBadFileArg::Stop
+    }
 }
 
 /// What a command needs of its surroundings.
@@ -219,22 +255,32 @@ pub struct Cost {
     pub what: String,
     /// Floating-point operations.
     pub flop: f64,
+    /// How long it would take.
+    pub seconds: f64,
+    /// The speed that this was estimated from.
+    pub flop_per_second: f64,
 }
 
 impl Cost {
+    /// From operations alone, at 100 GFLOP/s a thread.
+    pub fn untimed(what: String, flop: f64) -> Cost {
+        let flop_per_second = 1e11 * rayon::current_num_threads() as f64;
+        Cost { what, flop, seconds: flop / flop_per_second, flop_per_second }
+    }
+
     /// What a dry run prints; `first` says what comes before that.
     pub fn told(&self, json: bool, first: &str) -> String {
         let threads = rayon::current_num_threads();
-        let (tflop, seconds) = (self.flop / 1e12, self.flop / (1e11 * threads as f64));
+        let (tflop, gflops) = (self.flop / 1e12, self.flop_per_second / 1e9);
         if json {
             let what = format!("{first}{}", self.what);
-            let out = serde_json::json!({ "dry_run": true, "what": what, "tflop": tflop, "seconds": seconds,
-                "threads": threads });
+            let out = serde_json::json!({ "dry_run": true, "what": what, "tflop": tflop, "seconds": self.seconds,
+                "gflop_per_second": gflops, "threads": threads });
             return format!("{out}\n");
         }
         format!(
-            "{first}{}: at most {tflop:.2} TFLOP, about {seconds:.0} s at 100 GFLOP/s a thread on {threads} threads\n",
-            self.what
+            "{first}{}: at most {tflop:.2} TFLOP, about {:.0} s at {gflops:.0} GFLOP/s on {threads} threads\n",
+            self.what, self.seconds
         )
     }
 }

@@ -5,7 +5,7 @@ use super::ui::{self, Ui};
 use crate::error::Error;
 use crate::model::{Head, Model};
 use crate::tensor::{Shape, Tensor};
-use crate::weights::{Part, PrefixIs, Source, Weights, names, signature};
+use crate::weights::{OnnxFile, Part, PrefixIs, Source, Weights, names, signature};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -180,7 +180,9 @@ pub fn converted(request: &Request, ui: Ui) -> Result<Weights, Error> {
     let source = Source::open(&request.file)?;
     let shown = request.file.display().to_string();
     ui.log(format!("{shown}: {}", source.format()));
-    let by_names = source.clone().weights();
+    // a model's graph tells more than its names; what else is read has names only
+    let graph = source.onnx().is_some().then(|| source.clone());
+    let by_names = source.weights();
     let arch = match (&request.arch, &by_names) {
         (Some(arch), _) => Some(arch.clone()),
         (None, Ok(weights)) => {
@@ -195,20 +197,22 @@ pub fn converted(request: &Request, ui: Ui) -> Result<Weights, Error> {
         (Some(known), None) => known.ok(),
     };
     let said = by_names.as_ref().map(|w| w.metadata.clone()).unwrap_or_default();
-    let (mut weights, known) = match known {
-        Some(mut known) => {
-            let classes = match (request.classes, &by_names) {
-                (Some(classes), _) => Some(classes),
-                (None, Ok(weights)) => {
-                    classes_of(weights, &known).or(source.onnx().map_or(Ok(None), |o| o.outputs())?)
-                }
-                (None, Err(_)) => source.onnx().map_or(Ok(None), |o| o.outputs())?,
+    let (mut weights, known) = match (known, graph) {
+        (Some(mut known), graph) => {
+            let by_name = || classes_of(by_names.as_ref().ok()?, &known);
+            let by_graph = || graph.as_ref().and_then(Source::onnx).map_or(Ok(None), OnnxFile::outputs);
+            let classes = match request.classes.or_else(by_name) {
+                None => by_graph()?,
+                told => told,
             };
             if let Some(classes) = classes {
                 known.set_classes(classes);
             }
-            let fitted = match source.onnx() {
-                Some(_) => source.clone().fit(&known.parameters, request.part)?,
+            let fitted = match graph {
+                Some(graph) => {
+                    drop(by_names);
+                    graph.fit(&known.parameters, request.part)?
+                }
                 None => {
                     // an autoencoder beside its host is carried along
                     let mut host = by_names?;
@@ -220,12 +224,13 @@ pub fn converted(request: &Request, ui: Ui) -> Result<Weights, Error> {
             };
             (fitted, Some(known))
         }
-        None => {
+        (None, Some(_)) => {
+            by_names?;
+            return Err(Error::Usage(format!("{shown}: the names of its tensors say nothing; give --arch")));
+        }
+        (None, None) => {
             let weights = by_names?;
             let what = signature::looks_like(&weights).map_or("nothing that is known".into(), |s| s.to_string());
-            if source.onnx().is_some() {
-                return Err(Error::Usage(format!("{shown}: the names of its tensors say nothing; give --arch")));
-            }
             ui.warn(format!("{shown}: looks like {what}; names and shapes are taken as they are, not checked"));
             (weights, None)
         }

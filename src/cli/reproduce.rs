@@ -3,6 +3,7 @@
 use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs};
 use super::study::{self, Config, Done, Loaded, Run, WIDTH};
+use super::subject::Sets;
 use super::train::{
     AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
     train_classifier,
@@ -15,7 +16,6 @@ use crate::causal::named_nodes;
 use crate::causal::statistics::Bootstrap;
 use crate::causal::study::Input;
 use crate::causal::sweep::Batch;
-use crate::data::fetch::Fashion;
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{HIDDEN, NODES};
@@ -96,30 +96,28 @@ pub fn run(args: Args) -> Result<(), Error> {
                 resamples: args.gate.resamples(),
                 level: args.gate.level(),
                 seed: args.common.seed,
-                data: args.data.data,
-                any_data: args.data.any_data,
+                data: args.data,
             };
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }
     };
-    let data = DataArgs { data: config.study.data.clone(), any_data: config.study.any_data };
     if args.common.dry_run {
-        let model = Model::named(&config.study.model)?;
-        let tap = model.tap(&config.study.tap)?;
-        let autoencoder = crate::model::autoencoder::Autoencoder::at(&tap, HIDDEN, NODES);
         let training = if config.retrain { "training first: about 5 minutes on 2 cores; then " } else { "" };
-        let cost = study::cost(&model, &tap, &autoencoder, &config.study)?;
+        let loaded = bundled(&context, &config)?;
+        let batch = loaded.batch(&config.study, args.gate.batch(), &context)?;
+        let images = config.study.limit.unwrap_or(10_000);
+        let cost = study::cost(&context, &config.study, &loaded, images, batch)?;
         return ui::print(&cost.told(context.json, training));
     }
     common::check_out(args.common.out.as_deref())?;
-    let fashion = subject::data(&data, &Model::named(&config.study.model)?, &context)?;
-    let images = study::first_images(&fashion.test, config.study.limit)?;
+    let sets = subject::data(&config.study.data, &Model::named(&config.study.model)?, &context)?;
+    let images = study::first_images(&sets.studied, config.study.limit)?;
     if resume.is_none() {
         config.study.inputs = args.inputs.inputs(images.len());
     }
     let mut hashes = BTreeMap::from([("data".to_string(), images.hash()?)]);
     if config.retrain {
-        hashes.insert("training data".to_string(), fashion.train.hash()?);
+        hashes.insert("training data".to_string(), sets.training.hash()?);
     }
     let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let gate = |loaded: &Loaded| -> Result<(Batch, f64), Error> {
@@ -128,7 +126,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     };
     let (directory, loaded, (batch, agreement)) = if config.retrain {
         let directory = study::open_directory(args.common.out, resume, &manifest)?;
-        let loaded = trained(&context, &config, &fashion, &directory)?;
+        let loaded = trained(&context, &config, &sets, &directory)?;
         let passed = gate(&loaded).map_err(|e| kept(e, &directory))?;
         (directory, loaded, passed)
     } else {
@@ -139,7 +137,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     };
     // the run's identity is its configuration and data: training is a function of them
     manifest.hashes.extend(study::hashes(&loaded, &images)?);
-    let run = Run { batch, directory, manifest, agreement };
+    let run = Run { batch, directory, manifest, agreement, part: sets.part };
     let done = study::execute(&context, &config.study, &loaded, &images, run)?;
     let judgements = judgements(&done, &config.study)?;
     if context.json {
@@ -164,22 +162,16 @@ fn kept(e: Error, directory: &RunDirectory) -> Error {
 
 /// Host and autoencoder that come with the program.
 fn bundled(context: &Context, config: &Reproduction) -> Result<Loaded, Error> {
-    let model = Model::named(&config.study.model)?;
+    let Config { model: arch, data, ae, .. } = &config.study;
+    let (model, host) = subject::host(arch, None, data, context)?;
     let tap = model.tap(&config.study.tap)?;
-    let host = subject::host(&model, None, context)?;
-    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), config.study.ae.as_deref(), context)?;
+    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host.hash(), ae.as_deref(), context)?;
     Ok(Loaded { model, tap, host, autoencoder, ae })
 }
 
 /// Host and autoencoder, trained inside the run directory.
-fn trained(
-    context: &Context,
-    config: &Reproduction,
-    fashion: &Fashion,
-    directory: &RunDirectory,
-) -> Result<Loaded, Error> {
-    let model = Model::named(&config.study.model)?;
-    let tap = model.tap(&config.study.tap)?;
+fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &RunDirectory) -> Result<Loaded, Error> {
+    let Config { model: arch, data, .. } = &config.study;
     let settings = |epochs| Settings {
         learning_rate: 1e-3,
         schedule: Schedule::Cosine,
@@ -200,20 +192,18 @@ fn trained(
     };
     let (path, resume) = phase("classifier", "train")?;
     let file = path.join(format!("{}.safetensors", config.study.model));
-    let host = if file.exists() {
-        subject::host(&model, Some(&file), context)?
-    } else {
+    if !file.exists() {
         let classifier = ClassifierConfig {
             model: config.study.model.clone(),
             settings: settings(CLASSIFIER_EPOCHS),
             limit: None,
-            data: config.study.data.clone(),
-            any_data: config.study.any_data,
+            data: data.clone(),
         };
-        let trained = train_classifier(context, &classifier, fashion, Some(path), resume).map_err(here)?;
+        let trained = train_classifier(context, &classifier, sets, Some(path), resume).map_err(here)?;
         context.ui.log(format!("classifier: test accuracy {:.2} %", 100.0 * trained.test.accuracy));
-        trained.weights
-    };
+    }
+    let (model, host) = subject::host(arch, Some(&file), data, context)?;
+    let tap = model.tap(&config.study.tap)?;
     let (path, resume) = phase("autoencoder", "train-ae")?;
     let file = path.join(super::train::AUTOENCODER_FILE);
     if !file.exists() {
@@ -226,13 +216,12 @@ fn trained(
             objective: Objective { form: Interpretability::Plain, weights: LossWeights::default() },
             settings: settings(AUTOENCODER_EPOCHS),
             limit: None,
-            data: config.study.data.clone(),
-            any_data: config.study.any_data,
+            data: data.clone(),
         };
-        let trained = train_autoencoder(context, &ae, fashion, &host, Some(path), resume).map_err(here)?;
+        let trained = train_autoencoder(context, &ae, sets, (&model, &host), Some(path), resume).map_err(here)?;
         context.ui.log(format!("autoencoder: {}", describe(&trained.test).trim_end()));
     }
-    let (autoencoder, ae) = subject::autoencoder(&tap, &host.hash(), Some(&file), context)?;
+    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host.hash(), Some(&file), context)?;
     Ok(Loaded { model, tap, host, autoencoder, ae })
 }
 

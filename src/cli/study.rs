@@ -1,7 +1,7 @@
 //! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
-use super::common::{Context, Cost};
+use super::common::{Context, Cost, DataArgs};
 use crate::backend::reference::Reference;
 use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
@@ -57,15 +57,18 @@ pub struct Config {
     pub level: f64,
     /// Seed.
     pub seed: u64,
-    /// `--data`.
-    pub data: Option<PathBuf>,
-    /// Whether unpublished data were accepted.
-    pub any_data: bool,
+    /// Where images come from and how they are cut.
+    #[serde(flatten)]
+    pub data: DataArgs,
 }
 
 /// Images of the gate's and the floor's checks.
 const GATE_IMAGES: usize = 2000;
 const FLOOR_IMAGES: usize = 8;
+/// What the f64 reference, which is never fast, does of a study at most (an image and a node at least).
+const FLOOR_MACS: f64 = 6e9;
+/// Its speed, for estimates.
+const REFERENCE_MACS_PER_SECOND: f64 = 2.5e8;
 
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
 ///
@@ -116,23 +119,88 @@ impl Loaded {
     }
 }
 
-/// What a study costs at most.
+/// Multiply-adds of a study's parts.
+#[derive(Clone, Copy, Debug)]
+struct Macs {
+    /// To the tap, and the autoencoder.
+    front: f64,
+    /// Behind the tap.
+    tail: f64,
+    /// The decoder of a variant and the tail.
+    variant: f64,
+}
+
+impl Macs {
+    fn of(model: &Model, tap: &Tap, autoencoder: &Autoencoder) -> Macs {
+        let tail = super::inspect::macs(model, tap.number) as f64;
+        let front = super::inspect::macs(model, 0) as f64 - tail + autoencoder.macs(tap) as f64;
+        Macs { front, tail, variant: tail + autoencoder.variant_macs(tap) as f64 }
+    }
+
+    /// Potential outcomes of one image under one input: host, idle, `sets` interventions.
+    fn outcomes(&self, sets: usize) -> f64 {
+        self.front + self.tail + (sets as f64 + 1.0) * self.variant
+    }
+
+    /// One image of a study under all its inputs.
+    fn image(&self, sets: usize, inputs: &[Input]) -> f64 {
+        let runs: u32 = 1 + inputs.iter().map(Input::repeats).sum::<u32>();
+        f64::from(runs) * self.outcomes(sets)
+    }
+
+    /// What the f64 reference does again: images, and sets of each.
+    fn floor(&self, images: usize, sets: usize) -> (usize, usize) {
+        let images = images.min(FLOOR_IMAGES);
+        let whole = (FLOOR_MACS / self.outcomes(sets)) as usize;
+        if whole >= 1 {
+            return (images.min(whole), sets);
+        }
+        let left = FLOOR_MACS - self.outcomes(0);
+        (images.min(1), ((left / self.variant) as usize).clamp(1, sets.max(1)).min(sets))
+    }
+}
+
+/// What a study costs at most, timed on this device with this network.
 ///
 /// # Errors
-/// [`Error::Causal`] when it asks for nodes that do not exist.
-pub fn cost(model: &Model, tap: &Tap, autoencoder: &Autoencoder, config: &Config) -> Result<Cost, Error> {
-    let sets = node_sets(config, autoencoder.nodes)?.len() as f64;
-    let images = config.limit.unwrap_or(10_000) as f64;
+/// [`Error::Causal`] when it asks for nodes that do not exist; [`Error::Backend`].
+pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, batch: Batch) -> Result<Cost, Error> {
+    let sets = node_sets(config, loaded.autoencoder.nodes)?;
+    let macs = Macs::of(&loaded.model, &loaded.tap, &loaded.autoencoder);
     let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
-    let tail = (autoencoder.variant_macs(tap) + super::inspect::macs(model, tap.number)) as f64;
-    let front = super::inspect::macs(model, 0) as f64 + autoencoder.macs(tap) as f64;
+    let both = Layered(&[&loaded.host, &loaded.ae]);
+    let one = &sets[..1];
+    let mut sweep = Sweep::fitting(loaded.subject(&both), one, batch, context.backend())?;
+    let timed = sweep.batch().images.min(64);
+    let pixels: usize = loaded.model.input.iter().product();
+    let x = vec![0.5f32; timed * pixels];
+    let mut seconds = f64::INFINITY;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let _: Logits = sweep.outcomes(&x)?;
+        seconds = seconds.min(started.elapsed().as_secs_f64());
+    }
+    let flop_per_second = 2.0 * timed as f64 * macs.outcomes(1) / seconds;
+    let gate = images.min(GATE_IMAGES) as f64 * macs.outcomes(0);
+    let flop = 2.0 * (images as f64 * macs.image(sets.len(), &config.inputs) + gate);
+    let (floor_images, floor_sets) = macs.floor(images, sets.len());
+    let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
+    let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);
     Ok(Cost {
         what: format!(
-            "{images} images x {runs} inputs x ({sets} interventions + idle), those on nodes that are zero on an image \
-             are skipped"
+            "{images} images x {runs} inputs x ({} interventions + idle), those on nodes that are zero on an image are skipped",
+            sets.len()
         ),
-        flop: 2.0 * images * f64::from(runs) * (front + (sets + 1.0) * tail),
+        flop,
+        seconds: flop / flop_per_second + floor,
+        flop_per_second,
     })
+}
+
+/// Images a shard: 256, or fewer where an image takes so long that a stopped run would lose minutes.
+fn shard_images(macs_per_image: f64) -> usize {
+    const SHARD_MACS: f64 = 4e12;
+    ((SHARD_MACS / macs_per_image) as usize).clamp(1, SHARD_IMAGES)
 }
 
 /// A finished study.
@@ -143,8 +211,8 @@ pub struct Done {
     pub sets: Vec<NodeSet>,
     /// Rows of `summary.csv`.
     pub rows: Vec<Row>,
-    /// Largest |effect here - effect of the f64 reference| over 8 images.
-    pub floor: f64,
+    /// How far rounding alone moves effects.
+    pub floor: Floor,
     /// Warnings of the run.
     pub warnings: Vec<String>,
     /// Where it is.
@@ -175,14 +243,14 @@ fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
 }
 
 /// The shards of `round` (number, first image), each on a device of its own and all at once.
-fn shards_of(studies: &mut [Study<'_>], round: &[(usize, usize)]) -> Vec<Result<Shard, StudyError>> {
+fn shards_of(studies: &mut [Study<'_>], round: &[(usize, usize)], images: usize) -> Vec<Result<Shard, StudyError>> {
     if let ([study, ..], [(_, first)]) = (&mut *studies, round) {
-        return vec![study.shard(*first, SHARD_IMAGES)];
+        return vec![study.shard(*first, images)];
     }
     std::thread::scope(|scope| {
         let jobs = studies.iter_mut().zip(round);
         let threads: Vec<_> =
-            jobs.map(|(study, (_, first))| scope.spawn(|| study.shard(*first, SHARD_IMAGES))).collect();
+            jobs.map(|(study, (_, first))| scope.spawn(move || study.shard(*first, images))).collect();
         let lost = || BackendError::Device { what: "a shard".into(), reason: "its thread ended early".into() };
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(lost().into()))).collect()
     })
@@ -269,6 +337,8 @@ pub struct Run {
     pub manifest: Manifest,
     /// What the gate found.
     pub agreement: f64,
+    /// What the images are called in tables.
+    pub part: &'static str,
 }
 
 /// Runs a study into its directory (also for `reproduce`).
@@ -276,7 +346,7 @@ pub struct Run {
 /// # Errors
 /// [`Error::Interrupted`] with what to resume, or what went wrong.
 pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, run: Run) -> Result<Done, Error> {
-    let Run { batch, directory, mut manifest, agreement } = run;
+    let Run { batch, directory, mut manifest, agreement, part } = run;
     let Loaded { model, tap, host, autoencoder, ae } = loaded;
     let images = data.len();
     let sets = node_sets(config, autoencoder.nodes)?;
@@ -303,15 +373,17 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         let inputs = config.inputs.clone();
         studies.push(Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed });
     }
+    let macs = Macs::of(model, tap, autoencoder);
+    let size = shard_images(macs.image(sets.len(), &config.inputs));
     let mut bar = context.ui.progress("sweep", images as u64);
     let mut all: Vec<Option<Shard>> = Vec::new();
     let mut missing: Vec<(usize, usize)> = Vec::new();
-    for (k, first) in (0..images).step_by(SHARD_IMAGES).enumerate() {
+    for (k, first) in (0..images).step_by(size).enumerate() {
         let path = directory.path(&shards::file_name(k));
         let found = shards::load(&path, &manifest.run_id)?;
         match &found {
             Some(shard) => {
-                let last = images.min(first + SHARD_IMAGES);
+                let last = images.min(first + size);
                 let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
                 let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
                 shards::check(&path, shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
@@ -321,7 +393,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         all.push(found);
     }
     // files are decoded while what is ready is computed on
-    let ahead = missing.iter().flat_map(|&(_, first)| first..images.min(first + SHARD_IMAGES));
+    let ahead = missing.iter().flat_map(|&(_, first)| first..images.min(first + size));
     data.announce(&ahead.map(|i| i as u32).collect::<Vec<_>>());
     let reused = all.iter().flatten().count();
     let mut done: usize = all.iter().flatten().map(|shard| shard.ids.len()).sum();
@@ -332,7 +404,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
             return Err(Error::Interrupted { resume: directory.finished_path().into() });
         }
         let mut failed = None;
-        for ((k, _), shard) in round.iter().zip(shards_of(&mut studies, round)) {
+        for ((k, _), shard) in round.iter().zip(shards_of(&mut studies, round, size)) {
             match shard {
                 Ok(shard) => {
                     let path = directory.path(&shards::file_name(*k));
@@ -353,7 +425,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     bar.finish();
     let all: Vec<Shard> = all.into_iter().flatten().collect();
     if reused > 0 {
-        context.ui.log(format!("{reused} shards of {SHARD_IMAGES} images were there already"));
+        context.ui.log(format!("{reused} shards of {size} images were there already"));
     }
     manifest.timing.insert("sweep_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
@@ -370,7 +442,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         arch: model.arch.into(),
         tap: tap.name.clone(),
         ae_hash8: ae.hash8(),
-        split: "test".into(),
+        split: part.into(),
+        patients: (0..images).map(|i| data.patient(i).unwrap_or_default().to_owned()).collect(),
     };
     table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
@@ -379,7 +452,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if columns.images() < 100 {
         warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
     }
-    manifest.results.insert("numerical_floor".into(), json!(floor));
+    manifest.results.insert("numerical_floor".into(), json!(floor.largest));
     manifest.results.insert("gate_agreement".into(), json!(agreement));
     let by_input: BTreeMap<&str, f64> = (0..columns.inputs.len())
         .map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement)))
@@ -395,42 +468,69 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<f64, Error> {
     let mut sweep = Sweep::fitting(subject, &[], batch, context.backend())?;
     let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
-    let logits: Logits = sweep.outcomes(&data.pixels(&which)?)?;
-    // a row without a largest logit (NaN) agrees with nothing
-    let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
-    let same = top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
+    data.announce(&which);
+    let mut same = 0;
+    for block in which.chunks(SHARD_IMAGES) {
+        let logits: Logits = sweep.outcomes(&data.pixels(block)?)?;
+        // a row without a largest logit (NaN) agrees with nothing
+        let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(sweep.classes()).map(argmax).collect() };
+        same += top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
+    }
     Ok(same as f64 / which.len().max(1) as f64)
 }
 
-/// Largest |effect here - effect of the f64 reference| over the first images, nodes and classes, clean input.
+/// The numerical floor and what it was taken over.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    /// Largest |effect here - effect of the f64 reference|, over classes.
+    pub largest: f64,
+    /// First images.
+    pub images: usize,
+    /// Sets of nodes: all, or those with the largest effects on the first image.
+    pub sets: usize,
+}
+
+/// Compares the first images' effects under the clean input with the f64 reference's.
 fn floor(
     subject: Subject<'_>,
     sets: &[NodeSet],
     data: &Dataset,
     shards: &[Shard],
     context: &Context,
-) -> Result<f64, Error> {
-    let Some(shard) = shards.first() else { return Ok(f64::NAN) };
-    let classes = subject.model.classes;
-    context.ui.log("comparing with the f64 reference");
-    let worst = (0..FLOOR_IMAGES.min(shard.ids.len())).into_par_iter().map(|i| -> Result<f64, Error> {
-        let mut reference = Sweep::new(subject, sets, Batch { images: 1, variants: 1 }, &Reference)?;
+) -> Result<Floor, Error> {
+    let Some(shard) = shards.first() else { return Ok(Floor { largest: f64::NAN, images: 0, sets: 0 }) };
+    let (head, classes) = (subject.model.head, subject.model.classes);
+    let here = &shard.answers[0].logits;
+    let ours = |i: usize, set: usize| {
+        let done = &here.done[(i * sets.len() + set) * classes..][..classes];
+        effects(head, &here.idle[i * classes..(i + 1) * classes], done)
+    };
+    let macs = Macs::of(subject.model, subject.tap, subject.autoencoder);
+    let (images, count) = macs.floor(shard.ids.len(), sets.len());
+    let mut compared: Vec<usize> = (0..sets.len()).collect();
+    if count < sets.len() {
+        let sizes = compared.iter().map(|&s| Ok(ours(0, s)?.iter().map(|e| e.abs()).sum()));
+        let sizes: Vec<f64> = sizes.collect::<Result<_, Error>>()?;
+        compared.sort_by(|&a, &b| sizes[b].total_cmp(&sizes[a]).then(a.cmp(&b)));
+        compared.truncate(count);
+    }
+    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s].clone()).collect();
+    context.ui.log(format!("comparing {images} images and {count} interventions with the f64 reference"));
+    let worst = (0..images).into_par_iter().map(|i| -> Result<f64, Error> {
+        let mut reference = Sweep::new(subject, &chosen, Batch { images: 1, variants: 1 }, &Reference)?;
         let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32])?)?;
-        let here = &shard.answers[0].logits;
         let mut worst: f64 = 0.0;
-        for set in 0..sets.len() {
-            let idle = &here.idle[i * classes..(i + 1) * classes];
-            let done = &here.done[(i * sets.len() + set) * classes..][..classes];
-            let ours = effects(subject.model.head, idle, done)?;
-            let truth = effects_f64(subject.model.head, &truth.idle, &truth.done[set * classes..][..classes])?;
-            for (ours, truth) in ours.iter().zip(&truth) {
+        for (at, &set) in compared.iter().enumerate() {
+            let truth = effects_f64(head, &truth.idle, &truth.done[at * classes..][..classes])?;
+            for (ours, truth) in ours(i, set)?.iter().zip(&truth) {
                 let difference = (ours - truth).abs();
                 worst = if difference > worst || difference.is_nan() { difference } else { worst };
             }
         }
         Ok(worst)
     });
-    worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))
+    let largest = worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))?;
+    Ok(Floor { largest, images, sets: count })
 }
 
 /// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
@@ -466,7 +566,7 @@ impl Done {
         let Some(row) = self.row(set, 0) else { return "" };
         match row.summary.mean {
             _ if row.live_share == 0.0 => "dead",
-            Some(mean) if mean.abs() <= self.floor => "below floor",
+            Some(mean) if mean.abs() <= self.floor.largest => "below floor",
             _ if !self.live(set) => "below 1e-4",
             _ => "",
         }
@@ -498,19 +598,29 @@ impl Done {
             "Mean expected causal effect (do minus idle) over {} images, {:.0} % intervals over images.\n\
              Beside the node stands the autoencoder itself: putting it in costs {recon:+.2e} (clean); total = that + the node's.\n\
              Dead nodes are 0 on every image: effect exactly 0. Numerical floor {:.1e}: the largest difference from the f64\n\
-             reference over {} images; means below it say nothing.\n",
+             reference over {} images{}; means below it say nothing.\n",
             self.columns.images(),
             100.0 * self.level,
-            self.floor,
-            FLOOR_IMAGES.min(self.columns.images())
+            self.floor.largest,
+            self.floor.images,
+            if self.floor.sets < self.sets.len() {
+                format!(" and the {} interventions of the largest effects", self.floor.sets)
+            } else {
+                String::new()
+            }
         );
         for (k, input) in self.columns.inputs.iter().enumerate() {
+            let correct = self.columns.mean(k, 0, Quantity::Correct);
+            let accuracy = if correct.is_finite() {
+                format!("host accuracy {:.2} %", 100.0 * correct)
+            } else {
+                "host accuracy unknown: not every image has a label".into()
+            };
             let _ = writeln!(
                 text,
-                "{:<5} autoencoder agrees with its host on {:.2} % of images, host accuracy {:.2} %",
+                "{:<5} autoencoder agrees with its host on {:.2} % of images, {accuracy}",
                 if k == 0 { "clean" } else { input.name() },
-                100.0 * self.columns.mean(k, 0, Quantity::Agreement),
-                100.0 * self.columns.mean(k, 0, Quantity::Correct)
+                100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
         }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
@@ -530,6 +640,6 @@ impl Done {
             })
             .collect();
         json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
-            "numerical_floor": self.floor, "warnings": self.warnings, "rows": rows })
+            "numerical_floor": self.floor.largest, "warnings": self.warnings, "rows": rows })
     }
 }

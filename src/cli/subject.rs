@@ -1,24 +1,129 @@
 //! Loading what a command works on: data, host weights, autoencoder, with the checks that every command owes its user.
 
-use super::common::{Context, DataArgs};
-use crate::data::fetch::{Check, Fashion, Sources, load_fashion};
+use super::common::{Context, DataArgs, OnBadFileArg};
+use super::convert::{Request, converted};
+use crate::data::fetch::{Check, Sources, load_fashion};
+use crate::data::image::Channels;
+use crate::data::transform::{Geometry, Transform};
+use crate::data::{self, Dataset, Layout, OnBadFile, Opened, Policy, Split};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
-use crate::model::{Model, Tap};
+use crate::model::{Head, Model, Tap};
+use crate::tensor::Shape;
 use crate::weights::safetensors::TensorFile;
-use crate::weights::{Host, Part, PrefixIs, Weights};
+use crate::weights::{self, Host, PrefixIs, Weights};
 use std::path::Path;
 
 /// The classifier that comes with the program.
 const BUNDLED_CLASSIFIER: &[u8] = include_bytes!("../../weights/fashion.safetensors");
 /// The autoencoder that comes with it.
 const BUNDLED_AUTOENCODER: &[u8] = include_bytes!("../../weights/fashion-ae.safetensors");
+/// The network that they belong to.
+const BUNDLED: &str = "fashion";
 
-/// Finds or fetches Fashion-MNIST and loads it.
+/// Images cut into parts.
+#[derive(Clone, Debug)]
+pub struct Sets {
+    /// To train on, and to choose the best epoch by.
+    pub training: Dataset,
+    /// Which of those are which.
+    pub split: Split,
+    /// What a finished training is judged on.
+    pub test: Dataset,
+    /// What effects are measured on: the test images, or all of a set that names none.
+    pub studied: Dataset,
+    /// What `studied` is called in tables.
+    pub part: &'static str,
+}
+
+impl Sets {
+    /// Cuts `data`, whose images may say which part they are in. Where they do not, a twelfth validates and a twelfth tests,
+    /// whole patients, always the same ones.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    fn of(data: Dataset) -> Result<Sets, Error> {
+        let part = |part| data.of_part(part);
+        let (train, validation, test) = (part(data::Part::Train), part(data::Part::Validation), part(data::Part::Test));
+        let twelfth = |n: usize| (n / 12).max(1);
+        if train.is_empty() && test.is_empty() {
+            let held_out = Split::by_patient(&data, "test", twelfth(data.len()));
+            let training = data.subset(&held_out.train)?;
+            let split = Split::by_patient(&training, "validation", twelfth(data.len()));
+            return Ok(Sets { split, training, test: data.subset(&held_out.validation)?, studied: data, part: "" });
+        }
+        let both: Vec<u32> = train.iter().chain(&validation).copied().collect();
+        let training = data.subset(&both)?;
+        let n = train.len() as u32;
+        let split = match validation.len() as u32 {
+            0 => Split::by_patient(&training, "validation", twelfth(train.len())),
+            v => Split { train: (0..n).collect(), validation: (n..n + v).collect() },
+        };
+        let test = data.subset(if test.is_empty() { &validation } else { &test })?;
+        Ok(Sets { studied: test.clone(), training, split, test, part: "test" })
+    }
+}
+
+/// Opens the images that `model` is to see.
 ///
 /// # Errors
-/// [`Error::Data`]; [`Error::Input`] when the images are not of the size that `model` takes.
-pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Fashion, Error> {
+/// [`Error::Data`]; [`Error::Input`] when they are not of the size that `model` takes; [`Error::Usage`] when none are named
+/// and there are none of its own.
+pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, Error> {
+    let layout = args.data.as_deref().map(data::recognise).transpose();
+    let (path, layout) = match (args.data.as_deref(), layout) {
+        (Some(path), Ok(Some(layout))) if layout != Layout::Idx => (path, layout),
+        // what is missing there is said with the names of all four files
+        (_, Err(e)) if model.arch != BUNDLED => return Err(e.into()),
+        (None, _) if model.arch != BUNDLED => {
+            let reason = "name the images it is to see with --data";
+            return Err(Error::Usage(format!("{} comes without images: {reason}", model.arch)));
+        }
+        _ => return fashion(args, model, context),
+    };
+    let opened = open(path, args, model, context)?;
+    context.ui.log(format!("data: {} images, {}", opened.data.len(), layout.name()));
+    if opened.layout != Layout::Nih && opened.data.classes().len() != model.classes && !opened.data.classes().is_empty()
+    {
+        context.ui.warn(format!(
+            "{}: {} classes, but {} answers with {}: labels, accuracy and effects on a label's answer mean nothing",
+            path.display(),
+            opened.data.classes().len(),
+            model.arch,
+            model.classes
+        ));
+    }
+    Sets::of(opened.data)
+}
+
+/// Opens a set of image files for `model`.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn open(path: &Path, args: &DataArgs, model: &Model, context: &Context) -> Result<Opened, Error> {
+    let [channels, height, width] = model.input;
+    let geometry = match (height == width, args.resize) {
+        (true, resize) => {
+            // as ImageNet's are evaluated; Fashion-MNIST's are whole
+            let usual = if model.arch == BUNDLED { height } else { height * 8 / 7 };
+            let short = resize.map_or(usual, |r| r as usize);
+            Geometry::ShortSide { short, crop: height }
+        }
+        (false, _) => Geometry::As([height, width]),
+    };
+    let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
+    let on_bad_file = match args.on_bad_file {
+        OnBadFileArg::Stop => OnBadFile::Stop,
+        OnBadFileArg::Skip => OnBadFile::Skip,
+    };
+    let opened = data::open(path, Transform { channels, geometry }, Policy { on_bad_file, ..Policy::default() })?;
+    opened.notes.iter().for_each(|note| context.ui.warn(format!("data: {note}")));
+    opened.skipped.iter().for_each(|file| context.ui.warn(format!("left out: {}", file.reason)));
+    Ok(opened)
+}
+
+/// Finds or fetches Fashion-MNIST and loads it.
+fn fashion(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, Error> {
     let check = if args.any_data { Check::None } else { Check::Md5 };
     let ui = context.ui;
     let fashion = load_fashion(args.data.as_deref(), check, &Sources::default(), &mut |attempt| {
@@ -26,40 +131,113 @@ pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Fashion
     })?;
     for (set, file) in [(&fashion.train, &fashion.files.train_images), (&fashion.test, &fashion.files.test_images)] {
         if set.shape().dims() != model.input {
-            let (got, takes) = (set.shape(), crate::tensor::Shape::from(model.input));
+            let (got, takes) = (set.shape(), Shape::from(model.input));
             let reason = format!("its images are {got}, but {} takes {takes}; resize them", model.arch);
             return Err(Error::Input { path: file.clone(), reason });
         }
     }
-    Ok(fashion)
+    let images = fashion.train.len() as u32;
+    let split = match images {
+        data::FASHION_TRAIN => Split::fashion(),
+        // a twelfth as well, and never none: the best epoch is chosen on it
+        _ => Split::new("validation", images, (images / 12).max(1)),
+    };
+    Ok(Sets { training: fashion.train, split, studied: fashion.test.clone(), test: fashion.test, part: "test" })
 }
 
-/// Host weights from a file of any format that is read, or the bundled ones.
+/// The network `arch` for images as `data` asks for them.
 ///
 /// # Errors
-/// [`Error::Weights`] when they are not this network's.
-pub fn host(model: &Model, path: Option<&Path>, context: &Context) -> Result<Weights, Error> {
-    // a file may hold host and autoencoder together: each consumer judges its own
-    let expected = model.parameters();
-    let weights = match path {
-        Some(path) => Weights::open_as(path, &expected, Part::Whole)?,
-        None => {
-            let file = TensorFile::from_static("bundled fashion.safetensors", BUNDLED_CLASSIFIER)?;
-            file.weights("", PrefixIs::Kept)?.fit(&expected, Part::Whole)?
-        }
-    };
-    for line in &weights.notes {
-        context.ui.log(format!("weights: {line}"));
+/// [`Error::Model`] for one that does not exist or takes no such images.
+pub fn network(arch: &str, data: &DataArgs) -> Result<Model, Error> {
+    let model = Model::named(arch)?;
+    match data.crop {
+        Some(side) => Ok(model.with_input(side as usize, side as usize)?),
+        None => Ok(model),
     }
-    weights.check_finite()?;
-    Ok(weights)
+}
+
+/// The network `arch` and its weights, from a file of any format that is read, or the bundled ones. How many classes it
+/// has, its head and its normalisation are the file's, where it says so.
+///
+/// # Errors
+/// [`Error::Weights`] when they are not this network's; [`Error::Usage`] when none are named and none are bundled.
+pub fn host(arch: &str, path: Option<&Path>, data: &DataArgs, context: &Context) -> Result<(Model, Weights), Error> {
+    let model = network(arch, data)?;
+    let Some(path) = path else {
+        if arch != BUNDLED {
+            return Err(Error::Usage(format!(
+                "no weights of {arch} come with the program: give some with --weights FILE (safetensors, .pth or ONNX); `train` \
+                 makes some, `fetch` gets published ones"
+            )));
+        }
+        let file = TensorFile::from_static("bundled fashion.safetensors", BUNDLED_CLASSIFIER)?;
+        let weights = file.weights("", PrefixIs::Kept)?.fit(&model.parameters(), weights::Part::Whole)?;
+        weights.check_finite()?;
+        return Ok((model, weights));
+    };
+    let request = Request {
+        file: path.into(),
+        arch: Some(arch.into()),
+        classes: None,
+        head: None,
+        mean: None,
+        std: None,
+        part: weights::Part::Whole,
+        channels: super::convert::Channels::Rgb,
+    };
+    let mut weights = converted(&request, context.ui)?;
+    // a file may hold host and autoencoder together: each consumer judges its own
+    weights.take_prefix("ae.", PrefixIs::Kept);
+    let model = as_described(model, &weights)?;
+    weights.check(&model.parameters())?;
+    Ok((model, weights))
+}
+
+/// `model` with the classes, head and normalisation that the weights' metadata name.
+fn as_described(model: Model, weights: &Weights) -> Result<Model, Error> {
+    let bad = |key: &str, value: &str| Error::Input {
+        path: weights.file().into(),
+        reason: format!("its metadata say {key} is \"{value}\", which makes no sense; `convert` writes it anew"),
+    };
+    let said = |key: &str| weights.metadata.get(key).map(String::as_str);
+    let mut model = match said("classes") {
+        Some(text) => model.with_classes(text.parse().map_err(|_| bad("classes", text))?)?,
+        None => model,
+    };
+    model.head = match said("head") {
+        None => model.head,
+        Some("softmax") => Head::Softmax,
+        Some("sigmoid") => Head::Sigmoid,
+        Some(other) => return Err(bad("head", other)),
+    };
+    let channels = model.input[0];
+    let numbers = |key: &str| -> Result<Option<Vec<f32>>, Error> {
+        let Some(text) = said(key) else { return Ok(None) };
+        let values: Vec<f32> = text.split(',').filter_map(|v| v.trim().parse().ok()).collect();
+        let fits =
+            values.len() == channels && values.iter().all(|v| v.is_finite()) && text.split(',').count() == channels;
+        if fits { Ok(Some(values)) } else { Err(bad(key, text)) }
+    };
+    if let Some(mean) = numbers("mean")? {
+        model.mean = mean;
+    }
+    if let Some(std) = numbers("std")? {
+        if !std.iter().all(|&v| v > 0.0) {
+            return Err(bad("std", said("std").unwrap_or_default()));
+        }
+        model.std = std;
+    }
+    Ok(model)
 }
 
 /// An autoencoder from a file, or the bundled one, for `tap` of a host with the hash `host_hash`.
 ///
 /// # Errors
-/// [`Error::Weights`] when it is not for this tap or was trained on another host.
+/// [`Error::Weights`] when it is not for this tap or was trained on another host; [`Error::Usage`] when none is named and
+/// none is bundled.
 pub fn autoencoder(
+    arch: &str,
     tap: &Tap,
     host_hash: &str,
     path: Option<&Path>,
@@ -67,7 +245,14 @@ pub fn autoencoder(
 ) -> Result<(Autoencoder, Weights), Error> {
     let file = match path {
         Some(path) => TensorFile::open(path)?,
-        None => TensorFile::from_static("bundled fashion-ae.safetensors", BUNDLED_AUTOENCODER)?,
+        None if arch == BUNDLED => TensorFile::from_static("bundled fashion-ae.safetensors", BUNDLED_AUTOENCODER)?,
+        None => {
+            return Err(Error::Usage(format!(
+                "no autoencoder for {arch} comes with the program: give one with --ae FILE; `train-ae --model {arch} --tap {}` \
+                 trains it",
+                tap.number
+            )));
+        }
     };
     let weights = file.weights("", PrefixIs::Kept)?.take_prefix("ae.", PrefixIs::Kept);
     let autoencoder = Autoencoder::from_shapes(tap, |name| weights.get(name).map(|t| t.shape))

@@ -1,10 +1,10 @@
 //! `train` and `train-ae`: from data to a weights file, with checkpoints that resume to the same bits.
 
 use super::common::{self, Common, Context, Cost, DataArgs};
+use super::subject::Sets;
 use super::{subject, ui};
 use crate::backend::Program;
-use crate::data::fetch::Fashion;
-use crate::data::{Dataset, Split, epoch_order};
+use crate::data::{Dataset, epoch_order};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Model, Tap};
@@ -108,7 +108,7 @@ pub struct AutoencoderArgs {
     /// Network
     #[arg(long, default_value = "fashion")]
     model: String,
-    /// Its weights (safetensors); default: the bundled ones
+    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Where it is spliced in: a number of children of `features`, or the last one's name
@@ -148,10 +148,9 @@ pub struct ClassifierConfig {
     pub settings: Settings,
     /// Training images used, from the first.
     pub limit: Option<usize>,
-    /// `--data`.
-    pub data: Option<PathBuf>,
-    /// Whether unpublished data were accepted.
-    pub any_data: bool,
+    /// Where images come from and how they are cut.
+    #[serde(flatten)]
+    pub data: DataArgs,
 }
 
 /// What decides an autoencoder's training.
@@ -173,33 +172,26 @@ pub struct AutoencoderConfig {
     pub settings: Settings,
     /// Training images used, from the first.
     pub limit: Option<usize>,
-    /// `--data`.
-    pub data: Option<PathBuf>,
-    /// Whether unpublished data were accepted.
-    pub any_data: bool,
+    /// Where images come from and how they are cut.
+    #[serde(flatten)]
+    pub data: DataArgs,
 }
 
-/// Training and validation images of a fetch.
+/// Training and validation images.
 ///
 /// # Errors
 /// [`Error::Usage`] when there is not one batch to train on.
-fn splits(fashion: &Fashion, limit: Option<usize>, batch: usize) -> Result<(Dataset, Dataset), Error> {
-    let split = if fashion.train.len() == 60_000 {
-        Split::fashion()
-    } else {
-        // a twelfth as well, and never none: the best epoch is chosen on it
-        let images = fashion.train.len() as u32;
-        Split::new("validation", images, (images / 12).max(1))
-    };
+fn splits(sets: &Sets, limit: Option<usize>, batch: usize) -> Result<(Dataset, Dataset), Error> {
+    let Sets { training, split, .. } = sets;
     let used = limit.unwrap_or(split.train.len()).min(split.train.len());
     if used < batch {
-        let whole = fashion.train.len();
+        let whole = training.len();
         return Err(Error::Usage(format!(
             "{used} training images (of {whole}; the others validate or are beyond --limit) are fewer than one batch of {batch}; \
              more images or a smaller --batch are needed"
         )));
     }
-    Ok((fashion.train.subset(&split.train[..used])?, fashion.train.subset(&split.validation)?))
+    Ok((training.subset(&split.train[..used])?, training.subset(&split.validation)?))
 }
 
 /// A training run's directory and what it resumes from.
@@ -388,8 +380,7 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
                 model: args.model,
                 settings: args.fit.settings(args.common.seed, CLASSIFIER_EPOCHS)?,
                 limit: args.fit.limit,
-                data: args.data.data,
-                any_data: args.data.any_data,
+                data: args.data,
             };
             (config, None)
         }
@@ -399,12 +390,11 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
         let model = Model::named(&config.model)?;
         let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
         let flop = 6.0 * super::inspect::macs(&model, 0) as f64 * images;
-        return ui::print(&Cost { what: what(&config.settings, images), flop }.told(context.json, ""));
+        return ui::print(&Cost::untimed(what(&config.settings, images), flop).told(context.json, ""));
     }
     common::check_out(args.common.out.as_deref())?;
-    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &Model::named(&config.model)?, &context)?;
-    let trained = train_classifier(&context, &config, &fashion, args.common.out, resume)?;
+    let sets = subject::data(&config.data, &subject::network(&config.model, &config.data)?, &context)?;
+    let trained = train_classifier(&context, &config, &sets, args.common.out, resume)?;
     let file = trained.directory.join(format!("{}.safetensors", config.model));
     if context.json {
         let out = json!({ "accuracy": trained.test.accuracy, "loss": trained.test.loss, "weights": file,
@@ -432,17 +422,17 @@ fn what(settings: &Settings, images: f64) -> String {
 pub fn train_classifier(
     context: &Context,
     config: &ClassifierConfig,
-    fashion: &Fashion,
+    sets: &Sets,
     out: Option<PathBuf>,
     resume: Option<(RunDirectory, Manifest)>,
 ) -> Result<TrainedClassifier, Error> {
     let started = Instant::now();
     let model = Model::named(&config.model)?;
-    let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
+    let (train, validation) = splits(sets, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([
-        ("data".to_string(), fashion.train.hash()?),
+        ("data".to_string(), sets.training.hash()?),
         // its figures are in the results
-        ("test data".to_string(), fashion.test.hash()?),
+        ("test data".to_string(), sets.test.hash()?),
     ]);
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
     let initial = model.initial_weights(config.settings.seed);
@@ -477,7 +467,7 @@ pub fn train_classifier(
         ("trained_by".into(), format!("intervene {} train, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
     ]);
     let mut kept = Classifier::new(&model, &weights, context.backend(), config.settings.batch)?;
-    let test = kept.evaluate(&fashion.test)?;
+    let test = kept.evaluate(&sets.test)?;
     let results = json!({ "test_accuracy": test.accuracy, "test_loss": test.loss, "best": position.best });
     let file = format!("{}.safetensors", config.model);
     let directory = run.finish(&weights, &file, &position, results, started.elapsed().as_secs_f64())?;
@@ -521,27 +511,25 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
                 objective: Objective { form, weights: LossWeights { interpretability, shallow, deep } },
                 settings: args.fit.settings(args.common.seed, AUTOENCODER_EPOCHS)?,
                 limit: args.fit.limit,
-                data: args.data.data,
-                any_data: args.data.any_data,
+                data: args.data,
             };
             (config, None)
         }
         Some(directory) => RunDirectory::resume_configured(directory, "train-ae")?,
     };
-    let model = Model::named(&config.model)?;
+    let model = subject::network(&config.model, &config.data)?;
     let tap = model.tap(&config.tap)?;
     if args.common.dry_run {
         let ae = Autoencoder::at(&tap, config.hidden, config.code);
         let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
         let per_image = 3 * ae.macs(&tap) + 3 * super::inspect::macs(&model, tap.number);
         let flop = 2.0 * per_image as f64 * images;
-        return ui::print(&Cost { what: what(&config.settings, images), flop }.told(context.json, ""));
+        return ui::print(&Cost::untimed(what(&config.settings, images), flop).told(context.json, ""));
     }
     common::check_out(args.common.out.as_deref())?;
-    let host = subject::host(&model, config.weights.as_deref(), &context)?;
-    let data = DataArgs { data: config.data.clone(), any_data: config.any_data };
-    let fashion = subject::data(&data, &model, &context)?;
-    let trained = train_autoencoder(&context, &config, &fashion, &host, args.common.out, resume)?;
+    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, &context)?;
+    let sets = subject::data(&config.data, &model, &context)?;
+    let trained = train_autoencoder(&context, &config, &sets, (&model, &host), args.common.out, resume)?;
     let file = trained.directory.join(AUTOENCODER_FILE);
     if context.json {
         let out = json!({ "quality": trained.test, "weights": file, "sha256": trained.weights.hash() });
@@ -580,26 +568,25 @@ pub fn describe(q: &Quality) -> String {
 pub fn train_autoencoder(
     context: &Context,
     config: &AutoencoderConfig,
-    fashion: &Fashion,
-    host: &Weights,
+    sets: &Sets,
+    (model, host): (&Model, &Weights),
     out: Option<PathBuf>,
     resume: Option<(RunDirectory, Manifest)>,
 ) -> Result<TrainedAutoencoder, Error> {
     let started = Instant::now();
-    let model = Model::named(&config.model)?;
     let tap: Tap = model.tap(&config.tap)?;
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
-    let (train, validation) = splits(fashion, config.limit, config.settings.batch)?;
+    let (train, validation) = splits(sets, config.limit, config.settings.batch)?;
     let hashes = BTreeMap::from([
-        ("data".to_string(), fashion.train.hash()?),
-        ("test data".to_string(), fashion.test.hash()?),
+        ("data".to_string(), sets.training.hash()?),
+        ("test data".to_string(), sets.test.hash()?),
         ("host".to_string(), host.hash()),
     ]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);
     let both = crate::backend::Layered(&[host, &initial]);
     let batch = config.settings.batch;
-    let mut job = Trainer::new(&model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
+    let mut job = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
     let nodes = job.nodes();
     let steps = (train.len() / batch) as u64 * config.settings.epochs;
     let mut live = Live {
@@ -644,8 +631,8 @@ pub fn train_autoencoder(
         ),
     ]);
     let both = crate::backend::Layered(&[host, &weights]);
-    let mut kept = Trainer::new(&model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
-    let test = kept.evaluate(&fashion.test)?;
+    let mut kept = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
+    let test = kept.evaluate(&sets.test)?;
     let results = json!({ "test": test, "best": position.best });
     let seconds = started.elapsed().as_secs_f64();
     let directory = run.finish(&weights, AUTOENCODER_FILE, &position, results, seconds)?;

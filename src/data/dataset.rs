@@ -162,6 +162,12 @@ impl Dataset {
         Ok(rows)
     }
 
+    /// The same images without labels: those they had are numbers of other classes.
+    pub fn without_labels(self) -> Dataset {
+        let labels = vec![NO_LABEL; self.labels.len()];
+        Dataset { labels, findings: Vec::new(), classes: Vec::new(), ..self }
+    }
+
     /// All that the images are labelled with.
     pub fn targets(&self) -> Labels<'_> {
         if self.findings.is_empty() { Labels::Classes(&self.labels) } else { Labels::Findings(&self.findings) }

@@ -1,5 +1,5 @@
 //! Images that stay files until they are asked for, [`Files`]: what is known of each without opening it, decoding on
-//! threads of its own, a cache for small sets, and the digests that a manifest wants. Called by [`super::dataset`].
+//! threads of its own, a cache for small sets, and the digests that a manifest wants. Called by [`super::Dataset`].
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,8 @@ impl Record {
 }
 
 /// What to do about a file that gives no image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnBadFile {
     /// The run stops when it comes to the file, and names it.
     #[default]
@@ -150,14 +151,14 @@ impl Source {
         if let Some(pixels) = kept.and_then(OnceLock::get) {
             return Ok(pixels.clone());
         }
-        let pixels = self.from_bytes(row, augment, &image::read_bytes(&self.path(row))?)?;
+        let pixels = self.pixels_of(row, augment, &image::read_bytes(&self.path(row))?)?;
         if let Some(kept) = kept {
             let _ = kept.set(pixels.clone()); // another thread's is the same
         }
         Ok(pixels)
     }
 
-    fn from_bytes(&self, row: u32, augment: Option<Augment>, bytes: &[u8]) -> Product {
+    fn pixels_of(&self, row: u32, augment: Option<Augment>, bytes: &[u8]) -> Product {
         let failed = |reason: String| DataError::Image { file: self.path(row), reason };
         let (image, _) =
             decode::decode(bytes, &decode::Limits::default()).map_err(|damage| failed(damage.to_string()))?;
@@ -245,7 +246,7 @@ impl Files {
         self.source.transform
     }
 
-    /// Says which files will be asked for, in order; see [`Pool::announce`].
+    /// Says which files will be asked for, in order; replaces what was announced before.
     pub fn announce(&self, rows: impl Iterator<Item = u32>, augment: Option<Augment>) {
         self.pool.announce(rows.map(|row| (row, augment)));
     }
@@ -322,7 +323,7 @@ impl Source {
         let check = |row: usize| -> Result<(), DataError> {
             let row = row as u32;
             let bytes = image::read_bytes(&source.path(row))?;
-            let pixels = source.from_bytes(row, None, &bytes)?;
+            let pixels = source.pixels_of(row, None, &bytes)?;
             let digest = (bytes.len() as u64, Sha256::digest(&bytes).into());
             let _ = source.digests[row as usize].set(digest); // the only one to set it
             if let Some(cell) = source.cache.as_ref().and_then(|c| c.get(row as usize)) {

@@ -1,5 +1,5 @@
 //! Directories of images: one directory a class, as torchvision's `ImageFolder` has them, or images side by side without
-//! labels. Called by [`super::open`].
+//! labels. Called by [`super::open()`].
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! A table of one's own images: a CSV with a header and the columns `path` and `label` (or `findings`), and if wished
-//! `patient` and `split`, in any order; others are passed over and named. Called by [`super::open`].
+//! `patient` and `split`, in any order; others are passed over and named. Called by [`super::open()`].
 //!
 //! - `path`: below the directory of the table, or absolute; each once.
 //! - `label`: the name of the class, or its number. Names are sorted, and a class's number is its place; where all labels

@@ -1,9 +1,9 @@
 //! Images in: [`Dataset`], labelled images of one shape, in memory or as files, and everything that reads one.
 //!
-//! [`open`] recognises what a path is: a directory of class directories or of images ([`folder`]), a table of paths
+//! [`open()`] recognises what a path is: a directory of class directories or of images ([`folder`]), a table of paths
 //! ([`manifest`]), NIH's chest X-rays ([`nih`]). IDX files are read by [`idx`], and [`fetch`] finds and downloads
 //! Fashion-MNIST. A file becomes pixels in [`image`] (by [`decode`] and [`jpeg`]), takes its size in [`transform`] (by
-//! [`resize`], or [`augment`] in training), and waits in [`files`], decoded ahead of need by threads of [`pool`]. Pixels are
+//! [`resize`], or [`augment`] in training), and waits in [`files`], decoded ahead of need by threads of their own. Pixels are
 //! those of PIL and torchvision to the bit. Called by training, sweeps and the command line.
 
 pub mod augment;

@@ -1,6 +1,6 @@
 //! NIH ChestX-ray14 as it is published: `Data_Entry_2017.csv` (or `_v2020`), images in `images/` or `images_001/images/` to
 //! `images_012/images/`, `BBox_List_2017.csv`, and a split by `train_val_list.txt` and `test_list.txt` or by the 15-column
-//! lists of arnoweng (`train_list.txt`, ...) and zoogzog (`train_1.txt`, ...). Called by [`super::open`].
+//! lists of arnoweng (`train_list.txt`, ...) and zoogzog (`train_1.txt`, ...). Called by [`super::open()`].
 //!
 //! Its traps: bracketed column names hold commas without quotes, so the header has more fields than names; the 2017 file
 //! ends its rows in a comma; the boxes' list writes `Infiltrate`, and gives boxes in the space of 1024 x 1024 pixels,

@@ -81,8 +81,8 @@ pub fn recognise(path: &Path) -> Result<Layout, DataError> {
         };
     }
     let top = entries(path)?;
-    let has_idx = |name: &String| name.trim_end_matches(".gz").ends_with("-images-idx3-ubyte");
-    if top.files.iter().any(has_idx) {
+    let is_idx = |name: &String| name.contains("-idx3-ubyte") || name.contains("-idx1-ubyte");
+    if top.files.iter().any(is_idx) {
         return Ok(Layout::Idx);
     }
     if top.files.iter().any(|name| name == MANIFEST) {

@@ -163,7 +163,7 @@ impl<J: Copy + Eq + Hash + Send + 'static> Pool<J> {
     pub fn take(&self, jobs: &[J], mut each: impl FnMut(usize, &[u8])) -> Result<(), DataError> {
         if self.started() == 0 {
             for (i, job) in jobs.iter().enumerate() {
-                each(i, &*self.shared.product(job)?);
+                each(i, &self.shared.product(job)?);
             }
             return Ok(());
         }

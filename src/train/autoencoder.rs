@@ -55,7 +55,7 @@ pub struct Objective {
 
 /// Names of the losses, in the order in which a step reports them.
 pub const LOSSES: [&str; 4] = ["total", "interpretability", "shallow", "deep"];
-/// Rows of an evaluation run; no result depends on it.
+/// Most rows of an evaluation run.
 const EVALUATE_ROWS: usize = 50;
 /// Keeps the square root's gradient finite for a code that is all zero.
 const RMS_EPSILON: f64 = 1e-12;
@@ -91,6 +91,8 @@ pub struct Nodes {
     gradients: [Vec<NodeId>; 3],
     classes: usize,
     code_channels: usize,
+    /// Rows of an evaluation run: a function of the network alone.
+    evaluate_rows: usize,
     objective: Objective,
 }
 
@@ -191,26 +193,24 @@ impl Trainer {
         let evaluate_wants =
             [logits_orig, logits_ae, shallow, deep, mean_abs, variation, mean_square, scale, channel_max];
         let gradient_wants: Vec<NodeId> = gradients.iter().flatten().copied().collect();
-        let artifact = plan(
-            &g,
-            &[
-                Entry {
-                    name: "autoencoder step",
-                    given: &[x, one, optimizer.rate],
-                    want: &step_wants,
-                    updates: &optimizer.updates,
-                    capacity: batch,
-                },
-                Entry { name: "evaluate", given: &[x], want: &evaluate_wants, updates: &[], capacity: EVALUATE_ROWS },
-                Entry {
-                    name: "loss gradients",
-                    given: &[x, one],
-                    want: &gradient_wants,
-                    updates: &[],
-                    capacity: EVALUATE_ROWS,
-                },
-            ],
-        )?;
+        let (images, with_seed) = ([x], [x, one]);
+        let evaluations = |capacity: usize| {
+            let entry = |name, given, want| Entry { name, given, want, updates: &[], capacity };
+            [
+                entry("evaluate", &images[..], &evaluate_wants[..]),
+                entry("loss gradients", &with_seed[..], &gradient_wants[..]),
+            ]
+        };
+        let evaluate_rows = super::rows_within(EVALUATE_ROWS, |rows| plan(&g, &evaluations(rows)))?;
+        let [evaluate, gradients_entry] = evaluations(evaluate_rows);
+        let step = Entry {
+            name: "autoencoder step",
+            given: &[x, one, optimizer.rate],
+            want: &step_wants,
+            updates: &optimizer.updates,
+            capacity: batch,
+        };
+        let artifact = plan(&g, &[step, evaluate, gradients_entry])?;
         let constants = model.constants();
         let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
         program.write(one, TensorRef::F32(&[1.0]))?;
@@ -228,6 +228,7 @@ impl Trainer {
             gradients,
             classes: model.classes,
             code_channels: autoencoder.nodes,
+            evaluate_rows,
             objective,
         };
         Ok(Trainer { program, optimizer, nodes, losses, batch })
@@ -275,7 +276,7 @@ pub fn feed(program: &mut dyn Program, nodes: &Nodes, data: &Dataset, which: &[u
 /// # Errors
 /// [`TrainError`].
 pub fn gradient_norms(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Result<[f64; 3], TrainError> {
-    let which: Vec<u32> = (0..data.len().min(EVALUATE_ROWS) as u32).collect();
+    let which: Vec<u32> = (0..data.len().min(nodes.evaluate_rows) as u32).collect();
     feed(program, nodes, data, &which)?;
     program.run(GRADIENTS, which.len())?;
     let mut norms = [0.0; 3];
@@ -300,7 +301,7 @@ pub fn evaluate(program: &mut dyn Program, nodes: &Nodes, data: &Dataset) -> Res
     let (mut agree, mut right_ae, mut right_orig) = (0usize, 0usize, 0usize);
     let mut live = vec![0usize; k];
     let all: Vec<u32> = (0..data.len() as u32).collect();
-    for block in all.chunks(EVALUATE_ROWS) {
+    for block in all.chunks(nodes.evaluate_rows) {
         feed(program, nodes, data, block)?;
         program.run(EVALUATE, block.len())?;
         let mut row = vec![0.0f64; block.len()];

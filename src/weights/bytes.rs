@@ -132,7 +132,13 @@ impl Float {
 
     /// All elements of `bytes` as f32.
     pub(super) fn all(self, bytes: &[u8]) -> Vec<f32> {
-        (0..bytes.len() / self.size()).map(|i| self.at(bytes, i)).collect()
+        let count = bytes.len() / self.size();
+        if self == Float::F32 {
+            let mut data = vec![0.0; count];
+            bytemuck::cast_slice_mut(&mut data).copy_from_slice(&bytes[..4 * count]);
+            return data;
+        }
+        (0..count).map(|i| self.at(bytes, i)).collect()
     }
 }
 

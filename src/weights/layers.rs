@@ -16,6 +16,10 @@ use crate::tensor::Shape;
 /// Batch norm's constant in every network of torchvision's.
 const EPSILON: f32 = 1e-5;
 
+/// Why layers are not there that should be.
+const FOLDED: &str = "; where the exporter folded batch norms into convolutions, export with them kept \
+    (PyTorch: training=TrainingMode.PRESERVE, do_constant_folding=False)";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Conv,
@@ -90,10 +94,13 @@ impl OnnxFile {
     /// The parameters `expected` (in layer order): by name where the model has torchvision's names, else by the order of
     /// its graph. Those of the trunk only are given and asked for with [`Part::Trunk`]; layers behind it are left out.
     pub(super) fn fit(&self, expected: &[(String, Shape)], part: Part) -> Result<Weights, WeightsError> {
-        if let Some(weights) = self.by_name(expected)? {
-            return Ok(weights);
-        }
         let layers = self.layers()?;
+        if let Some(weights) = self.by_name(expected, &layers)? {
+            return match layers.get(wanted(expected).len()).filter(|_| part == Part::Whole) {
+                None => Ok(weights),
+                Some(extra) => Err(self.graph(extra, "belongs to no layer of the network, which has fewer".into())),
+            };
+        }
         let wanted = wanted(expected);
         let mut weights = Weights::new(&self.file);
         let mut layers_left = layers.iter();
@@ -137,29 +144,51 @@ impl OnnxFile {
         Ok(self.layers()?.last().map(Layer::outputs))
     }
 
-    /// The weights by their own names, where these are what is expected, perhaps after repairs.
-    fn by_name(&self, expected: &[(String, Shape)]) -> Result<Option<Weights>, WeightsError> {
+    /// The weights by their own names, where these are what is expected, perhaps after repairs. How a layer uses a tensor
+    /// still counts: a square weight that is turned looks like one that is not.
+    fn by_name(&self, expected: &[(String, Shape)], layers: &[Layer<'_>]) -> Result<Option<Weights>, WeightsError> {
         let known: HashMap<&str, &Shape> = expected.iter().map(|(n, s)| (n.as_str(), s)).collect();
         let own = self.constants.iter().filter(|(_, c)| !matches!(c.data, Data::Whole(_)));
         let own: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
         let repairs = names::repair(&self.file, own.iter().copied(), &|n| known.contains_key(n)).unwrap_or_default();
         let renamed: HashMap<&str, &str> = repairs.iter().map(|r| (r.to.as_str(), r.from.as_str())).collect();
+        let used: HashMap<&str, (&Layer<'_>, &'static str, &Constant)> = layers
+            .iter()
+            .flat_map(|layer| layer.parts.iter().map(move |(role, name, part)| (name.as_str(), (layer, *role, part))))
+            .collect();
         let mut weights = Weights::new(&self.file);
         for (name, shape) in expected {
-            let from = if self.constants.contains_key(name) {
-                Some(name.as_str())
-            } else {
-                renamed.get(name.as_str()).copied()
-            };
+            let own_name = self.constants.contains_key(name).then_some(name.as_str());
+            let from = own_name.or_else(|| renamed.get(name.as_str()).copied());
             let Some((from, constant)) = from.and_then(|f| Some((f, self.constants.get(f)?))) else { return Ok(None) };
+            let user = used.get(from);
+            let constant = user.map_or(constant, |(_, _, part)| part);
             if constant.dims != shape.dims() {
-                let (expected, got) = (shape.clone(), Shape::from(constant.dims.as_slice()));
-                return Err(WeightsError::Shape { tensor: name.clone(), file: self.file.clone(), expected, got });
+                return Ok(None); // the graph tells whether that can be right, or where it goes wrong
             }
-            weights.tensors.insert(name.clone(), self.entry(from, constant)?);
+            let mut entry = self.entry(from, constant)?;
+            if let Some((layer, role, _)) = user {
+                if name.rsplit('.').next() != Some(role) {
+                    return Ok(None); // names that mislead
+                }
+                self.check_foreign(layer)?;
+                self.adjust(layer, role, &mut entry)?;
+            }
+            weights.tensors.insert(name.clone(), entry);
         }
         weights.notes.extend(names::summary(&repairs));
         Ok(Some(weights))
+    }
+
+    /// Refuses a layer with something behind it that changes its output.
+    fn check_foreign(&self, layer: &Layer<'_>) -> Result<(), WeightsError> {
+        match layer.foreign {
+            None => Ok(()),
+            Some(node) => {
+                let what = format!("is followed by {}, which changes its output and is not read", node.shown());
+                Err(self.graph(layer, what))
+            }
+        }
     }
 
     fn graph(&self, layer: &Layer<'_>, what: String) -> WeightsError {
@@ -265,14 +294,11 @@ impl OnnxFile {
 
     /// Puts the parameters of `layer` where the network has `want`.
     fn take(&self, layer: &Layer<'_>, want: &Wanted<'_>, weights: &mut Weights) -> Result<(), WeightsError> {
-        if let Some(foreign) = layer.foreign {
-            let what = format!("is followed by {}, which changes its output and is not read", foreign.shown());
-            return Err(self.graph(layer, what));
-        }
+        self.check_foreign(layer)?;
         let as_linear = want.kind == Kind::Linear && layer.kind == Kind::Conv;
         if layer.kind != want.kind && !as_linear {
             let folded = match (want.kind, layer.kind) {
-                (Kind::Norm, Kind::Conv | Kind::Linear) => "; the exporter folded batch norms: export with them kept",
+                (Kind::Norm, Kind::Conv | Kind::Linear) => FOLDED,
                 _ => "",
             };
             let (is, needed) = (layer.kind.describe(), want.kind.describe());
@@ -282,7 +308,8 @@ impl OnnxFile {
         }
         for (role, source, _) in &layer.parts {
             if !want.leaves.iter().any(|(leaf, _)| leaf == role) {
-                let what = format!("has a {role} ({source}), but the network has none in {}", want.path);
+                let hint = if *role == "bias" { FOLDED } else { "" };
+                let what = format!("has a {role} ({source}), but the network has none in {}{hint}", want.path);
                 return Err(self.graph(layer, what));
             }
         }
@@ -296,9 +323,9 @@ impl OnnxFile {
             };
             // a convolution over all of its input, and a bias with axes of length 1, are the same numbers in order
             let fits = constant.dims == shape.dims();
-            let constant =
-                if fits || !(as_linear || leaf != "weight") { None } else { constant.reshaped(shape.dims().to_vec()) }
-                    .unwrap_or_else(|| constant.clone());
+            let may_differ = !fits && (as_linear || leaf != "weight");
+            let reshaped = may_differ.then(|| constant.reshaped(shape.dims().to_vec())).flatten();
+            let constant = reshaped.unwrap_or_else(|| constant.clone());
             if constant.dims != shape.dims() {
                 let (expected, got) = (shape.clone(), Shape::from(constant.dims.as_slice()));
                 return Err(WeightsError::Shape { tensor, file: self.file.clone(), expected, got });
@@ -315,15 +342,18 @@ impl OnnxFile {
 
     /// What the graph does to a parameter outside of its layer.
     fn adjust(&self, layer: &Layer<'_>, leaf: &str, entry: &mut Entry) -> Result<(), WeightsError> {
+        let length = entry.shape.len();
         let vector = |of: &Option<(String, Constant)>| match of {
-            Some((name, constant)) => self.entry(name, constant).map(Some),
+            Some((name, constant)) if constant.dims == [length] => self.entry(name, constant).map(Some),
+            Some((name, _)) => Err(self.graph(layer, format!("has {length} channels, but {name} behind it has not"))),
             None => Ok(None),
         };
         let replace = |entry: &mut Entry, data: Vec<f32>| entry.storage = Storage::Owned(data);
         match (layer.kind, leaf) {
             (Kind::Linear, "weight") => {
-                let Some(channels) = layer.channels_last.filter(|&c| c > 0) else { return Ok(()) };
-                let columns = entry.shape.dims()[1];
+                let columns = entry.shape.dims().get(1).copied().unwrap_or(0);
+                let channels = layer.channels_last.filter(|&c| c > 0 && columns > 0);
+                let Some(channels) = channels else { return Ok(()) };
                 if !columns.is_multiple_of(channels) {
                     let what = format!("has {columns} columns, which {channels} channels do not divide");
                     return Err(self.graph(layer, what));

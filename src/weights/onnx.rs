@@ -23,6 +23,8 @@ const NAMES_MAX: usize = 1_000_000;
 const RANK_MAX: usize = 16;
 /// Most elements of all tensors that one number fills, which need no bytes in the file: VGG19 has 144 million.
 const FILLED_MAX: usize = 200_000_000;
+/// Most pieces of a list of floats; everybody writes one.
+const PACKED_MAX: usize = 1024;
 /// Most elements of a list of whole numbers that is kept: they are shapes.
 const WHOLE_MAX: usize = 64;
 
@@ -403,16 +405,14 @@ impl Reader<'_> {
         let (mut name, mut dims, mut class, mut outside) = (String::new(), Vec::new(), 0, false);
         let (mut raw, mut packed): (Option<Range<usize>>, Vec<Range<usize>>) = (None, Vec::new());
         let (mut single, mut half, mut whole): (Vec<f32>, Vec<f32>, Vec<i64>) = Default::default();
-        let mut elements = Vec::new();
         let fields = Fields::new(self.bytes, range);
         for field in fields.clone() {
             match field.map_err(|e| self.wire(e))? {
                 (1, wire) => self.whole(wire, &mut dims, RANK_MAX + 1)?,
                 (2, Wire::Number(n)) => class = n,
-                (4 | 10, Wire::Bytes(r)) => packed.push(r),
+                (4 | 10, Wire::Bytes(r)) if packed.len() <= PACKED_MAX => packed.push(r),
                 (4, Wire::Four(bits)) => single.push(f32::from_bits(bits)),
                 (10, Wire::Eight(bits)) => single.push(f64::from_bits(bits) as f32),
-                (5, wire) => elements.push(wire),
                 (7, wire) => self.whole(wire, &mut whole, WHOLE_MAX)?,
                 (8, Wire::Bytes(r)) => name = self.text(r)?,
                 (9, Wire::Bytes(r)) => raw = Some(r),
@@ -446,8 +446,11 @@ impl Reader<'_> {
                 false => return Err(wrong(raw.len() / float.size())),
             },
             (Some(Float::F16 | Float::Bf16), None) => {
-                for wire in elements {
-                    self.halves(wire, class, count, &mut half)?;
+                // a second time over the fields: kept, they would take more memory than the file
+                for field in fields {
+                    if let (5, wire) = field.map_err(|e| self.wire(e))? {
+                        self.halves(wire, class, count, &mut half)?;
+                    }
                 }
                 if half.len() != count {
                     return Err(wrong(half.len()));
@@ -458,6 +461,7 @@ impl Reader<'_> {
                 [one] if single.is_empty() && count > 1 && count.checked_mul(float.size()) == Some(one.len()) => {
                     Data::Raw(float, one.clone())
                 }
+                several if several.len() > PACKED_MAX => return Err(wrong(0)),
                 several => {
                     several.iter().for_each(|r| single.extend(float.all(&self.bytes[r.clone()])));
                     if single.len() != count {

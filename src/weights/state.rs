@@ -219,8 +219,7 @@ impl<'p> Finder<'p> {
         let likely = LIKELY.iter().find_map(|likely| children.iter().find(|(name, _)| name == likely).copied());
         let likely = likely.filter(|&(_, c)| !self.rebuilds(c) && !self.is_foreign_tensor(c) && self.holds(c, 0));
         if let Some((name, child)) = likely {
-            let beside = children.iter().filter(|(n, _)| *n != name).map(|(n, _)| shortened(n)).take(FOUND_MAX);
-            self.state.beside.extend(beside);
+            children.iter().filter(|(n, _)| *n != name).for_each(|&(n, c)| self.beside(n, c));
             return self.inner(name, child, prefix, depth);
         }
         let direct = children.iter().any(|&(_, c)| self.rebuilds(c) || self.is_foreign_tensor(c));
@@ -257,10 +256,20 @@ impl<'p> Finder<'p> {
         if self.is_foreign_tensor(id) {
             return Err(self.not_called(name, id));
         }
-        if self.state.beside.len() < FOUND_MAX {
+        self.beside(name, id);
+        Ok(())
+    }
+
+    /// Notes something that is not read, where it could be of interest: not a number, a text or PyTorch's own business.
+    fn beside(&mut self, name: &str, id: Id) {
+        let plain = matches!(
+            self.pickle.get(id),
+            Value::None | Value::Bool(_) | Value::Int(_) | Value::Number | Value::Text(_)
+        );
+        let own = name.rsplit('.').next().is_some_and(|last| last.starts_with('_'));
+        if !plain && !own && self.state.beside.len() < FOUND_MAX {
             self.state.beside.insert(shortened(name));
         }
-        Ok(())
     }
 
     fn found(&mut self, name: &str, id: Id) -> Result<(), StateError> {

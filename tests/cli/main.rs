@@ -4,6 +4,7 @@
 
 mod convert;
 mod cuda;
+mod images;
 mod input;
 mod interrupt;
 mod outputs;

@@ -452,10 +452,12 @@ fn pointwise(list: &mut Vec<Case>) {
             b.graph.push("z", Op::Binary(binary), &[x, y])
         }));
     }
-    list.push(Case::new("sub of two whole values", ROUNDED, |b| {
-        let (x, y) = (b.weight("x", [5]), b.weight("y", [5]));
-        b.graph.sub("z", x, y)
-    }));
+    for binary in [Binary::Add, Binary::Sub] {
+        list.push(Case::new(format!("{} of two whole values", Op::Binary(binary).name()), ROUNDED, move |b| {
+            let (x, y) = (b.weight("x", [5]), b.weight("y", [5]));
+            b.graph.push("z", Op::Binary(binary), &[x, y])
+        }));
+    }
 }
 
 fn rows(list: &mut Vec<Case>) {
