@@ -4,7 +4,7 @@
 mod common;
 
 use common::fixture::Golden;
-use common::{Tol, backends, compare};
+use common::{Tol, backends, compare, cuda};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed, Parameters, Program};
@@ -313,7 +313,7 @@ fn masks_and_views_of_an_image_are_the_same_in_any_batch_and_others_in_another_e
 }
 
 /// A data set of grey images with findings, from files.
-fn x_rays(folder: &std::path::Path, n: usize) -> Dataset {
+fn x_rays(folder: &std::path::Path, n: usize, transform: Transform) -> Dataset {
     let stream = Stream::new(3, "x-rays");
     let mut table = String::from("path,findings\n");
     let file = |name: &str, pixels: Vec<u8>| {
@@ -331,14 +331,13 @@ fn x_rays(folder: &std::path::Path, n: usize) -> Dataset {
         table += &format!("{name},{findings}\n");
     }
     e(e(std::fs::File::create(folder.join("manifest.csv"))).write_all(table.as_bytes()));
-    let transform = Transform { channels: Channels::Grey, geometry: Geometry::As([8, 8]) };
     e(open(folder, transform, Policy::default())).data
 }
 
 #[test]
 fn findings_are_learnt_with_weights_of_their_rarity_and_judged_by_their_areas() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data = x_rays(folder.path(), 16);
+    let data = x_rays(folder.path(), 16, Transform { channels: Channels::Grey, geometry: Geometry::As([8, 8]) });
     let counts = e(finding_weights(&data, 14));
     assert_eq!(counts.shape().dims(), [2, 14]);
     let of = |name: &str| intervene::data::findings::number(name).expect("a finding");
@@ -398,6 +397,77 @@ fn a_run_with_norms_dropout_views_and_a_plateau_that_stops_anywhere_is_the_run_t
             let resumed = finished(run(Some(e(checkpoint::load(&path, "run"))), u64::MAX));
             assert_eq!(resumed, straight, "stopped after {stop} on {}", backend.name());
         }
+    }
+}
+
+/// The paper's networks, VGG's hidden layers narrowed; one of the two VGGs, which differ in numbers of layers. At 64 x 64 the
+/// last norms of DenseNet see 2 x 2 cells of an image.
+fn papers(arch: &str, side: usize) -> Model {
+    let mut model = e(e(Model::named(arch)).with_classes(14));
+    for child in &mut model.classifier {
+        if let Layer::Linear { features } = &mut child.layer
+            && *features == 4096
+        {
+            *features = 24;
+        }
+    }
+    e(Model { head: Head::Sigmoid, ..model }.with_input(side, side))
+}
+
+/// The first loss is a forward pass in f32; the second follows a step of Adam, which turns a rounding where a gradient is next
+/// to nothing into a step of either sign.
+#[test]
+fn the_papers_networks_learn_whole_and_behind_a_frozen_trunk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = [("vgg16", 32, Scope::Whole), ("densenet121", 64, Scope::Whole), ("densenet121", 64, Scope::Head)];
+    for (arch, side, scope) in cases {
+        let model = papers(arch, side);
+        let geometry = Geometry::ShortSide { short: side, crop: side };
+        let data = x_rays(folder.path(), 2, Transform { channels: Channels::Rgb, geometry });
+        let weights = model.initial_weights(1);
+        let task = Task { scope, loss: Loss::BinaryCrossEntropy(Findings::Alike), ..Task::default() };
+        let run = |backend: &dyn Backend| {
+            let start = std::time::Instant::now();
+            let mut job = e(Classifier::for_task(&model, &weights, backend, 1, task, &data));
+            let feeder = job.feeder(&data, 4);
+            let mut fit = job.fit(&settings(1, 1, Schedule::Constant), 2);
+            let mut step = |t| {
+                e(feeder.feed(fit.program, 0, &[1]));
+                e(fit.step_once(t, 1e-4));
+                let loss = fit.losses[0].1;
+                read(fit.program, loss)[0]
+            };
+            let losses = [step(1), step(2)];
+            println!("{arch} {scope:?} on {}: {losses:?}, {:.1} s", backend.name(), start.elapsed().as_secs_f64());
+            losses
+        };
+        let want = run(&Reference);
+        assert!(want[1] < want[0], "{arch} {scope:?} learns: {want:?}");
+        for backend in [&Cpu::new() as &dyn Backend, &cuda()] {
+            let got = run(backend);
+            for (got, (want, share)) in got.iter().zip(want.iter().zip([1e-5, 1e-2])) {
+                assert!((got - want).abs() <= share * want, "{arch} {scope:?} on {}: {got} for {want}", backend.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_whole_network_learns_the_same_bytes_on_1_2_and_3_threads() {
+    let model = dropping(3, Head::Softmax);
+    let (train, held_out) = (images(&model, 17), images(&model, 5));
+    let weights = model.initial_weights(2);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| {
+            let mut job = e(Classifier::for_task(&model, &weights, &Cpu::new(), 17, Task::default(), &train));
+            finished(leg(&mut job, &settings(3, 17, Schedule::Cosine), [&train, &held_out], None, u64::MAX))
+        })
+    };
+    let one = on(1);
+    assert_eq!(one.1.history.len(), 3);
+    for threads in [2, 3] {
+        assert_eq!(on(threads), one, "{threads} threads");
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_wider_pixels_has_the_bits_of_its_copy() {
+    fn a_window_of_wider_pixels_has_the_bits_of_its_copy_on_any_number_of_threads() {
         let (c, pixel, pixels) = (5, 8, 2500);
         let stream = crate::random::Stream::new(3, "norm");
         let wide: Vec<f32> = (0..(pixels * pixel) as u32).map(|i| stream.uniform(0, i) - 0.3).collect();
@@ -188,16 +188,22 @@ mod tests {
         let view = &wide[2..2 + (pixels - 1) * pixel + c];
         let weight = [0.5, -1.0, 2.0, 1.0, 0.25];
         for isa in Isa::available() {
-            let of = |x: Pixels<'_>| {
+            let of = |x: Pixels<'_>| -> Vec<u32> {
                 let (mut found, mut y, mut gw) = (vec![0.0; 2 * c], vec![0.0; pixels * c], vec![0.0; c]);
                 moments(isa, pixels, x, &mut found);
                 normalise(isa, x, &found, 1e-5, [&weight, &weight], Activation::Relu, &mut y);
                 grad_weight(isa, x, &found, 1e-5, &dense, &mut gw);
                 let mut gx = vec![0.0; pixels * c];
                 grad_input(isa, x, &found, 1e-5, &dense, [&weight, &gw, &weight], &mut gx);
-                [found, y, gw, gx].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                [found, y, gw, gx].concat().iter().map(|v| v.to_bits()).collect()
             };
-            assert_eq!(of((view, pixel)), of((&dense, c)));
+            let on = |threads, x| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.map(|pool| pool.install(|| of(x))).unwrap_or_else(|e| panic!("{e}"))
+            };
+            for threads in [1, 2, 3] {
+                assert_eq!(on(threads, (view, pixel)), on(1, (&dense, c)), "{threads} threads");
+            }
         }
     }
 }
