@@ -159,7 +159,9 @@ impl From<TrainError> for Error {
             TrainError::Graph(e) => e.into(),
             TrainError::Backend(e) => e.into(),
             TrainError::Data(e) => e.into(),
-            TrainError::TooFewImages { .. } => Error::Usage(e.to_string()),
+            TrainError::TooFewImages { .. } | TrainError::SingleValue { .. } | TrainError::Task(_) => {
+                Error::Usage(e.to_string())
+            }
             TrainError::Checkpoint(_) | TrainError::Diverged { .. } | TrainError::Save(_) => {
                 Error::Failed(e.to_string())
             }

@@ -19,7 +19,7 @@
 //! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
 //!   threads are its own business. `cpu` is hand-written SIMD, `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as
 //!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
-//! - [`train`]: Adam on a planned graph, checkpoints.
+//! - [`train`]: Adam on a planned graph, of a whole network or the head behind a frozen trunk; schedules, checkpoints.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
@@ -28,7 +28,8 @@
 //! 1. An idle intervention has effect exactly 0.0; zeroing an already zero channel too.
 //! 2. The tail from the cached prefix equals the whole run bit for bit, per device.
 //! 3. An image's result does not depend on batch size, batch neighbours, thread count, order or shard: bit for bit, per
-//!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads.
+//!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads. A batch norm
+//!    under training is excepted, for its statistics are the batch's; masks and views of a training image are not.
 //! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
 //! 5. `cpu` and `cuda` agree with the reference within the op's named tolerance, NaN-proof.
 //! 6. fp32 and exact convolution are the default. A reduced precision or Winograd convolution, one of the two, is a choice

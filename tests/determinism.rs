@@ -229,7 +229,7 @@ struct Script<'a> {
 }
 
 impl Surroundings for Script<'_> {
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError> {
+    fn feed(&mut self, program: &mut dyn Program, _epoch: u64, which: &[u32]) -> Result<(), TrainError> {
         (self.feed)(program, which)
     }
     fn order(&mut self, epoch: u64) -> Vec<u32> {

@@ -3,70 +3,22 @@
 
 mod common;
 
+use common::fixture::Golden;
 use common::{Build, Data, Subject, Tol, Weights, compare, read, write};
 use intervene::answer::Head;
 use intervene::backend::Backend;
 use intervene::backend::reference::Reference;
-use intervene::graph::op::{Activation, Op, Prologue, Window};
+use intervene::graph::op::{Activation, Moment, Op, Prologue, Window};
 use intervene::graph::plan::{Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
 use intervene::graph::{Graph, GraphError, NodeId};
 use intervene::model::small::fashion;
 use intervene::model::{Child, Layer, Model};
 use intervene::tensor::Shape;
-use safetensors::{Dtype, SafeTensors};
+use intervene::train::Schedule;
 
 /// f64 on both sides, sums in another order: a few hundred roundings of 1.1e-16.
 const TOL: Tol = Tol::Close(1e-13);
-
-struct Golden(Vec<u8>);
-
-impl Golden {
-    fn open() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden.safetensors");
-        Golden(std::fs::read(path).expect("the fixture is committed"))
-    }
-
-    fn raw(&self, key: &str) -> (Dtype, Vec<usize>, Vec<u64>) {
-        let file = SafeTensors::deserialize(&self.0).expect("a valid file");
-        let view = file.tensor(key).unwrap_or_else(|e| panic!("{key}: {e}"));
-        let words = view.data().chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().expect("8 bytes")));
-        (view.dtype(), view.shape().to_vec(), words.collect())
-    }
-
-    fn floats(&self, key: &str) -> (Vec<usize>, Vec<f64>) {
-        let (dtype, shape, words) = self.raw(key);
-        assert_eq!(dtype, Dtype::F64, "{key}");
-        (shape, words.into_iter().map(f64::from_bits).collect())
-    }
-
-    fn integers(&self, key: &str) -> Vec<u32> {
-        let (dtype, _, words) = self.raw(key);
-        assert_eq!(dtype, Dtype::I64, "{key}");
-        words.into_iter().map(|w| u32::try_from(w).expect("small")).collect()
-    }
-
-    fn window(&self, case: &str) -> Window {
-        let pair = self.integers(&format!("{case}/window"));
-        Window { stride: pair[0] as usize, pad: pair[1] as usize }
-    }
-
-    /// The names of the cases of one kind: `conv2d.0`, `conv2d.1`, …
-    fn cases(&self, kind: &str) -> Vec<String> {
-        let file = SafeTensors::deserialize(&self.0).expect("a valid file");
-        let mut names: Vec<String> = file
-            .names()
-            .iter()
-            .filter_map(|n| n.split('/').next())
-            .filter(|n| n.split('.').next() == Some(kind))
-            .map(String::from)
-            .collect();
-        names.sort();
-        names.dedup();
-        assert!(!names.is_empty(), "{kind}");
-        names
-    }
-}
 
 /// A graph that is filled from one golden case.
 struct Filled<'a> {
@@ -172,6 +124,39 @@ fn max_pooling_and_its_gradient_equal_pytorchs_with_ties_and_overlaps() -> Resul
         f.check((y, "y"), &[(g[0], "gx")]);
     }
     Ok(())
+}
+
+#[test]
+fn batch_norm_its_three_gradients_and_its_running_statistics_equal_pytorchs() -> Result<(), GraphError> {
+    let golden = Golden::open();
+    for case in golden.cases("batch-norm") {
+        let mut f = Filled::new(&golden, &case);
+        let (x, gy) = (f.rows("x"), f.rows("gy"));
+        let (w, b, mean, variance) = (f.whole("w"), f.whole("b"), f.whole("mean"), f.whole("var"));
+        let g = &mut f.b.graph;
+        let moments = g.push("moments", Op::BatchMoments, &[x])?;
+        let op = Op::Normalise { epsilon: 1e-5, activation: Activation::None };
+        let y = g.push("y", op, &[x, moments, w, b])?;
+        let positions = g.node(x).shape.dims()[1..].iter().product();
+        let running = |moment| Op::Running { moment, momentum: 0.1 };
+        let mean = g.push("mean'", running(Moment::Mean), &[mean, moments])?;
+        let variance = g.push("var'", running(Moment::Variance { positions }), &[variance, moments])?;
+        let d = vjp(g, y, gy, &[x, w, b])?;
+        f.check((y, "y"), &[(d[0], "gx"), (d[1], "gw"), (d[2], "gb"), (mean, "mean_after"), (variance, "var_after")]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_plateaus_rates_equal_pytorchs() {
+    let golden = Golden::open();
+    let (figures, rates) = (golden.floats("plateau/figures").1, golden.floats("plateau/rates").1);
+    let schedule = Schedule::Plateau { factor: 0.1, patience: 2 };
+    for (epoch, want) in rates.iter().enumerate() {
+        let got = schedule.rate(1e-3, 0, 1, figures[..epoch].iter().copied());
+        assert_eq!(got.to_bits(), want.to_bits(), "epoch {epoch}: {got} for {want}");
+    }
+    assert!(rates[0] > 500.0 * rates[rates.len() - 1], "{rates:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use intervene::graph::op::{Activation, Op, Prologue};
 use intervene::graph::plan::{Artifact, Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
 use intervene::graph::{Graph, NodeId};
-use intervene::model::{Layer, Model};
+use intervene::model::{Layer, Learnt, Mode, Model};
 use intervene::random::Stream;
 use intervene::tensor::{Tensor, TensorMut, TensorRef};
 
@@ -157,4 +157,34 @@ fn no_concat_of_densenet_copies_and_every_norm_but_the_last_is_fused() {
     let fused = |op: &Op| matches!(op, Op::Conv2d { prologue: Prologue::AffineRelu, .. });
     assert_eq!(count(&fused), 58 + 3);
     assert_eq!(count(&|op| matches!(op, Op::Conv2d { activation: Activation::Relu, .. })), 58 + 1);
+}
+
+/// A step of training keeps what every layer read for its gradient: DenseNet's maps would be there once for each layer that
+/// reads them, were they copied.
+#[test]
+fn no_concat_of_densenet_copies_while_it_learns_and_every_norm_takes_in_its_relu() {
+    let model = network("densenet121", 14, (64, 64));
+    let mut g = Graph::new();
+    let x = g.input("x", model.input);
+    let normalised = model.normalise(&mut g, x).unwrap();
+    let mut learnt = Learnt::default();
+    let maps = model.features_in(&mut g, normalised, &mut Mode::Training(&mut learnt)).unwrap();
+    let logits = model.head_in(&mut g, maps, &mut Mode::Training(&mut learnt)).unwrap();
+    assert_eq!((learnt.parameters.len(), learnt.statistics.len()), (120 + 2 * 121 + 2, 2 * 121));
+    let seed = g.input("seed", [model.classes]);
+    let want = vjp(&mut g, logits, seed, &learnt.parameters).unwrap();
+    let given = [x, seed];
+    let entry = Entry { name: "step", given: &given, want: &want, updates: &[], capacity: 4 };
+    let artifact = plan(&g, &[entry]).unwrap();
+    let graph = artifact.graph();
+    let steps = &artifact.entries()[0].steps;
+    let count = |of: &dyn Fn(&Op) -> bool| steps.iter().filter(|&&id| of(&graph.node(id).op)).count();
+    let concats: Vec<NodeId> = steps.iter().copied().filter(|&id| graph.node(id).op == Op::Concat).collect();
+    let copying = concats.iter().filter(|&&id| !artifact.is_done_in_place(id)).count();
+    assert_eq!((concats.len(), copying), (58, 0));
+    assert_eq!(count(&|op| matches!(op, Op::Normalise { activation: Activation::Relu, .. })), 121);
+    assert_eq!(count(&|op| *op == Op::BatchMoments), 121);
+    // what the gradients for x, weight and bias share is computed once
+    assert_eq!(count(&|op| matches!(op, Op::NormaliseGradWeight { .. })), 121);
+    assert_eq!(count(&|op| *op == Op::SumToChannels), 121 + 1);
 }

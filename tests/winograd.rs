@@ -102,7 +102,7 @@ fn a_row_has_the_same_bits_in_a_run_of_1_2_7_and_all_rows() {
 fn vgg() -> Host {
     let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
     let (a, b) = ([conv3(64), Layer::Relu], [conv3(128), Layer::Relu]);
-    let features = [&a[..], &a, &[pool.clone()], &b, &b, &[pool]].concat();
+    let features = [&a[..], &a, std::slice::from_ref(&pool), &b, &b, std::slice::from_ref(&pool)].concat();
     let classifier = [Layer::Flatten, Layer::Linear { features: 5 }];
     let host = Host::new(model([3, 12, 12], 5, &features, &classifier), 2, (64, 64), 7);
     let served = |c, hw, o| ConvShape { c, h: hw, w: hw, o, kh: 3, kw: 3, stride: 1, pad: 1 };

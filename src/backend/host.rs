@@ -11,6 +11,7 @@ use crate::graph::op::{Element, Op};
 use crate::graph::plan::{Artifact, EntryId, View};
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
+use std::borrow::Cow;
 
 /// Most inputs an op has (`intervene-conv`).
 pub(super) const INPUTS_MAX: usize = 6;
@@ -25,6 +26,8 @@ pub(super) trait Float: Copy + Send + Sync + PartialEq + 'static {
     const GUARD: Self;
     fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
+    /// The same numbers, borrowed where they are of this type.
+    fn from_f32(x: &[f32]) -> Cow<'_, [Self]>;
 }
 
 impl Float for f32 {
@@ -36,6 +39,9 @@ impl Float for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    fn from_f32(x: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(x)
+    }
 }
 
 impl Float for f64 {
@@ -46,6 +52,9 @@ impl Float for f64 {
     }
     fn to_f64(self) -> f64 {
         self
+    }
+    fn from_f32(x: &[f32]) -> Cow<'_, [f64]> {
+        x.iter().map(|&x| f64::from(x)).collect()
     }
 }
 
@@ -223,8 +232,8 @@ impl<E: Engine> Program for HostProgram<E> {
     fn write(&mut self, id: NodeId, data: TensorRef<'_>) -> Result<(), BackendError> {
         let Place { slot, rows } = self.ledger.write(id, data)?;
         let node = self.ledger.node(id);
-        let logical: Vec<E::Float> = match data {
-            TensorRef::F32(d) => d.iter().map(|&x| E::Float::from_f64(f64::from(x))).collect(),
+        let logical: Cow<'_, [E::Float]> = match data {
+            TensorRef::F32(d) => E::Float::from_f32(d),
             TensorRef::F64(d) => d.iter().map(|&x| E::Float::from_f64(x)).collect(),
             TensorRef::U32(_) => return Ok(()),
         };

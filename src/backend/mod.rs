@@ -24,6 +24,8 @@ pub use winograd::ConvPath;
 pub trait Parameters: Sync {
     /// Shape and elements (logical order) of the weight of that key.
     fn parameter(&self, name: &str) -> Option<Elements<'_>>;
+    /// Called when a device has taken what it needs of that weight: a mapped file's pages may go.
+    fn release(&self, _name: &str) {}
 }
 
 impl Parameters for [(String, Tensor)] {
@@ -42,6 +44,10 @@ impl Parameters for Weights {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.get(name).map(|t| (t.shape.clone(), Cow::Borrowed(t.data)))
     }
+
+    fn release(&self, name: &str) {
+        Weights::release(self, name);
+    }
 }
 
 /// Several sources, asked in order: a host's weights, an autoencoder's.
@@ -50,6 +56,10 @@ pub struct Layered<'a>(pub &'a [&'a dyn Parameters]);
 impl Parameters for Layered<'_> {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.0.iter().find_map(|source| source.parameter(name))
+    }
+
+    fn release(&self, name: &str) {
+        self.0.iter().for_each(|source| source.release(name));
     }
 }
 
@@ -65,6 +75,10 @@ impl Parameters for Completed<'_> {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         let weight = |key: &str| self.weights.parameter(key);
         weight(name).or_else(|| self.derived.make(name, &weight))
+    }
+
+    fn release(&self, name: &str) {
+        self.weights.release(name);
     }
 }
 
@@ -139,6 +153,8 @@ fn load_sources(program: &mut dyn Program, weights: &dyn Parameters) -> Result<(
             return Err(bad(shape.to_string()));
         }
         program.write(id, TensorRef::F32(&data))?;
+        drop(data);
+        weights.release(&node.name);
     }
     Ok(())
 }

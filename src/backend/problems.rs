@@ -131,6 +131,11 @@ pub enum Map {
     Average,
     AverageGrad,
     ChannelSum,
+    BatchMoments,
+    Normalise,
+    NormaliseGradWeight,
+    NormaliseGradInput,
+    RunningMean,
     Intervene,
     Effects,
     WeightedEffect,
@@ -273,6 +278,11 @@ impl Problem {
                     Map::AddViews => 3 * e / 2,
                     Map::Average | Map::AverageGrad => e + e / 4,
                     Map::ChannelSum => e + rows * (c + h * w),
+                    Map::BatchMoments => e + 2 * c,
+                    Map::Normalise => 2 * e + 4 * c,
+                    Map::NormaliseGradWeight => 2 * e + 3 * c,
+                    Map::NormaliseGradInput => 3 * e + 5 * c,
+                    Map::RunningMean => 3 * plane,
                     Map::Intervene => images(rows) * plane + NODES.min(rows) * c + 2 * rows + e,
                     Map::Effects => images(rows) * c + 2 * e + rows,
                     Map::WeightedEffect => images(rows) * c + e + 2 * rows,
@@ -335,6 +345,10 @@ pub fn problems() -> Vec<Problem> {
     for (name, rows, shape) in maps {
         more(&mut all, name, rows, shape, &on_maps);
     }
+    for (name, shape) in [("densenet map 256x56x56", [256, 56, 56]), ("densenet map 1024x7x7", [1024, 7, 7])] {
+        more(&mut all, name, 32, shape, &[BatchMoments, Normalise, NormaliseGradWeight, NormaliseGradInput]);
+    }
+    more(&mut all, "densenet statistics 1024", 32, [1024, 1, 1], &[RunningMean]);
     for (name, rows, shape) in [("densenet map 1024x7x7", 32, [1024, 7, 7]), ("vgg map 512x7x7", 32, [512, 7, 7])] {
         more(&mut all, name, rows, shape, &[GlobalAverage, GlobalAverageGrad, ChannelMax, ChannelSum]);
     }

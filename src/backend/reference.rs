@@ -189,6 +189,51 @@ fn compute(s: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
                 out[at] = activate(x[at] * scale[c] + shift.map_or(0.0, |b| b[c]), *activation);
             });
         }
+        Op::BatchMoments => {
+            let x = s.floats(0);
+            let [c, h, w] = dims3(s.nodes[0]);
+            let n = (rows * h * w) as f64;
+            out.fill(0.0);
+            for_each([rows, c, h, w], |at, [_, k, _, _]| out[k] += x[at] / n);
+            for_each([rows, c, h, w], |at, [_, k, _, _]| out[c + k] += (x[at] - out[k]).powi(2) / n);
+        }
+        Op::Moments => {
+            let (mean, variance) = out.split_at_mut(s.floats(0).len());
+            mean.copy_from_slice(s.floats(0));
+            variance.copy_from_slice(s.floats(1));
+        }
+        Op::Normalise { epsilon, activation } => {
+            let (x, moments, weight, bias) = (s.floats(0), s.floats(1), s.floats(2), s.floats(3));
+            let [c, h, w] = dims3(s.node);
+            for_each([rows, c, h, w], |at, [_, k, _, _]| {
+                let unit = (x[at] - moments[k]) / (moments[c + k] + epsilon).sqrt();
+                out[at] = activate(unit * weight[k] + bias[k], *activation);
+            });
+        }
+        Op::NormaliseGradWeight { epsilon } => {
+            let (x, moments, gy) = (s.floats(0), s.floats(1), s.floats(2));
+            let [c, h, w] = dims3(s.nodes[0]);
+            out.fill(0.0);
+            for_each([rows, c, h, w], |at, [_, k, _, _]| {
+                out[k] += gy[at] * (x[at] - moments[k]) / (moments[c + k] + epsilon).sqrt();
+            });
+        }
+        Op::NormaliseGradInput { epsilon } => {
+            let (x, moments, weight) = (s.floats(0), s.floats(1), s.floats(2));
+            let (gy, gw, gb) = (s.floats(3), s.floats(4), s.floats(5));
+            let [c, h, w] = dims3(s.node);
+            let n = (rows * h * w) as f64;
+            for_each([rows, c, h, w], |at, [_, k, _, _]| {
+                let root = (moments[c + k] + epsilon).sqrt();
+                let unit = (x[at] - moments[k]) / root;
+                out[at] = weight[k] / root * (gy[at] - gb[k] / n - unit * gw[k] / n);
+            });
+        }
+        Op::Running { moment, momentum } => {
+            let (running, moments, c) = (s.floats(0), s.floats(1), s.node.shape.len());
+            let (line, factor) = moment.value(rows);
+            each(out, |k| (1.0 - momentum) * running[k] + momentum * factor * moments[line * c + k]);
+        }
         Op::Relu => each(out, |i| relu(s.floats(0)[i])),
         Op::ReluGrad => each(out, |i| if s.floats(0)[i] <= 0.0 { 0.0 } else { s.floats(1)[i] }),
         Op::MaxPool { size, window } => {

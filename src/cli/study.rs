@@ -66,9 +66,9 @@ pub struct Config {
 const GATE_IMAGES: usize = 2000;
 const FLOOR_IMAGES: usize = 8;
 /// What the f64 reference, which is never fast, does of a study at most (an image and a node at least).
-const FLOOR_MACS: f64 = 2e10;
+const FLOOR_MACS: f64 = 6e9;
 /// Its speed, for estimates.
-const REFERENCE_MACS_PER_SECOND: f64 = 3e8;
+const REFERENCE_MACS_PER_SECOND: f64 = 2.5e8;
 
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
 ///
@@ -443,6 +443,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         tap: tap.name.clone(),
         ae_hash8: ae.hash8(),
         split: part.into(),
+        patients: (0..images).map(|i| data.patient(i).unwrap_or_default().to_owned()).collect(),
     };
     table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
@@ -513,7 +514,7 @@ fn floor(
         compared.sort_by(|&a, &b| sizes[b].total_cmp(&sizes[a]).then(a.cmp(&b)));
         compared.truncate(count);
     }
-    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s].clone()).collect();
+    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s]).collect();
     context.ui.log(format!("comparing {images} images and {count} interventions with the f64 reference"));
     let worst = (0..images).into_par_iter().map(|i| -> Result<f64, Error> {
         let mut reference = Sweep::new(subject, &chosen, Batch { images: 1, variants: 1 }, &Reference)?;

@@ -81,19 +81,19 @@ pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, E
         }
         _ => return fashion(args, model, context),
     };
-    let opened = open(path, args, model, context)?;
-    context.ui.log(format!("data: {} images, {}", opened.data.len(), layout.name()));
-    if opened.layout != Layout::Nih && opened.data.classes().len() != model.classes && !opened.data.classes().is_empty()
-    {
-        context.ui.warn(format!(
-            "{}: {} classes, but {} answers with {}: labels, accuracy and effects on a label's answer mean nothing",
-            path.display(),
-            opened.data.classes().len(),
-            model.arch,
-            model.classes
-        ));
+    let data = open(path, args, model, context)?.data;
+    let (images, classes) = (data.len(), data.classes().len());
+    context.ui.log(format!("data: {}: {}, {images} images, {classes} classes", path.display(), layout.name()));
+    if classes == model.classes || classes == 0 {
+        return Sets::of(data);
     }
-    Sets::of(opened.data)
+    context.ui.warn(format!(
+        "{}: its images are of {classes} classes, but {} has {}: numbers of classes would mean others, so the labels are left out",
+        path.display(),
+        model.arch,
+        model.classes
+    ));
+    Sets::of(data.without_labels())
 }
 
 /// Opens a set of image files for `model`.

@@ -329,7 +329,7 @@ struct Live<'a> {
 }
 
 impl Surroundings for Live<'_> {
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError> {
+    fn feed(&mut self, program: &mut dyn Program, _epoch: u64, which: &[u32]) -> Result<(), TrainError> {
         (self.feed)(program, which)
     }
 
@@ -337,7 +337,7 @@ impl Surroundings for Live<'_> {
         epoch_order(self.seed, epoch, self.data.len() as u32)
     }
 
-    fn upcoming(&mut self, which: &[u32]) {
+    fn upcoming(&mut self, _epoch: u64, which: &[u32]) {
         self.data.announce(which);
     }
 

@@ -1,5 +1,5 @@
-//! Fusing what is cheap into what is dear: a ReLU rides on the convolution, linear layer or affine map in front of it, and
-//! an affine map with its ReLU (a batch norm in inference) on the 1x1 convolution behind it.
+//! Fusing what is cheap into what is dear: a ReLU rides on the convolution, linear layer, affine map or norm in front of
+//! it, and an affine map with its ReLU (a batch norm in inference) on the 1x1 convolution behind it.
 //!
 //! Decided once on the whole graph and by the graph alone, so every entry runs the same arithmetic. It never crosses a
 //! node that some entry reads, writes or wants (a tap): those keep their own value. Only between nodes that nothing else
@@ -33,6 +33,7 @@ fn epilogue(graph: &mut Graph, index: usize, alone: &dyn Fn(NodeId) -> bool) {
         Op::Conv2d { window, prologue, activation: Activation::None } => Op::Conv2d { window, prologue, activation },
         Op::Linear { activation: Activation::None } => Op::Linear { activation },
         Op::Affine { activation: Activation::None } => Op::Affine { activation },
+        Op::Normalise { epsilon, activation: Activation::None } => Op::Normalise { epsilon, activation },
         Op::InterveneConv { pad, activation: Activation::None } => Op::InterveneConv { pad, activation },
         _ => return,
     };

@@ -125,6 +125,31 @@ pub enum Reduction {
     Mean,
 }
 
+/// Which statistic of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// Line 0 of moments: the mean.
+    Mean,
+    /// Line 1: the variance, the mean of the squared distances from the mean.
+    Variance {
+        /// Positions of a row: with the rows of a run they say how many values a batch's variance was taken over.
+        positions: usize,
+    },
+}
+
+impl Moment {
+    /// Its line of the moments, and what a batch of `rows` rows has there times this factor is the unbiased estimate.
+    pub fn value(self, rows: usize) -> (usize, f64) {
+        match self {
+            Moment::Mean => (0, 1.0),
+            Moment::Variance { positions } => match rows.saturating_mul(positions) {
+                0 | 1 => (1, f64::NAN),
+                n => (1, n as f64 / (n - 1) as f64),
+            },
+        }
+    }
+}
+
 /// Element-wise functions of two equal shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binary {
@@ -189,6 +214,40 @@ pub enum Op {
     Affine {
         /// Epilogue.
         activation: Activation,
+    },
+    /// (x rows Cx…) to whole 2xC: mean and variance of each channel over rows and positions. Its gradient is part of that
+    /// of the [`Op::Normalise`] that reads it.
+    BatchMoments,
+    /// (mean whole C, variance whole C) to whole 2xC: moments that are known.
+    Moments,
+    /// (x rows Cx…, moments whole 2xC, weight C, bias C) to rows: (x - mean)/sqrt(variance + epsilon)·weight + bias a
+    /// channel. Batch norm under training, with the moments of the batch; rows are then not independent.
+    Normalise {
+        /// Added to the variance.
+        epsilon: f64,
+        /// Epilogue.
+        activation: Activation,
+    },
+    /// (x rows Cx…, moments whole 2xC, gy rows Cx…) to whole C: sum of gy·(x - mean)/sqrt(variance + epsilon) over rows and
+    /// positions, the gradient for the weight of `Normalise`.
+    NormaliseGradWeight {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// (x rows Cx…, moments whole 2xC, weight C, gy rows Cx…, gw C, gb C) to rows: the gradient for x of `Normalise` with the
+    /// moments of x itself: weight/sqrt(variance + epsilon)·(gy - gb/n - x̂·gw/n), where gw and gb are the gradients for
+    /// weight and bias, x̂ is x normalised and n the number of values of a channel.
+    NormaliseGradInput {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// (running whole C, moments whole 2xC) to whole C: (1-momentum)·running + momentum·value. The value of a variance is
+    /// unbiased: n/(n-1) of the batch's, n its rows times positions; of a single value there is none (NaN).
+    Running {
+        /// Which line of the moments.
+        moment: Moment,
+        /// Share of the new value.
+        momentum: f64,
     },
     /// (x) to rows or whole: max(0, x).
     Relu,
@@ -353,6 +412,13 @@ impl Op {
             Op::LinearGradWeight => "linear-grad-weight",
             Op::SumToChannels => "sum-to-channels",
             Op::Affine { .. } => "affine",
+            Op::BatchMoments => "batch-moments",
+            Op::Moments => "moments",
+            Op::Normalise { .. } => "normalise",
+            Op::NormaliseGradWeight { .. } => "normalise-grad-weight",
+            Op::NormaliseGradInput { .. } => "normalise-grad-input",
+            Op::Running { moment: Moment::Mean, .. } => "running-mean",
+            Op::Running { moment: Moment::Variance { .. }, .. } => "running-variance",
             Op::Relu => "relu",
             Op::ReluGrad => "relu-grad",
             Op::MaxPool { .. } => "max-pool",
@@ -430,7 +496,9 @@ impl Op {
             Op::Conv2dGradInput { window, .. } | Op::Conv2dGradWeight { window, .. } => {
                 format!(" stride {} pad {}", window.stride, window.pad)
             }
-            Op::Linear { activation: a } | Op::Affine { activation: a } => activation(a).to_string(),
+            Op::Linear { activation: a } | Op::Affine { activation: a } | Op::Normalise { activation: a, .. } => {
+                activation(a).to_string()
+            }
             Op::AvgPool(averaging) | Op::AvgPoolGrad { averaging, .. } => match averaging {
                 Averaging::Windows { size, stride } => format!(" size {size} stride {stride}"),
                 Averaging::Adaptive { height, width } => format!(" to {height}x{width}"),
@@ -443,6 +511,7 @@ impl Op {
             Op::InterveneConv { pad, activation: a } => format!(" pad {pad}{}", activation(a)),
             Op::BroadcastRows(Reduction::Mean) => " / rows".into(),
             Op::AdamMean { beta } | Op::AdamSquare { beta } => format!(" beta {beta}"),
+            Op::Running { momentum, .. } => format!(" momentum {momentum}"),
             Op::Effects(Head::Softmax) | Op::WeightedEffect(Head::Softmax) => " softmax".into(),
             Op::Effects(Head::Sigmoid) | Op::WeightedEffect(Head::Sigmoid) => " sigmoid".into(),
             Op::Input(_)
@@ -451,6 +520,10 @@ impl Op {
             | Op::LinearGradInput
             | Op::LinearGradWeight
             | Op::SumToChannels
+            | Op::BatchMoments
+            | Op::Moments
+            | Op::NormaliseGradWeight { .. }
+            | Op::NormaliseGradInput { .. }
             | Op::Relu
             | Op::ReluGrad
             | Op::Concat
@@ -556,6 +629,44 @@ impl Op {
                 check.channels_if_present(1, c)?;
                 check.channels_if_present(2, c)?;
                 Ok((check.shape(0), Extent::Rows))
+            }
+            Op::BatchMoments => {
+                check.count(1..=1)?;
+                Ok((Shape::from([2, check.leading(0)?]), Extent::Whole))
+            }
+            Op::Moments => {
+                check.count(2..=2)?;
+                let [c] = check.dims(0, Extent::Whole, "a mean a channel")?;
+                check.whole(1, &Shape::from([c]))?;
+                Ok((Shape::from([2, c]), Extent::Whole))
+            }
+            Op::Normalise { .. } => {
+                check.count(4..=4)?;
+                let c = check.normalised(0)?;
+                check.whole(2, &Shape::from([c]))?;
+                check.whole(3, &Shape::from([c]))?;
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::NormaliseGradWeight { .. } => {
+                check.count(3..=3)?;
+                let c = check.normalised(0)?;
+                check.alike(&[0, 2])?;
+                Ok((Shape::from([c]), Extent::Whole))
+            }
+            Op::NormaliseGradInput { .. } => {
+                check.count(6..=6)?;
+                let c = check.normalised(0)?;
+                check.alike(&[0, 3])?;
+                for i in [2, 4, 5] {
+                    check.whole(i, &Shape::from([c]))?;
+                }
+                Ok((check.shape(0), Extent::Rows))
+            }
+            Op::Running { .. } => {
+                check.count(2..=2)?;
+                let [c] = check.dims(0, Extent::Whole, "a value a channel")?;
+                check.whole(1, &Shape::from([2, c]))?;
+                Ok((check.shape(0), Extent::Whole))
             }
             Op::Relu | Op::Scale(_) | Op::Sqrt { .. } => {
                 check.count(1..=1)?;
@@ -852,6 +963,13 @@ impl Check<'_> {
         self.extent(i, Extent::Rows)?;
         let shape = &self.inputs[i].shape;
         shape.dims().first().copied().ok_or_else(|| mismatch("a channel dimension", "scalar rows"))
+    }
+
+    /// Channels of input `i`, whose moments are the next input.
+    fn normalised(&self, i: usize) -> Result<usize, Mismatch> {
+        let c = self.leading(i)?;
+        self.whole(i + 1, &Shape::from([2, c]))?;
+        Ok(c)
     }
 
     fn whole(&self, i: usize, want: &Shape) -> Result<(), Mismatch> {

@@ -254,6 +254,10 @@ fn reads_views(graph: &Graph, reader: NodeId, input: usize) -> bool {
     match node.op {
         Op::Conv2d { window, .. } => input == 0 && fold::is_linear(graph, node, window),
         Op::Affine { .. } | Op::Slice { .. } => input == 0,
+        // with or without positions: a row of features is one pixel
+        Op::BatchMoments | Op::Normalise { .. } | Op::NormaliseGradWeight { .. } | Op::NormaliseGradInput { .. } => {
+            input == 0
+        }
         Op::Binary(Binary::Add) | Op::Concat => node.extent == Extent::Rows && node.shape.rank() == 3,
         _ => false,
     }

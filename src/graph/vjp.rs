@@ -2,7 +2,7 @@
 //! only the paths from `wrt` to the output get gradients, the rest is never built.
 
 use super::op::{Activation, Binary, Op, Prologue, Reduction};
-use super::{Graph, GraphError, NodeId};
+use super::{Graph, GraphError, Node, NodeId};
 
 /// Adds the gradients of `output`, weighted by `seed` (a node of the same shape and extent), with respect to each of
 /// `wrt`, and returns their nodes in that order.
@@ -40,7 +40,9 @@ pub fn vjp(graph: &mut Graph, output: NodeId, seed: NodeId, wrt: &[NodeId]) -> R
         }
         let node = graph.nodes[i].clone();
         for (position, &input) in node.inputs.iter().enumerate() {
-            if !active[input.index()] {
+            // what reaches the output through the batch's moments is in the gradient that the norm has for its x
+            let in_norm = position == 1 && is_norm_of_batch(graph, &node);
+            if !active[input.index()] || in_norm {
                 continue;
             }
             let part = input_gradient(graph, NodeId(i as u32), position, gy)?;
@@ -61,6 +63,19 @@ pub fn vjp(graph: &mut Graph, output: NodeId, seed: NodeId, wrt: &[NodeId]) -> R
         .collect()
 }
 
+/// Whether a norm uses the moments of the very rows that it normalises.
+fn is_norm_of_batch(graph: &Graph, node: &Node) -> bool {
+    let [x, moments, ..] = node.inputs[..] else { return false };
+    let moments = graph.node(moments);
+    matches!(node.op, Op::Normalise { .. }) && moments.op == Op::BatchMoments && moments.inputs[0] == x
+}
+
+/// The node that does `op` on `inputs`, added where there is none: what two gradients of one node share is computed once.
+fn once(graph: &mut Graph, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId, GraphError> {
+    let found = graph.iter().find(|(_, n)| n.op == op && n.inputs == inputs).map(|(id, _)| id);
+    found.map_or_else(|| graph.push(name, op, inputs), Ok)
+}
+
 /// Adds the gradient that reaches input number `position` of `at` from its output's gradient `gy`.
 fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) -> Result<NodeId, GraphError> {
     let node = graph.node(at).clone();
@@ -77,7 +92,8 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
             Op::Conv2d { activation: Activation::Relu, .. }
             | Op::Conv2d { prologue: Prologue::AffineRelu, .. }
             | Op::Linear { activation: Activation::Relu }
-            | Op::Affine { activation: Activation::Relu },
+            | Op::Affine { activation: Activation::Relu }
+            | Op::Normalise { activation: Activation::Relu, .. },
             _,
         ) => none(),
         (Op::Conv2d { window, .. }, 0) => {
@@ -96,6 +112,21 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         (Op::Affine { activation }, 0) => {
             graph.push(&name, Op::Affine { activation: *activation }, &[gy, node.inputs[1]])
         }
+        (Op::Normalise { epsilon, .. }, 0) if is_norm_of_batch(graph, &node) => {
+            let (moments, weight, bias) = (node.inputs[1], node.inputs[2], node.inputs[3]);
+            let of = |graph: &Graph, id: NodeId| format!("d/{}", graph.node(id).name);
+            let (for_weight, for_bias) = (of(graph, weight), of(graph, bias));
+            let op = Op::NormaliseGradWeight { epsilon: *epsilon };
+            let gw = once(graph, &for_weight, op, &[first, moments, gy])?;
+            let gb = once(graph, &for_bias, Op::SumToChannels, &[gy])?;
+            let op = Op::NormaliseGradInput { epsilon: *epsilon };
+            graph.push(&name, op, &[first, moments, weight, gy, gw, gb])
+        }
+        (Op::Normalise { epsilon, .. }, 2) => {
+            let op = Op::NormaliseGradWeight { epsilon: *epsilon };
+            once(graph, &name, op, &[first, node.inputs[1], gy])
+        }
+        (Op::Normalise { .. }, 3) => once(graph, &name, Op::SumToChannels, &[gy]),
         (Op::Relu, _) => graph.push(&name, Op::ReluGrad, &[at, gy]),
         (Op::MaxPool { size, window }, _) => {
             graph.push(&name, Op::MaxPoolGrad { size: *size, window: *window }, &[x, gy])
@@ -146,9 +177,15 @@ fn input_gradient(graph: &mut Graph, at: NodeId, position: usize, gy: NodeId) ->
         (Op::MeanAbs, _) => graph.push(&name, Op::MeanAbsGrad, &[x, gy]),
         (Op::MeanSquare, _) => graph.push(&name, Op::MeanSquareGrad, &[x, gy]),
         (Op::TotalVariation, _) => graph.push(&name, Op::TotalVariationGrad, &[x, gy]),
-        // Scale and shift of an affine are constants of the trained net; labels and targets are data; the rest is
-        // arithmetic that nobody differentiates twice.
+        // Scale and shift of an affine are constants of the trained net, and so are moments that are known; labels and targets
+        // are data; the rest is arithmetic that nobody differentiates twice.
         (Op::Affine { .. }, _)
+        | (Op::Normalise { .. }, _)
+        | (Op::BatchMoments, _)
+        | (Op::Moments, _)
+        | (Op::NormaliseGradWeight { .. }, _)
+        | (Op::NormaliseGradInput { .. }, _)
+        | (Op::Running { .. }, _)
         | (Op::CrossEntropy, _)
         | (Op::BinaryCrossEntropy, _)
         | (Op::Kl(_), _)

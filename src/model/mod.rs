@@ -5,17 +5,21 @@
 //! weights are torchvision's. Used by training, sweeps, attacks and `inspect`; knows no backend.
 
 pub mod autoencoder;
+mod chain;
 pub mod densenet;
 pub mod small;
 pub mod vgg;
 
 pub use crate::answer::Head;
-use crate::graph::op::{Activation, Averaging, Op, Prologue, Window, window_positions};
+pub use chain::{Dropout, Learnt, Mode, Statistic};
+
+use crate::graph::op::{Activation, Averaging, Op, Window, window_positions};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 use crate::text::closest;
 use crate::weights::derived::{Derived, Recipe};
+use chain::chain;
 
 /// One layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -440,7 +444,16 @@ impl Model {
     /// # Errors
     /// [`GraphError`] when `x` does not fit.
     pub fn front(&self, graph: &mut Graph, x: NodeId, from: usize, to: usize) -> Result<NodeId, GraphError> {
-        chain(graph, x, &self.features[from.min(self.features.len())..to.min(self.features.len())])
+        let children = &self.features[from.min(self.features.len())..to.min(self.features.len())];
+        chain(graph, x, children, &mut Mode::Inference)
+    }
+
+    /// Adds all children of `features`, in `mode`.
+    ///
+    /// # Errors
+    /// [`GraphError`] when `x` does not fit.
+    pub fn features_in(&self, graph: &mut Graph, x: NodeId, mode: &mut Mode<'_>) -> Result<NodeId, GraphError> {
+        chain(graph, x, &self.features, mode)
     }
 
     /// Adds everything behind tap number `tap`, to the logits.
@@ -457,7 +470,15 @@ impl Model {
     /// # Errors
     /// [`GraphError`] when `x` does not fit.
     pub fn head(&self, graph: &mut Graph, x: NodeId) -> Result<NodeId, GraphError> {
-        chain(graph, x, &self.classifier)
+        self.head_in(graph, x, &mut Mode::Inference)
+    }
+
+    /// The same in `mode`.
+    ///
+    /// # Errors
+    /// [`GraphError`] when `x` does not fit.
+    pub fn head_in(&self, graph: &mut Graph, x: NodeId, mode: &mut Mode<'_>) -> Result<NodeId, GraphError> {
+        chain(graph, x, &self.classifier, mode)
     }
 
     /// Adds what follows `features` (at `x`): the maps A that explanations weigh, which are the features' own values, or
@@ -484,15 +505,17 @@ impl Model {
     }
 
     /// Fresh weights from the Philox stream `init/<key>`: as PyTorch initialises layers, U(-1/sqrt(fan in),
-    /// 1/sqrt(fan in)) for weight and bias. In a network of ten convolutions or more, signals would fade on their way: its
-    /// convolutions are uniform with He's variance, U(-sqrt(6/fan in), sqrt(6/fan in)), biases 0, norms the identity.
+    /// 1/sqrt(fan in)) for weight and bias; norms are the identity. In a network of ten convolutions or more, signals would
+    /// fade on their way: its convolutions are uniform with He's variance, U(-sqrt(6/fan in), sqrt(6/fan in)), biases 0.
     pub fn initial_weights(&self, seed: u64) -> Vec<(String, Tensor)> {
-        let shallow = initial(&self.parameters(), seed);
-        let convolutions = self.leaves().iter().filter(|leaf| matches!(leaf.child.layer, Layer::Conv { .. })).count();
-        if convolutions < 10 {
-            return shallow;
-        }
-        shallow.into_iter().map(|(key, tensor)| deep_initial(key, tensor)).collect()
+        let leaves = self.leaves();
+        let deep = leaves.iter().filter(|leaf| matches!(leaf.child.layer, Layer::Conv { .. })).count() >= 10;
+        let norms = leaves.iter().filter(|leaf| leaf.child.layer == Layer::BatchNorm).flat_map(Leaf::parameters);
+        let norms: Vec<String> = norms.map(|(key, _)| key).collect();
+        let one = |(key, tensor): (String, Tensor)| {
+            if deep || norms.contains(&key) { deep_initial(key, tensor) } else { (key, tensor) }
+        };
+        initial(&self.parameters(), seed).into_iter().map(one).collect()
     }
 }
 
@@ -563,56 +586,7 @@ fn output_shape(layer: &Layer, input: &Shape) -> Shape {
     }
 }
 
-/// Adds `children` one after the other, in inference.
-fn chain(graph: &mut Graph, mut x: NodeId, children: &[Child]) -> Result<NodeId, GraphError> {
-    let mut folded = false;
-    for (i, Child { name, layer }) in children.iter().enumerate() {
-        let inputs = channels(&graph.node(x).shape);
-        x = match layer {
-            Layer::Conv { channels, kernel, window, bias } => {
-                folded = folds(&children[i], children.get(i + 1));
-                let key = if folded { format!("{name}.folded.weight") } else { format!("{name}.weight") };
-                let mut operands = vec![x, graph.parameter(&key, [*channels, inputs, *kernel, *kernel])?];
-                if folded {
-                    operands.push(graph.parameter(&format!("{}.shift", children[i + 1].name), [*channels])?);
-                } else if *bias {
-                    operands.push(graph.parameter(&format!("{name}.bias"), [*channels])?);
-                }
-                let (prologue, activation) = (Prologue::None, Activation::None);
-                graph.push(name, Op::Conv2d { window: *window, prologue, activation }, &operands)?
-            }
-            // done by the convolution in front of it
-            Layer::BatchNorm if std::mem::take(&mut folded) => x,
-            Layer::BatchNorm => {
-                let scale = graph.parameter(&format!("{name}.scale"), [inputs])?;
-                let shift = graph.parameter(&format!("{name}.shift"), [inputs])?;
-                graph.push(name, Op::Affine { activation: Activation::None }, &[x, scale, shift])?
-            }
-            Layer::Linear { features } => {
-                let weight = graph.parameter(&format!("{name}.weight"), [*features, inputs])?;
-                let bias = graph.parameter(&format!("{name}.bias"), [*features])?;
-                graph.linear(name, x, weight, bias)?
-            }
-            Layer::Relu => graph.push(name, Op::Relu, &[x])?,
-            Layer::MaxPool { size, window } => graph.push(name, Op::MaxPool { size: *size, window: *window }, &[x])?,
-            Layer::AvgPool(averaging) => graph.push(name, Op::AvgPool(*averaging), &[x])?,
-            Layer::GlobalAvgPool => graph.push(name, Op::GlobalAvgPool, &[x])?,
-            Layer::Flatten => {
-                let len = graph.node(x).shape.len();
-                graph.push(name, Op::Reshape(Shape::from([len])), &[x])?
-            }
-            Layer::Dropout { .. } => x,
-            Layer::Sequence(inner) => chain(graph, x, inner)?,
-            Layer::Dense(inner) => {
-                let fresh = chain(graph, x, inner)?;
-                graph.push(name, Op::Concat, &[x, fresh])?
-            }
-        };
-    }
-    Ok(x)
-}
-
-/// A deep network's initial value in place of a shallow one's: see [`Model::initial_weights`].
+/// A deep network's or a norm's initial value in place of a shallow one's: see [`Model::initial_weights`].
 fn deep_initial(key: String, tensor: Tensor) -> (String, Tensor) {
     let shape = tensor.shape().clone();
     let constant = |value: f32| Tensor::from_fn(shape.clone(), |_| value);

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::model::Head;
 use crate::tensor::argmax;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// What every row repeats.
@@ -29,6 +30,17 @@ pub struct Labels {
     pub ae_hash8: String,
     /// Split that the images are from.
     pub split: String,
+    /// Whose image each is, in data order; shorter where nobody says.
+    pub patients: Vec<String>,
+}
+
+/// A text as a field of CSV (RFC 4180).
+fn quoted(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
 }
 
 impl Labels {
@@ -88,6 +100,7 @@ fn effect_rows(
             let r = responses(a, i, nodes.len(), head, classes)?;
             let predicted = argmax(r.p_orig()).unwrap_or(0);
             let at = |p: &[f64], c: usize| number(p.get(c).copied().unwrap_or(f64::NAN));
+            let patient = labels.patients.get(shard.first + i).map_or("".into(), |p| quoted(p));
             let shown = if label == NO_LABEL { String::new() } else { label.to_string() };
             let eps = a.input.eps().map_or(String::new(), |e| e.to_string());
             let fraction = a.fraction.get(i).map_or(String::new(), f32::to_string);
@@ -104,7 +117,7 @@ fn effect_rows(
                 // writing to a String cannot fail
                 let _ = writeln!(
                     text,
-                    "{SCHEMA_VERSION},{},{id},,{},I,{},{eps},{fraction},{},{},{node},{shown},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
+                    "{SCHEMA_VERSION},{},{id},{patient},{},I,{},{eps},{fraction},{},{},{node},{shown},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
                     labels.run_id,
                     labels.split,
                     a.input.name(),

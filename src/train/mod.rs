@@ -4,6 +4,7 @@
 //! Everything that decides a step is in the checkpoint (weights, both moments, position, running sums) or a function of
 //! the seed (data order, initial weights), so a run that stops anywhere and goes on is the run that never stopped.
 
+pub mod auroc;
 pub mod autoencoder;
 pub mod checkpoint;
 pub mod classifier;
@@ -13,6 +14,7 @@ use crate::data::{DataError, Dataset};
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId};
 use crate::graph::{Graph, GraphError, NodeId};
+use crate::model::Statistic;
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use serde::{Deserialize, Serialize};
 
@@ -32,21 +34,55 @@ pub struct Settings {
 }
 
 /// Learning rate over a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
     /// Half a cosine from the base rate to 0.
     Cosine,
     /// The paper's: one rate throughout.
     Constant,
+    /// CheXNet's: `factor` times the rate whenever more than `patience` epochs in a row have not lowered the validation loss.
+    Plateau {
+        /// What the rate is multiplied with.
+        factor: f64,
+        /// Epochs without a lower loss that are let pass.
+        patience: u64,
+    },
 }
 
+/// A loss counts as lower when it is below this much of the lowest; PyTorch's default.
+const PLATEAU_LOWER: f64 = 1.0 - 1e-4;
+/// A rate stays as it is when it would change by no more than this; PyTorch's default.
+const PLATEAU_LEAST_CHANGE: f64 = 1e-8;
+
 impl Schedule {
-    /// The rate of step `step` (0-based) of `total`.
-    pub fn rate(self, base: f64, step: u64, total: u64) -> f64 {
+    /// A tenth after more than five epochs without a lower loss.
+    pub const PLATEAU: Schedule = Schedule::Plateau { factor: 0.1, patience: 5 };
+
+    /// The rate of step `step` (0-based) of `total`, after epochs with the validation losses `losses`. All that a plateau
+    /// depends on is in them, and they are in every checkpoint.
+    pub fn rate(self, base: f64, step: u64, total: u64, losses: impl IntoIterator<Item = f64>) -> f64 {
         match self {
             Schedule::Constant => base,
             Schedule::Cosine => 0.5 * base * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos()),
+            Schedule::Plateau { factor, patience } => {
+                let (mut rate, mut lowest, mut waited) = (base, f64::INFINITY, 0);
+                for loss in losses {
+                    if loss < lowest * PLATEAU_LOWER {
+                        (lowest, waited) = (loss, 0);
+                    } else {
+                        waited += 1;
+                    }
+                    if waited > patience {
+                        waited = 0;
+                        let next = rate * factor;
+                        if rate - next > PLATEAU_LEAST_CHANGE {
+                            rate = next;
+                        }
+                    }
+                }
+                rate
+            }
         }
     }
 }
@@ -88,6 +124,8 @@ pub struct Optimizer {
     pub rate: NodeId,
     /// What it trains.
     pub trained: Vec<Trained>,
+    /// Weights that a step changes without a gradient: norms' running statistics.
+    pub carried: Vec<(String, NodeId)>,
     /// Updates of a training entry.
     pub updates: Vec<(NodeId, NodeId)>,
     adam: Adam,
@@ -119,7 +157,15 @@ impl Optimizer {
             updates.extend([(mean, next_mean), (square, next_square), (parameter, next)]);
             trained.push(Trained { name, parameter, mean, square });
         }
-        Ok(Optimizer { rate, trained, updates, adam })
+        Ok(Optimizer { rate, trained, carried: Vec::new(), updates, adam })
+    }
+
+    /// Makes a step change these running statistics, too.
+    pub fn carry(&mut self, graph: &Graph, statistics: &[Statistic]) {
+        for s in statistics {
+            self.carried.push((graph.node(s.parameter).name.clone(), s.parameter));
+            self.updates.push((s.parameter, s.next));
+        }
     }
 
     /// What `rate` holds at step `t` (1-based) under the learning rate `lr`.
@@ -196,13 +242,13 @@ pub struct Fit<'a> {
 
 /// What a training run asks of its surroundings.
 pub trait Surroundings {
-    /// Writes the batch's inputs; `which` are training image numbers.
+    /// Writes the inputs of a batch in an epoch (0-based); `which` are training image numbers.
     ///
     /// # Errors
     /// Whatever the program or the data say.
-    fn feed(&mut self, program: &mut dyn Program, which: &[u32]) -> Result<(), TrainError>;
-    /// Told which images the rest of an epoch will feed, in order, so that they can be read meanwhile.
-    fn upcoming(&mut self, _which: &[u32]) {}
+    fn feed(&mut self, program: &mut dyn Program, epoch: u64, which: &[u32]) -> Result<(), TrainError>;
+    /// Told which images the rest of an epoch (0-based) will feed, in order, so that they can be read meanwhile.
+    fn upcoming(&mut self, _epoch: u64, _which: &[u32]) {}
     /// The order of an epoch (0-based): a permutation of the training images.
     fn order(&mut self, epoch: u64) -> Vec<u32>;
     /// Evaluates on validation data; the figure called `loss` decides which weights are kept.
@@ -267,6 +313,15 @@ pub enum TrainError {
         /// Images a step.
         batch: usize,
     },
+    /// A batch norm would see one value of a channel, and one value has no spread.
+    #[error("the norm \"{norm}\" sees one value of each channel in a batch of one image; choose a batch of at least 2")]
+    SingleValue {
+        /// Its path.
+        norm: String,
+    },
+    /// A loss that the network's answers are not made for, or labels that are not its outputs.
+    #[error("{0}")]
+    Task(String),
     /// A checkpoint does not belong to this run, or is damaged.
     #[error("the checkpoint does not fit this run: {0}")]
     Checkpoint(String),
@@ -302,15 +357,16 @@ impl Fit<'_> {
         while at.epoch < self.epochs {
             let order = surroundings.order(at.epoch);
             let rest = at.batch as usize * self.batch..batches as usize * self.batch;
-            surroundings.upcoming(order.get(rest).unwrap_or(&[]));
+            surroundings.upcoming(at.epoch, order.get(rest).unwrap_or(&[]));
             while at.batch < batches {
                 if surroundings.interrupted() {
                     return Ok(Outcome::Interrupted(Box::new(self.checkpoint(&at, &best)?)));
                 }
                 let step = at.epoch * batches + at.batch;
                 let start = at.batch as usize * self.batch;
-                surroundings.feed(self.program, &order[start..start + self.batch])?;
-                let lr = self.schedule.rate(self.learning_rate, step, total);
+                surroundings.feed(self.program, at.epoch, &order[start..start + self.batch])?;
+                let losses_so_far = at.history.iter().filter_map(|record| record.figure("loss"));
+                let lr = self.schedule.rate(self.learning_rate, step, total, losses_so_far);
                 self.step_once(step + 1, lr)?;
                 let mut values = vec![0.0; losses];
                 for ((value, sum), (name, node)) in values.iter_mut().zip(&mut at.sums).zip(&self.losses) {
@@ -363,8 +419,10 @@ impl Fit<'_> {
     }
 
     fn weights(&mut self) -> Result<Vec<(String, Tensor)>, BackendError> {
-        let trained = &self.optimizer.trained;
-        trained.iter().map(|t| Ok((t.name.clone(), self.read(t.parameter)?))).collect()
+        let optimizer = self.optimizer;
+        let trained = optimizer.trained.iter().map(|t| (&t.name, t.parameter));
+        let all = trained.chain(optimizer.carried.iter().map(|(name, parameter)| (name, *parameter)));
+        all.map(|(name, parameter)| Ok((name.clone(), self.read(parameter)?))).collect()
     }
 
     fn checkpoint(&mut self, at: &Position, best: &[(String, Tensor)]) -> Result<Checkpoint, BackendError> {
@@ -373,6 +431,9 @@ impl Fit<'_> {
             for (kind, node) in [("p", t.parameter), ("m", t.mean), ("v", t.square)] {
                 tensors.push((format!("{kind}/{}", t.name), self.read(node)?));
             }
+        }
+        for (name, parameter) in &self.optimizer.carried {
+            tensors.push((format!("p/{name}"), self.read(*parameter)?));
         }
         tensors.extend(best.iter().map(|(name, tensor)| (format!("best/{name}"), tensor.clone())));
         Ok(Checkpoint { position: at.clone(), tensors })
@@ -399,6 +460,14 @@ impl Fit<'_> {
             }
             if checkpoint.position.best.is_some() {
                 best.push((t.name.clone(), find(format!("best/{}", t.name), &shape)?.clone()));
+            }
+        }
+        for (name, parameter) in &self.optimizer.carried {
+            let shape = self.program.artifact().graph().node(*parameter).shape.clone();
+            let tensor = find(format!("p/{name}"), &shape)?;
+            self.program.write(*parameter, TensorRef::F32(tensor.data()))?;
+            if checkpoint.position.best.is_some() {
+                best.push((name.clone(), find(format!("best/{name}"), &shape)?.clone()));
             }
         }
         Ok(best)
@@ -428,9 +497,35 @@ mod tests {
 
     #[test]
     fn the_cosine_schedule_starts_at_the_base_rate_and_ends_near_zero() {
-        assert_eq!(Schedule::Cosine.rate(1e-3, 0, 100), 1e-3);
-        assert!((Schedule::Cosine.rate(1e-3, 50, 100) - 5e-4).abs() < 1e-18);
-        assert!(Schedule::Cosine.rate(1e-3, 99, 100) < 1e-6);
-        assert_eq!(Schedule::Constant.rate(1e-3, 99, 100), 1e-3);
+        let rate = |schedule: Schedule, step| schedule.rate(1e-3, step, 100, []);
+        assert_eq!(rate(Schedule::Cosine, 0), 1e-3);
+        assert!((rate(Schedule::Cosine, 50) - 5e-4).abs() < 1e-18);
+        assert!(rate(Schedule::Cosine, 99) < 1e-6);
+        assert_eq!(rate(Schedule::Constant, 99), 1e-3);
+    }
+
+    #[test]
+    fn a_plateau_lowers_the_rate_after_more_than_its_patience_and_waits_anew() {
+        let schedule = Schedule::Plateau { factor: 0.5, patience: 2 };
+        let rates = |losses: &[f64]| -> Vec<f64> {
+            (0..=losses.len()).map(|n| schedule.rate(8.0, 0, 1, losses[..n].iter().copied())).collect()
+        };
+        // two epochs without a lower loss pass, the third does not; then three more
+        assert_eq!(rates(&[1.0, 1.0, 1.1, 1.0, 1.0, 1.0, 1.0]), [8.0, 8.0, 8.0, 8.0, 4.0, 4.0, 4.0, 2.0]);
+        // a loss within a ten thousandth of the lowest is not lower
+        assert_eq!(rates(&[1.0, 0.99995, 0.99995, 0.99995]), [8.0, 8.0, 8.0, 8.0, 4.0]);
+        assert_eq!(rates(&[1.0, 1.0, 1.0, 0.9, 1.0, 1.0, 0.8]), [8.0; 8]);
+    }
+
+    #[test]
+    fn schedules_are_written_by_name_and_read_back() {
+        for (schedule, text) in [
+            (Schedule::Cosine, r#""cosine""#),
+            (Schedule::Constant, r#""constant""#),
+            (Schedule::PLATEAU, r#"{"plateau":{"factor":0.1,"patience":5}}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&schedule).ok().as_deref(), Some(text));
+            assert_eq!(serde_json::from_str::<Schedule>(text).ok(), Some(schedule));
+        }
     }
 }

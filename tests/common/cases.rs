@@ -3,7 +3,7 @@
 
 use super::{Build, Case, Data, ROWS, Tol};
 use intervene::answer::Head;
-use intervene::graph::op::{Activation, Averaging, Binary, Element, Op, Prologue, Reduction, Window};
+use intervene::graph::op::{Activation, Averaging, Binary, Element, Moment, Op, Prologue, Reduction, Window};
 use intervene::graph::{GraphError, NodeId};
 
 const EXACT: (Tol, Tol) = (Tol::Exact, Tol::Exact);
@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case> {
     dense(&mut list);
     pools(&mut list);
     concats(&mut list);
+    norms(&mut list);
     pointwise(&mut list);
     rows(&mut list);
     losses(&mut list);
@@ -208,7 +209,7 @@ fn conv_of(b: &mut Build, name: &str, x: NodeId, channels: usize, kernel: usize)
     b.graph.push(name, Op::Conv2d { window, prologue: Prologue::None, activation: Activation::None }, &[x, w])
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Block {
     /// As DenseNet's.
     Plain,
@@ -283,6 +284,116 @@ fn concats(list: &mut Vec<Case>) {
     list.push(dense_block("dense block that is looked into", 8, 4, Block::LookedInto));
     list.push(dense_block("dense block as wide as DenseNet's", 64, 32, Block::Plain));
     list.push(dense_block("dense block without kinks", 5, 3, Block::Smooth));
+}
+
+/// A batch norm under training, with the moments of what it normalises.
+fn batch_norm(b: &mut Build, name: &str, x: NodeId) -> Result<NodeId, GraphError> {
+    let channels = b.graph.node(x).shape.dims()[0];
+    let (weight, bias) =
+        (b.weight(&format!("{name}.weight"), [channels]), b.weight(&format!("{name}.bias"), [channels]));
+    let moments = b.graph.push(&format!("{name}.moments"), Op::BatchMoments, &[x])?;
+    let op = Op::Normalise { epsilon: 1e-5, activation: Activation::None };
+    b.graph.push(name, op, &[x, moments, weight, bias])
+}
+
+fn norms(list: &mut Vec<Case>) {
+    // values of spread 1/2, so that a normalised value, and a gradient's sums, are those of x and gy within a factor of some 2
+    for (c, h, w) in [(1, 3, 5), (3, 7, 5), (16, 4, 4), (17, 5, 3), (64, 6, 6), (33, 12, 11)] {
+        let longest = dot(ROWS * h * w);
+        list.push(Case::new(
+            format!("batch moments of {c} maps of {h}x{w}"),
+            (Tol::Close(1e-6), Tol::Exact),
+            move |b| {
+                let x = b.x("x", [c, h, w]);
+                b.wrt.clear();
+                b.graph.push("moments", Op::BatchMoments, &[x])
+            },
+        ));
+        list.push(Case::new(format!("batch norm of {c} maps of {h}x{w}"), (Tol::Close(1e-6), longest), move |b| {
+            let x = b.x("x", [c, h, w]);
+            batch_norm(b, "norm", x)
+        }));
+    }
+    list.push(Case::new("batch norm of feature rows", (Tol::Close(1e-6), dot(4 * ROWS)), |b| {
+        let x = b.x("x", [6]);
+        batch_norm(b, "norm", x)
+    }));
+    list.push(Case::new("batch norm with its relu", (Tol::Close(1e-6), Tol::Exact), |b| {
+        let x = b.x("x", [5, 4, 3]);
+        b.wrt.clear();
+        let y = batch_norm(b, "norm", x)?;
+        b.wrt.clear();
+        b.graph.push("relu", Op::Relu, &[y])
+    }));
+    list.push(Case::new("batch norm of a constant channel gives the bias", (Tol::Close(1e-6), dot(9 * ROWS)), |b| {
+        let x = b.rows("x", [2, 3, 3], |b, n| {
+            let v = b.away_from_zero(n);
+            v.iter().enumerate().map(|(i, v)| if i / 9 % 2 == 1 { 0.75 } else { *v }).collect()
+        });
+        b.wrt.clear();
+        let y = batch_norm(b, "norm", x)?;
+        b.wrt.retain(|&w| w != x);
+        Ok(y)
+    }));
+    list.push(Case::new("batch moments of maps far from zero", (Tol::Ulp(2), Tol::Exact), |b| {
+        let x =
+            b.rows("x", [5, 4, 4], |b, n| b.away_from_zero(n).iter().map(|v| f64::from((1000.0 + v) as f32)).collect());
+        b.wrt.clear();
+        b.graph.push("moments", Op::BatchMoments, &[x])
+    }));
+    list.push(Case::new("normalise by moments that are known", (Tol::Close(1e-6), Tol::Exact), |b| {
+        let x = b.x("x", [5, 4, 3]);
+        let mean = b.weight("mean", [5]);
+        let variance = squares(b, "variance", 5);
+        let (weight, bias) = (b.weight("weight", [5]), b.weight("bias", [5]));
+        b.wrt.clear();
+        let moments = b.graph.push("moments", Op::Moments, &[mean, variance])?;
+        let op = Op::Normalise { epsilon: 1e-5, activation: Activation::None };
+        b.graph.push("norm", op, &[x, moments, weight, bias])
+    }));
+    for (name, moment) in [("mean", Moment::Mean), ("variance", Moment::Variance { positions: 12 })] {
+        list.push(Case::new(format!("running {name}"), (Tol::Close(1e-6), Tol::Exact), move |b| {
+            let x = b.x("x", [5, 4, 3]);
+            let running = squares(b, "running", 5);
+            b.wrt.clear();
+            let moments = b.graph.push("moments", Op::BatchMoments, &[x])?;
+            b.graph.push("running'", Op::Running { moment, momentum: 0.1 }, &[running, moments])
+        }));
+    }
+    for (width, growth, block) in [(8, 4, Block::Plain), (5, 3, Block::Smooth), (64, 32, Block::Plain)] {
+        list.push(trained_block(width, growth, block));
+    }
+}
+
+/// Two dense layers under training: norms read windows of a concat that is made in place.
+fn trained_block(width: usize, growth: usize, block: Block) -> Case {
+    // a norm divides by a spread of some 1/2, and each passes its input's error on
+    let k = 9 * 2 * width.max(growth) * 16;
+    let name = format!("dense block under training, {width} maps and {growth} more a layer, {block:?}");
+    let case = Case::new(name, (dot(k), dot(16 * k)), move |b| {
+        let relu = |b: &mut Build, x: NodeId| match block {
+            Block::Smooth => Ok(x),
+            Block::Plain | Block::LookedInto => b.graph.push("relu", Op::Relu, &[x]),
+        };
+        let x = b.x("x", [3, 6, 6]);
+        let mut all = conv_of(b, "stem", x, width, 3)?;
+        for layer in 0..2 {
+            let hidden = batch_norm(b, &format!("norm1.{layer}"), all)?;
+            if block == Block::Smooth {
+                // the next norm takes it away: its gradient is 0 and rounding
+                b.wrt.retain(|&w| b.graph.node(w).name != format!("norm1.{layer}.bias"));
+            }
+            let hidden = relu(b, hidden)?;
+            let hidden = conv_of(b, &format!("conv1.{layer}"), hidden, 2 * growth, 1)?;
+            let hidden = batch_norm(b, &format!("norm2.{layer}"), hidden)?;
+            let hidden = relu(b, hidden)?;
+            let fresh = conv_of(b, &format!("conv2.{layer}"), hidden, growth, 3)?;
+            all = b.graph.push(&format!("concat.{layer}"), Op::Concat, &[all, fresh])?;
+        }
+        let y = batch_norm(b, "last", all)?;
+        relu(b, y)
+    });
+    if block == Block::Smooth { case } else { case.on_kinks() }
 }
 
 fn pointwise(list: &mut Vec<Case>) {
@@ -626,7 +737,7 @@ fn squares(b: &mut Build, name: &str, n: usize) -> NodeId {
 }
 
 /// Ops that a case must hold: all but declarations.
-pub const OPS: usize = 61;
+pub const OPS: usize = 69;
 
 /// A number below [`OPS`] for each op that needs a case. No wildcard, so that a new op is noticed here.
 pub fn number(op: &Op) -> Option<usize> {
@@ -693,6 +804,14 @@ pub fn number(op: &Op) -> Option<usize> {
         Op::BinaryCrossEntropyGrad => 58,
         Op::Kl(Head::Sigmoid) => 59,
         Op::KlGrad(Head::Sigmoid) => 60,
+        Op::BatchMoments => 61,
+        Op::Moments => 62,
+        Op::Normalise { activation: Activation::None, .. } => 63,
+        Op::Normalise { activation: Activation::Relu, .. } => 64,
+        Op::NormaliseGradWeight { .. } => 65,
+        Op::NormaliseGradInput { .. } => 66,
+        Op::Running { moment: Moment::Mean, .. } => 67,
+        Op::Running { moment: Moment::Variance { .. }, .. } => 68,
     };
     Some(number)
 }

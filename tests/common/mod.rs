@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod cases;
+pub mod fixture;
 pub mod hosts;
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]

@@ -10,6 +10,7 @@ pub mod conv_weight;
 pub mod gemm;
 pub mod intervene;
 pub mod isa;
+mod norm;
 pub mod packed;
 pub mod pointwise;
 pub mod pool;

@@ -85,7 +85,7 @@ pub fn affine(
     y: &mut [f32],
 ) {
     let c = scale.len();
-    assert!(y.len() % c.max(1) == 0 && view_fits(x.len(), y.len() / c.max(1), c, x_pixel));
+    assert!(y.len().is_multiple_of(c.max(1)) && view_fits(x.len(), y.len() / c.max(1), c, x_pixel));
     if c == 0 {
         return;
     }
@@ -114,7 +114,9 @@ pub fn add_views(isa: Isa, c: usize, (a, a_pixel): (&[f32], usize), (b, b_pixel)
         return add(isa, a, b, y);
     }
     let pixels = y.len() / c;
-    assert!(y.len() % c == 0 && view_fits(a.len(), pixels, c, a_pixel) && view_fits(b.len(), pixels, c, b_pixel));
+    assert!(
+        y.len().is_multiple_of(c) && view_fits(a.len(), pixels, c, a_pixel) && view_fits(b.len(), pixels, c, b_pixel)
+    );
     let rows = (CHUNK / c).max(1);
     let operands = a.par_chunks(rows * a_pixel).zip(b.par_chunks(rows * b_pixel));
     operands.zip(y.par_chunks_mut(rows * c)).for_each(|((a, b), y)| {

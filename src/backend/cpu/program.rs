@@ -8,7 +8,7 @@ use super::isa::Isa;
 use super::packed::Packed;
 use super::pointwise::AdamRate;
 use super::rows::Map;
-use super::{conv, conv_weight, gemm, intervene, pointwise, pool, rows};
+use super::{conv, conv_weight, gemm, intervene, norm, pointwise, pool, rows};
 use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
@@ -186,6 +186,32 @@ impl Engine for Simd {
             }
             Op::Affine { activation } => {
                 pointwise::affine(isa, s.pixels(0), s.floats(1), s.optional(2), *activation, out);
+            }
+            Op::BatchMoments => {
+                let [_, h, w] = dims3(&s.nodes[0].shape);
+                norm::moments(isa, n * h * w, s.pixels(0), out);
+            }
+            Op::Moments => {
+                let (mean, variance) = out.split_at_mut(s.floats(0).len());
+                mean.copy_from_slice(s.floats(0));
+                variance.copy_from_slice(s.floats(1));
+            }
+            Op::Normalise { epsilon, activation } => {
+                let (moments, affine) = (s.floats(1), [s.floats(2), s.floats(3)]);
+                norm::normalise(isa, s.pixels(0), moments, *epsilon as f32, affine, *activation, out);
+            }
+            Op::NormaliseGradWeight { epsilon } => {
+                norm::grad_weight(isa, s.pixels(0), s.floats(1), *epsilon as f32, s.floats(2), out);
+            }
+            Op::NormaliseGradInput { epsilon } => {
+                let (moments, gy) = (s.floats(1), s.floats(3));
+                let channels = [s.floats(2), s.floats(4), s.floats(5)];
+                norm::grad_input(isa, s.pixels(0), moments, *epsilon as f32, gy, channels, out);
+            }
+            Op::Running { moment, momentum } => {
+                let (line, factor) = moment.value(n);
+                let c = s.node.shape.len();
+                norm::running(*momentum, factor, s.floats(0), &s.floats(1)[line * c..][..c], out);
             }
             Op::Relu => pointwise::relu(isa, s.floats(0), out),
             Op::ReluGrad => pointwise::relu_grad(isa, s.floats(0), s.floats(1), out),

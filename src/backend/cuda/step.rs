@@ -2,7 +2,7 @@
 
 use super::launch::conv::{self, Layout, Order, Pixels, window_len};
 use super::launch::{
-    Floats, FloatsMut, Indices, Queue, attack, effect, intervene, layout, loss, optimizer, pointwise, pool, rows,
+    Floats, FloatsMut, Indices, Queue, attack, effect, intervene, layout, loss, norm, optimizer, pointwise, pool, rows,
     winograd,
 };
 use super::precision::{Arithmetic, Precision};
@@ -147,6 +147,11 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Moments and weight of a norm, in inputs 1 and 2.
+    fn norm(&self, epsilon: f64) -> Result<norm::Norm<'a>, BackendError> {
+        Ok(norm::Norm { moments: self.floats(1)?, weight: self.floats(2)?, epsilon: epsilon as f32 })
+    }
+
     fn view(&self, i: usize) -> Option<View> {
         self.ledger.artifact().view_of(self.node.inputs[i])
     }
@@ -240,6 +245,31 @@ impl<'a> Step<'a> {
             Op::ChannelSum => {
                 let [c, h, w] = dims(0);
                 pool::channel_sum(q, [n, h * w, c], self.floats(0)?, self.floats(1)?, y)
+            }
+            Op::BatchMoments => {
+                let [c, h, w] = dims(0);
+                norm::moments(q, [n * h * w, c], self.pixels(0)?, workspace, y)
+            }
+            Op::Moments => {
+                let (mut y, c) = (y, features(0));
+                layout::copy(q, self.floats(0)?, y.reborrow().first(c))?;
+                layout::copy(q, self.floats(1)?, y.behind(c))
+            }
+            Op::Normalise { epsilon, activation } => {
+                norm::normalise(q, self.norm(*epsilon)?, self.pixels(0)?, self.floats(3)?, *activation, y)
+            }
+            Op::NormaliseGradWeight { epsilon } => {
+                let operands = [self.floats(1)?, self.floats(2)?];
+                norm::grad_weight(q, dims(0)[0], self.pixels(0)?, operands, *epsilon as f32, workspace, y)
+            }
+            Op::NormaliseGradInput { epsilon } => {
+                let sums = [self.floats(4)?, self.floats(5)?];
+                norm::grad_input(q, self.norm(*epsilon)?, self.pixels(0)?, self.floats(3)?, sums, y)
+            }
+            Op::Running { moment, momentum } => {
+                let ((line, factor), c) = (moment.value(n), node.shape.len());
+                let value = self.floats(1)?.behind(line * c).first(c);
+                norm::running(q, [*momentum, factor], self.floats(0)?, value, y)
             }
             Op::Relu => pointwise::relu(q, self.floats(0)?, y),
             Op::ReluGrad => pointwise::relu_grad(q, self.floats(0)?, self.floats(1)?, y),
@@ -517,6 +547,14 @@ pub(super) fn workspace_len(
         Op::SumToChannels => {
             let [c, h, w] = dims3(&inputs[0].shape);
             rows::sum_to_channels_workspace(rows * h * w, c)
+        }
+        Op::BatchMoments => {
+            let [c, h, w] = dims3(&inputs[0].shape);
+            norm::moments_workspace(rows * h * w, c)
+        }
+        Op::NormaliseGradWeight { .. } => {
+            let [c, h, w] = dims3(&inputs[0].shape);
+            norm::grad_weight_workspace(rows * h * w, c)
         }
         Op::ReduceRows(_) => rows::sum_rows_workspace(rows, node.shape.len()),
         Op::Reshape(_) => rows * node.shape.len(),

@@ -8,7 +8,7 @@ use super::launch::intervene::{self, Lists};
 use super::launch::mask::{self, Masks};
 use super::launch::optimizer::{self, AdamTensor};
 use super::launch::{Floats, FloatsMut, Indices, Queue};
-use super::launch::{attack, ceiling, effect, layout, loss, pointwise, pool, rows, winograd};
+use super::launch::{attack, ceiling, effect, layout, loss, norm, pointwise, pool, rows, winograd};
 use super::precision::Precision;
 use super::program::allocate;
 use crate::answer::Head;
@@ -127,6 +127,15 @@ impl Operands {
             Map::Average => plain(&[e], e / 4),
             Map::AverageGrad => plain(&[e / 4], e),
             Map::ChannelSum => plain(&[e, rows * c], rows * positions),
+            Map::BatchMoments => {
+                Operands { workspace: norm::moments_workspace(rows * positions, c), ..plain(&[e], 2 * c) }
+            }
+            Map::Normalise => plain(&[e, 2 * c, c, c], e),
+            Map::NormaliseGradWeight => {
+                Operands { workspace: norm::grad_weight_workspace(rows * positions, c), ..plain(&[e, 2 * c, e], c) }
+            }
+            Map::NormaliseGradInput => plain(&[e, 2 * c, c, e, c, c], e),
+            Map::RunningMean => plain(&[plane, plane], plane),
             Map::Intervene => {
                 let inputs = [images(rows) * plane, NODES.min(rows) * c];
                 Operands { lists: sweep_lists(rows), ..plain(&inputs, e) }
@@ -195,6 +204,11 @@ pub fn kernel_of(problem: &Problem, precision: Precision) -> Option<&'static str
             Map::Average => "average_cells",
             Map::AverageGrad => "average_cells_grad",
             Map::ChannelSum => "channel_sum",
+            Map::BatchMoments => "moment_chunks",
+            Map::Normalise => "normalise",
+            Map::NormaliseGradWeight => "normalise_weight_chunks",
+            Map::NormaliseGradInput => "normalise_grad_input",
+            Map::RunningMean => "running_statistic",
             Map::Intervene => "intervene",
             Map::Effects => "effects",
             Map::WeightedEffect => "weighted_effect",
@@ -371,16 +385,15 @@ fn launch_map(
     y: FloatsMut<'_>,
 ) -> Result<(), BackendError> {
     let (positions, row) = (h * w, len(&[c, h, w]));
+    let dense = |floats| Pixels { floats, pixel: c };
+    let by = |moments, weight| norm::Norm { moments, weight, epsilon: 1e-5 };
     match map {
         Map::Relu => pointwise::relu(q, x[0], y),
         Map::ReluGrad => pointwise::relu_grad(q, x[0], x[1], y),
         Map::Scale => pointwise::scale(q, 0.5, x[0], y),
         Map::SquareRoot => pointwise::sqrt(q, 1e-5, x[0], y),
         Map::Add => pointwise::binary(q, Binary::Add, x[0], x[1], y),
-        Map::Affine => {
-            let dense = Pixels { floats: x[0], pixel: c };
-            pointwise::affine(q, c, dense, x[1], Some(x[2]), Activation::None, y)
-        }
+        Map::Affine => pointwise::affine(q, c, dense(x[0]), x[1], Some(x[2]), Activation::None, y),
         Map::AddViews => {
             let (half, pixels) = (c / 2, rows * positions);
             let wide = Pixels { floats: x[0].first(conv::window_len(pixels, half, c)), pixel: c };
@@ -394,6 +407,11 @@ fn launch_map(
                 _ => pool::average_grad(q, spans, c, rows, x[0], y),
             }
         }
+        Map::BatchMoments => norm::moments(q, [rows * positions, c], dense(x[0]), workspace, y),
+        Map::Normalise => norm::normalise(q, by(x[1], x[2]), dense(x[0]), x[3], Activation::None, y),
+        Map::NormaliseGradWeight => norm::grad_weight(q, c, dense(x[0]), [x[1], x[2]], 1e-5, workspace, y),
+        Map::NormaliseGradInput => norm::grad_input(q, by(x[1], x[2]), dense(x[0]), x[3], [x[4], x[5]], y),
+        Map::RunningMean => norm::running(q, [0.1, 1.0], x[0], x[1], y),
         Map::ChannelSum => pool::channel_sum(q, [rows, positions, c], x[0], x[1], y),
         Map::SignStep => attack::sign_step(q, x[0], x[1], x[2], x[3], y),
         Map::AdamMean => optimizer::adam_mean(q, 0.9, x[0], x[1], y),

@@ -13,6 +13,7 @@ pub(super) mod intervene;
 pub(super) mod layout;
 pub(super) mod loss;
 pub(super) mod mask;
+pub(super) mod norm;
 pub(super) mod optimizer;
 pub(super) mod pointwise;
 pub(super) mod pool;

@@ -35,13 +35,18 @@ const CHUNK_MIN: usize = 256;
 const CHUNKS_MAX: usize = 512;
 
 /// Lines of a chunk. A sum's order follows from it, so it knows nothing but the height.
-fn chunk(height: usize) -> usize {
+pub(super) fn chunk(height: usize) -> usize {
     height.div_ceil(CHUNKS_MAX).max(CHUNK_MIN)
+}
+
+/// Chunks at most of a height or any below it: a height beyond the most chunks may have fewer than a smaller one.
+pub(super) fn chunks_most(height: usize) -> usize {
+    height.div_ceil(CHUNK_MIN).min(CHUNKS_MAX)
 }
 
 /// Floats of scratch memory for the f64 sums of the chunks.
 fn column_workspace(height: usize, width: usize) -> usize {
-    match height.div_ceil(chunk(height)) {
+    match chunks_most(height) {
         0 | 1 => 0,
         chunks => 2 * chunks * width,
     }
@@ -119,6 +124,32 @@ fn column_sums(
         q.launch("column_chunks", [tiles, chunks, 1], block, 0, parts)?;
         q.launch("column_sums_of_chunks", [tiles, 1, 1], block, 0, total)
     }
+}
+
+/// y (channels) = sum of f64 sums (chunks, channels) that another kernel left in the workspace, as pairs of floats.
+pub(super) fn sum_of_chunks(
+    q: &Queue,
+    chunks: usize,
+    channels: usize,
+    sums: Floats<'_>,
+    y: FloatsMut<'_>,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "column_sums_of_chunks";
+    expect(KERNEL, "the sums", sums.len(), 2 * chunks * channels)?;
+    expect(KERNEL, "y", y.len(), channels)?;
+    let block = column_block(channels);
+    let arguments = ColumnArguments {
+        x: sums.pointer(),
+        y: y.pointer(),
+        divisor: 1.0,
+        height: narrow(KERNEL, "a height", chunks)?,
+        width: narrow(KERNEL, "a width", channels)?,
+        chunk: narrow(KERNEL, "a chunk", chunks)?,
+        positions: 1,
+    };
+    // SAFETY: the argument is the kernel's; the sums are (chunks, channels) f64 at a multiple of their size, y has `channels`
+    // elements.
+    unsafe { q.launch(KERNEL, [channels.div_ceil(block[0] as usize), 1, 1], block, 0, arguments) }
 }
 
 /// y (rows, positions, channels) = x (channels, positions) over `divisor` in every row.
