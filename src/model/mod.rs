@@ -489,8 +489,8 @@ impl Model {
     pub fn maps_and_logits(&self, graph: &mut Graph, x: NodeId) -> Result<(NodeId, NodeId), GraphError> {
         let relu = usize::from(self.classifier.first().is_some_and(|child| child.layer == Layer::Relu));
         let (before, behind) = self.classifier.split_at(relu);
-        let maps = chain(graph, x, before)?;
-        Ok((maps, chain(graph, maps, behind)?))
+        let maps = chain(graph, x, before, &mut Mode::Inference)?;
+        Ok((maps, chain(graph, maps, behind, &mut Mode::Inference)?))
     }
 
     /// The key of the one linear layer's weight, where it is all that lies behind a global average of the maps.
