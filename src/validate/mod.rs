@@ -1,6 +1,6 @@
 //! Replaying a reference folder: what another framework computed against what this crate computes, tensor by tensor.
 //!
-//! [`format`] reads a folder, [`quantity`] lists what it may expect, this file runs the network on a device, [`compare`]
+//! [`mod@format`] reads a folder, [`quantity`] lists what it may expect, this file runs the network on a device, [`compare`]
 //! judges. The answers under interventions come from the sweep that studies use ([`crate::causal::sweep`]), the losses from
 //! the graph that training uses, maps from [`crate::explain`], the rest from the host's own graph below. Called by the verb
 //! `validate`; knows no device by name.
