@@ -22,6 +22,7 @@ use crate::model::autoencoder::{HIDDEN, NODES};
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::closest;
 use crate::train::autoencoder::{Interpretability, LossWeights, Objective};
+use crate::train::classifier::Task;
 use crate::train::{Schedule, Settings};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -195,12 +196,14 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
     if !file.exists() {
         let classifier = ClassifierConfig {
             model: config.study.model.clone(),
+            weights: None,
+            task: Task::default(),
             settings: settings(CLASSIFIER_EPOCHS),
             limit: None,
             data: data.clone(),
         };
         let trained = train_classifier(context, &classifier, sets, Some(path), resume).map_err(here)?;
-        context.ui.log(format!("classifier: test accuracy {:.2} %", 100.0 * trained.test.accuracy));
+        context.ui.log(format!("classifier: {}", trained.test.describe()));
     }
     let (model, host) = subject::host(arch, Some(&file), data, context)?;
     let tap = model.tap(&config.study.tap)?;

@@ -5,7 +5,7 @@ use super::convert::{Request, converted};
 use crate::data::fetch::{Check, Sources, load_fashion};
 use crate::data::image::Channels;
 use crate::data::transform::{Geometry, Transform};
-use crate::data::{self, Dataset, Layout, OnBadFile, Opened, Policy, Split};
+use crate::data::{self, Dataset, Labels, Layout, OnBadFile, Opened, Policy, Split};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Head, Model, Tap};
@@ -192,6 +192,51 @@ pub fn host(arch: &str, path: Option<&Path>, data: &DataArgs, context: &Context)
     let model = as_described(model, &weights)?;
     weights.check(&model.parameters())?;
     Ok((model, weights))
+}
+
+/// What a training begins with.
+pub struct Start {
+    /// The network, with an answer for each class or finding of the images.
+    pub model: Model,
+    /// Weights to begin with: all, those of `features`, or none.
+    pub weights: Weights,
+}
+
+/// The network that training on `sets` makes, and what it begins with.
+///
+/// # Errors
+/// [`Error::Weights`] when the file's `features` are not this network's.
+pub fn start(arch: &str, path: Option<&Path>, sets: &Sets, context: &Context) -> Result<Start, Error> {
+    let &[_, height, width] = sets.training.shape().dims() else {
+        return Err(Error::Usage(format!("{arch} takes images, not rows of {}", sets.training.shape())));
+    };
+    let usual = Model::named(arch)?;
+    let classes = match sets.training.classes().len() {
+        0 => return Err(Error::Usage("these images have no labels to learn".into())),
+        classes => classes,
+    };
+    let mut model = usual.with_input(height, width)?.with_classes(classes)?;
+    model.head = match sets.training.targets() {
+        Labels::Classes(_) => Head::Softmax,
+        Labels::Findings(_) => Head::Sigmoid,
+    };
+    let Some(path) = path else { return Ok(Start { model, weights: Weights::new("nothing") }) };
+    let source = weights::Source::open(path)?;
+    let expected = model.parameters();
+    let fits = source.clone().fit(&expected, weights::Part::Whole);
+    let mut weights = match fits {
+        Ok(whole) => whole,
+        Err(_) => source.fit(&expected, weights::Part::Trunk)?,
+    };
+    weights.notes.iter().for_each(|note| context.ui.log(format!("weights: {note}")));
+    weights.check_finite()?;
+    // its classes and head are another task's; how it takes pixels is its own
+    for key in ["classes", "head"] {
+        weights.metadata.remove(key);
+    }
+    let described = as_described(model.clone(), &weights)?;
+    (model.mean, model.std) = (described.mean, described.std);
+    Ok(Start { model, weights })
 }
 
 /// `model` with the classes, head and normalisation that the weights' metadata name.

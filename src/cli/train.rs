@@ -1,17 +1,17 @@
 //! `train` and `train-ae`: from data to a weights file, with checkpoints that resume to the same bits.
 
 use super::common::{self, Common, Context, Cost, DataArgs};
-use super::subject::Sets;
+use super::subject::{Sets, Start};
 use super::{subject, ui};
-use crate::backend::Program;
+use crate::backend::{Layered, Program};
 use crate::data::{Dataset, epoch_order};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
-use crate::model::{Model, Tap};
+use crate::model::{Head, Model, Tap};
 use crate::report::run::{Manifest, RunDirectory, default_directory};
 use crate::tensor::Tensor;
 use crate::train::autoencoder::{self as ae, Interpretability, LossWeights, Objective, Quality, Trainer};
-use crate::train::classifier::{self, Accuracy, Classifier};
+use crate::train::classifier::{self, Accuracy, Classifier, Detection, Findings, Loss, Scope, Task, Views};
 use crate::train::{
     Checkpoint, EpochRecord, Fit, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint,
 };
@@ -29,6 +29,35 @@ enum ScheduleArg {
     Cosine,
     /// The paper's
     Constant,
+    /// A tenth after more than 5 epochs without a lower validation loss: CheXNet's
+    Plateau,
+}
+
+/// What learns, on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ScopeArg {
+    /// Everything
+    Whole,
+    /// What follows `features`; those stay as --weights has them
+    Head,
+}
+
+/// How findings count, on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FindingsArg {
+    /// Each once
+    Alike,
+    /// Present ones by the share of images without them, absent ones by that with them: CheXNet's
+    Balanced,
+}
+
+/// How training sees images, on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ViewsArg {
+    /// As evaluation does
+    Plain,
+    /// Random parts at the whole size, mirrored half of the times
+    CropsAndFlips,
 }
 
 /// Form of the interpretability loss on the command line.
@@ -46,9 +75,9 @@ struct FitArgs {
     /// Passes over the training images
     #[arg(long)]
     epochs: Option<u64>,
-    /// Images a step
-    #[arg(long, default_value_t = 100)]
-    batch: usize,
+    /// Images a step; default: 100 for fashion, 8 for others
+    #[arg(long)]
+    batch: Option<usize>,
     /// Adam's learning rate
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
@@ -61,8 +90,8 @@ struct FitArgs {
 }
 
 impl FitArgs {
-    fn settings(&self, seed: u64, epochs: u64) -> Result<Settings, Error> {
-        if self.batch == 0 || self.epochs == Some(0) || self.limit == Some(0) {
+    fn settings(&self, seed: u64, epochs: u64, arch: &str) -> Result<Settings, Error> {
+        if self.batch == Some(0) || self.epochs == Some(0) || self.limit == Some(0) {
             return Err(Error::Usage("--batch, --epochs and --limit must be at least 1".into()));
         }
         if self.epochs > Some(EPOCHS_MAX) {
@@ -76,9 +105,10 @@ impl FitArgs {
             schedule: match self.schedule {
                 ScheduleArg::Cosine => Schedule::Cosine,
                 ScheduleArg::Constant => Schedule::Constant,
+                ScheduleArg::Plateau => Schedule::PLATEAU,
             },
             epochs: self.epochs.unwrap_or(epochs),
-            batch: self.batch,
+            batch: self.batch.unwrap_or(if arch == "fashion" { 100 } else { 8 }),
             seed,
         })
     }
@@ -91,9 +121,21 @@ pub struct ClassifierArgs {
     common: Common,
     #[command(flatten)]
     data: DataArgs,
-    /// Network
+    /// Network; it answers with as many classes as the images have
     #[arg(long, default_value = "fashion")]
     model: String,
+    /// Weights to begin with, of the whole network or of `features` alone; default: fresh ones
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// What learns
+    #[arg(long, value_enum, default_value = "whole")]
+    scope: ScopeArg,
+    /// How present and absent findings count, where images have findings
+    #[arg(long, value_enum, default_value = "alike")]
+    findings: FindingsArg,
+    /// How training sees images
+    #[arg(long, value_enum, default_value = "plain")]
+    views: ViewsArg,
     #[command(flatten)]
     fit: FitArgs,
 }
@@ -144,6 +186,12 @@ pub const AUTOENCODER_EPOCHS: u64 = 4;
 pub struct ClassifierConfig {
     /// Network.
     pub model: String,
+    /// Weights to begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// What learns, from what.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub task: Task,
     /// Optimiser.
     pub settings: Settings,
     /// Training images used, from the first.
@@ -151,6 +199,11 @@ pub struct ClassifierConfig {
     /// Where images come from and how they are cut.
     #[serde(flatten)]
     pub data: DataArgs,
+}
+
+/// Left out of a configuration, so that runs keep their ids.
+fn is_usual(task: &Task) -> bool {
+    *task == Task::default()
 }
 
 /// What decides an autoencoder's training.
@@ -313,7 +366,8 @@ fn write_history(directory: &RunDirectory, position: &Position) -> Result<(), Er
     Ok(crate::atomic::write_atomic(&directory.path("history.csv"), |f| f.write_all(text.as_bytes()))?)
 }
 
-type Feed<'a> = Box<dyn FnMut(&mut dyn Program, &[u32]) -> Result<(), TrainError> + 'a>;
+type Feed<'a> = Box<dyn FnMut(&mut dyn Program, u64, &[u32]) -> Result<(), TrainError> + 'a>;
+type Upcoming<'a> = Box<dyn Fn(u64, &[u32]) + 'a>;
 type Validate<'a> = Box<dyn FnMut(&mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> + 'a>;
 
 /// A training job's surroundings: this process, this directory, this terminal.
@@ -323,22 +377,23 @@ struct Live<'a> {
     run_id: String,
     bar: ui::Progress,
     seed: u64,
-    data: &'a Dataset,
+    images: u32,
+    upcoming: Upcoming<'a>,
     feed: Feed<'a>,
     validate: Validate<'a>,
 }
 
 impl Surroundings for Live<'_> {
-    fn feed(&mut self, program: &mut dyn Program, _epoch: u64, which: &[u32]) -> Result<(), TrainError> {
-        (self.feed)(program, which)
+    fn feed(&mut self, program: &mut dyn Program, epoch: u64, which: &[u32]) -> Result<(), TrainError> {
+        (self.feed)(program, epoch, which)
     }
 
     fn order(&mut self, epoch: u64) -> Vec<u32> {
-        epoch_order(self.seed, epoch, self.data.len() as u32)
+        epoch_order(self.seed, epoch, self.images)
     }
 
-    fn upcoming(&mut self, _epoch: u64, which: &[u32]) {
-        self.data.announce(which);
+    fn upcoming(&mut self, epoch: u64, which: &[u32]) {
+        (self.upcoming)(epoch, which);
     }
 
     fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> {
@@ -361,12 +416,44 @@ impl Surroundings for Live<'_> {
     }
 }
 
+/// What a trained classifier does on the test images.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// One class an image.
+    Classes(Accuracy),
+    /// Findings.
+    Findings(Detection),
+}
+
+impl Judged {
+    fn json(&self) -> Value {
+        match self {
+            Judged::Classes(a) => json!({ "test_accuracy": a.accuracy, "test_loss": a.loss }),
+            Judged::Findings(d) => {
+                json!({ "test_mean_auroc": d.mean_auroc(), "test_auroc": d.auroc, "test_loss": d.loss })
+            }
+        }
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        match self {
+            Judged::Classes(a) => format!("test accuracy {:.2} %, loss {:.4}", 100.0 * a.accuracy, a.loss),
+            Judged::Findings(d) => {
+                let mean = d.mean_auroc().map_or("unknown".into(), |m| format!("{m:.4}"));
+                let known = d.auroc.iter().flatten().count();
+                format!("test mean AUROC {mean} over {known} of {} findings, loss {:.4}", d.auroc.len(), d.loss)
+            }
+        }
+    }
+}
+
 /// A trained classifier and where it was saved.
 pub struct TrainedClassifier {
     /// Its weights, with metadata.
     pub weights: Weights,
     /// On the test images.
-    pub test: Accuracy,
+    pub test: Judged,
     /// The finished run.
     pub directory: PathBuf,
 }
@@ -376,9 +463,33 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     let (config, resume) = match &args.common.resume {
         None => {
+            let balance = match args.findings {
+                FindingsArg::Alike => Findings::Alike,
+                FindingsArg::Balanced => Findings::Balanced,
+            };
+            let task = Task {
+                scope: match args.scope {
+                    ScopeArg::Whole => Scope::Whole,
+                    ScopeArg::Head => Scope::Head,
+                },
+                // of findings, where the images turn out to have some
+                loss: if balance == Findings::Alike { Loss::CrossEntropy } else { Loss::BinaryCrossEntropy(balance) },
+                views: match args.views {
+                    ViewsArg::Plain => Views::Plain,
+                    ViewsArg::CropsAndFlips => Views::CropsAndFlips,
+                },
+            };
+            if task.scope == Scope::Head && args.weights.is_none() {
+                return Err(Error::Usage(
+                    "--scope head trains what follows `features`: give those with --weights".into(),
+                ));
+            }
+            let settings = args.fit.settings(args.common.seed, CLASSIFIER_EPOCHS, &args.model)?;
             let config = ClassifierConfig {
                 model: args.model,
-                settings: args.fit.settings(args.common.seed, CLASSIFIER_EPOCHS)?,
+                weights: args.weights,
+                task,
+                settings,
                 limit: args.fit.limit,
                 data: args.data,
             };
@@ -397,17 +508,14 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
     let trained = train_classifier(&context, &config, &sets, args.common.out, resume)?;
     let file = trained.directory.join(format!("{}.safetensors", config.model));
     if context.json {
-        let out = json!({ "accuracy": trained.test.accuracy, "loss": trained.test.loss, "weights": file,
-            "sha256": trained.weights.hash() });
+        let mut out = match &trained.test {
+            Judged::Classes(a) => json!({ "accuracy": a.accuracy, "loss": a.loss }),
+            Judged::Findings(d) => json!({ "auroc": d.auroc, "mean_auroc": d.mean_auroc(), "loss": d.loss }),
+        };
+        (out["weights"], out["sha256"]) = (json!(file), json!(trained.weights.hash()));
         return ui::print(&format!("{out}\n"));
     }
-    ui::print(&format!(
-        "test accuracy {:.2} %, loss {:.4}\nweights {} (sha256 {})\n",
-        100.0 * trained.test.accuracy,
-        trained.test.loss,
-        file.display(),
-        trained.weights.hash()
-    ))
+    ui::print(&format!("{}\nweights {} (sha256 {})\n", trained.test.describe(), file.display(), trained.weights.hash()))
 }
 
 /// A training in words; `images` counts every pass.
@@ -427,35 +535,50 @@ pub fn train_classifier(
     resume: Option<(RunDirectory, Manifest)>,
 ) -> Result<TrainedClassifier, Error> {
     let started = Instant::now();
-    let model = Model::named(&config.model)?;
     let (train, validation) = splits(sets, config.limit, config.settings.batch)?;
-    let hashes = BTreeMap::from([
+    let Start { model, weights: given } = subject::start(&config.model, config.weights.as_deref(), sets, context)?;
+    let loss = match (model.head, config.task.loss) {
+        (Head::Sigmoid, Loss::CrossEntropy) => Loss::BinaryCrossEntropy(Findings::Alike),
+        (Head::Softmax, Loss::BinaryCrossEntropy(_)) => {
+            let reason = "--findings balanced: these images have classes, not findings";
+            return Err(Error::Usage(reason.into()));
+        }
+        (_, loss) => loss,
+    };
+    let task = Task { loss, ..config.task };
+    let mut hashes = BTreeMap::from([
         ("data".to_string(), sets.training.hash()?),
         // its figures are in the results
         ("test data".to_string(), sets.test.hash()?),
     ]);
+    if config.weights.is_some() {
+        hashes.insert("weights to begin with".to_string(), given.hash());
+    }
     let mut run = Run::open(context, "train", out, resume, json!(config), hashes)?;
-    let initial = model.initial_weights(config.settings.seed);
-    let mut job = Classifier::new(&model, &initial, context.backend(), config.settings.batch)?;
+    let fresh = model.initial_weights(config.settings.seed);
+    let initial = Layered(&[&given, &fresh]);
+    let batch = config.settings.batch;
+    let mut job = Classifier::for_task(&model, &initial, context.backend(), batch, task, &train)?;
     let nodes = job.nodes();
-    let steps = (train.len() / config.settings.batch) as u64 * config.settings.epochs;
+    let feeder = job.feeder(&train, config.settings.seed);
+    let steps = (train.len() / batch) as u64 * config.settings.epochs;
     let mut live = Live {
         context,
         directory: run.directory.path(CHECKPOINT),
         run_id: run.manifest.run_id.clone(),
         bar: context.ui.progress("training the classifier", steps),
         seed: config.settings.seed,
-        data: &train,
-        feed: Box::new(|program, which| classifier::feed(program, nodes, &train, which)),
-        validate: Box::new(|program| {
-            let a = classifier::evaluate(program, nodes, &validation)?;
-            Ok(vec![("loss".into(), a.loss), ("accuracy".into(), a.accuracy)])
-        }),
+        images: train.len() as u32,
+        upcoming: Box::new(|epoch, which| feeder.upcoming(epoch, which)),
+        feed: Box::new(|program, epoch, which| feeder.feed(program, epoch, which)),
+        validate: Box::new(|program| classifier::figures(program, nodes, &validation)),
     };
     let (best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
     drop(live);
     let mut weights = Weights::new(&format!("{}.safetensors", config.model));
-    best.iter().for_each(|(name, tensor)| weights.insert(name.clone(), tensor.clone()));
+    for (name, tensor) in classifier::complete(&model, &best, &initial)? {
+        weights.insert(name, tensor);
+    }
     let text = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
     weights.metadata = BTreeMap::from([
         ("arch".into(), model.arch.into()),
@@ -466,9 +589,13 @@ pub fn train_classifier(
         ("config_sha256".into(), run.manifest.run_id.clone()),
         ("trained_by".into(), format!("intervene {} train, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
     ]);
-    let mut kept = Classifier::new(&model, &weights, context.backend(), config.settings.batch)?;
-    let test = kept.evaluate(&sets.test)?;
-    let results = json!({ "test_accuracy": test.accuracy, "test_loss": test.loss, "best": position.best });
+    let mut kept = Classifier::for_task(&model, &weights, context.backend(), batch, task, &train)?;
+    let test = match model.head {
+        Head::Softmax => Judged::Classes(kept.evaluate(&sets.test)?),
+        Head::Sigmoid => Judged::Findings(kept.detect(&sets.test)?),
+    };
+    let mut results = test.json();
+    results["best"] = json!(position.best);
     let file = format!("{}.safetensors", config.model);
     let directory = run.finish(&weights, &file, &position, results, started.elapsed().as_secs_f64())?;
     Ok(TrainedClassifier { weights, test, directory })
@@ -502,6 +629,7 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
                 FormArg::Plain => Interpretability::Plain,
                 FormArg::ScaleFree => Interpretability::ScaleFree,
             };
+            let settings = args.fit.settings(args.common.seed, AUTOENCODER_EPOCHS, &args.model)?;
             let config = AutoencoderConfig {
                 model: args.model,
                 weights: args.weights,
@@ -509,7 +637,7 @@ pub fn autoencoder(args: AutoencoderArgs) -> Result<(), Error> {
                 code: args.code,
                 hidden: args.hidden,
                 objective: Objective { form, weights: LossWeights { interpretability, shallow, deep } },
-                settings: args.fit.settings(args.common.seed, AUTOENCODER_EPOCHS)?,
+                settings,
                 limit: args.fit.limit,
                 data: args.data,
             };
@@ -584,7 +712,7 @@ pub fn train_autoencoder(
     ]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);
-    let both = crate::backend::Layered(&[host, &initial]);
+    let both = Layered(&[host, &initial]);
     let batch = config.settings.batch;
     let mut job = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
     let nodes = job.nodes();
@@ -595,8 +723,9 @@ pub fn train_autoencoder(
         run_id: run.manifest.run_id.clone(),
         bar: context.ui.progress("training the autoencoder", steps),
         seed: config.settings.seed,
-        data: &train,
-        feed: Box::new(|program, which| ae::feed(program, &nodes, &train, which)),
+        images: train.len() as u32,
+        upcoming: Box::new(|_, which| train.announce(which)),
+        feed: Box::new(|program, _, which| ae::feed(program, &nodes, &train, which)),
         validate: Box::new(|program| {
             let q = ae::evaluate(program, &nodes, &validation)?;
             let [gi, gs, gd] = ae::gradient_norms(program, &nodes, &validation)?;
@@ -630,7 +759,7 @@ pub fn train_autoencoder(
             format!("intervene {} train-ae, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed),
         ),
     ]);
-    let both = crate::backend::Layered(&[host, &weights]);
+    let both = Layered(&[host, &weights]);
     let mut kept = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
     let test = kept.evaluate(&sets.test)?;
     let results = json!({ "test": test, "best": position.best });

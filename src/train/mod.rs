@@ -474,7 +474,8 @@ impl Fit<'_> {
     }
 }
 
-/// Memory that an evaluation's values should take at most.
+/// Memory that an evaluation's values should take at most, beside the weights. The same for every device, so that sums over
+/// images are cut alike.
 const EVALUATION_BYTES: usize = 1 << 30;
 
 /// Rows of an evaluation: `most`, or as many as keep what `plan` plans for them within a budget; at least 1. Figures are

@@ -18,7 +18,7 @@ use super::gemm::{self, Source, copy16, divide, view_fits};
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{Forward, forward_kernel};
+use super::tile::{CHAIN_MAX, Forward, forward_kernel};
 use crate::backend::layout::ConvShape;
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
@@ -197,6 +197,9 @@ impl Walk {
         let groups = groups.div_ceil(rows); // per image
         let (x_len, y_len) = (self.h * self.w * self.c, self.oh * self.ow * y_pixel);
         let tiles = self.ow.div_ceil(isa.pixels());
+        let taps_all = self.kh * self.kw;
+        // channels of a piece of the sum: whole blocks, some 1152 terms
+        let chain = if self.c * taps_all <= CHAIN_MAX { self.c } else { (1152 / taps_all / 16).max(1) * 16 };
         let out = Shared::new(y);
         parallel(rows * groups * splits, |task| {
             let (image, group, split) = (task / (groups * splits), task / splits % groups, task % splits);
@@ -213,23 +216,29 @@ impl Walk {
                         for t in 0..tiles {
                             let tile = piece(self.ow, tiles, t);
                             let pixel = (own.start + r) * self.ow + tile.start;
-                            let call = Forward {
-                                x: panel[16 * (r * self.stride * line + tile.start)..].as_ptr(),
-                                taps,
-                                all_taps: self.kh * self.kw,
-                                channels: self.c,
-                                panel: panel_stride,
-                                w: block.w,
-                                y: out.at(image * y_len + pixel * y_pixel + block.first),
-                                y_stride: y_pixel,
-                                width: block.width,
-                                from: std::ptr::null(),
-                                bias,
-                                relu: act == Activation::Relu,
-                            };
-                            // SAFETY: the panel holds the rows and columns of every tap of these outputs, and the
-                            // task alone writes these pixels of these output channels.
-                            unsafe { forward_kernel(isa, tile.len(), block.vectors)(&call) }
+                            let y = out.at(image * y_len + pixel * y_pixel + block.first);
+                            for first in (0..self.c).step_by(chain) {
+                                let last = first + chain >= self.c;
+                                let call = Forward {
+                                    x: panel[16 * (r * self.stride * line + tile.start) + first / 16 * panel_stride..]
+                                        .as_ptr(),
+                                    taps,
+                                    all_taps: self.kh * self.kw,
+                                    channels: chain.min(self.c - first),
+                                    panel: panel_stride,
+                                    w: block.w.wrapping_add(first * self.kh * self.kw * block.vectors * isa.lanes()),
+                                    y,
+                                    y_stride: y_pixel,
+                                    width: block.width,
+                                    from: std::ptr::null(),
+                                    add: if first > 0 { y } else { std::ptr::null() },
+                                    bias: if last { bias } else { std::ptr::null() },
+                                    relu: last && act == Activation::Relu,
+                                };
+                                // SAFETY: the panel holds the rows and columns of every tap of these outputs, and the
+                                // task alone writes these pixels of these output channels.
+                                unsafe { forward_kernel(isa, tile.len(), block.vectors)(&call) }
+                            }
                         }
                     }
                 }

@@ -2,7 +2,8 @@
 //!
 //! x (rows, I), y (rows, O), W (O, I), all dense. Rows are the pixels of the forward micro-kernel: they are copied
 //! into panels `[tile of rows][channel block][row][16]`, and a long sum is cut into pieces of 512 channels (64 KB of
-//! weights, which stay in L2 while all tiles of a row group use them; the sum stays one chain through `carry`).
+//! weights, which stay in L2 while all tiles of a row group use them). The sum stays one chain through `from` up to 2048 terms;
+//! a longer one is the sum of its pieces, which rounds less.
 //! With 1-14 rows there is one tile, so the packed weights, the only large traffic, are streamed exactly once.
 //! Called by `conv.rs` and by the CPU backend's linear nodes.
 
@@ -11,7 +12,7 @@ use std::ops::Range;
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
+use super::tile::{CHAIN_MAX, Forward, Weight, forward_kernel, weight_kernel};
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
 
@@ -147,7 +148,8 @@ pub(super) unsafe fn product(
                         y,
                         y_stride: y_pixel,
                         width: block.width,
-                        from: if from > 0 { y } else { std::ptr::null() },
+                        from: if from > 0 && depth <= CHAIN_MAX { y } else { std::ptr::null() },
+                        add: if from > 0 && depth > CHAIN_MAX { y } else { std::ptr::null() },
                         bias: if last { bias } else { std::ptr::null() },
                         relu: last && act == Activation::Relu,
                     };

@@ -205,6 +205,7 @@ fn update(
                         y_stride: s.o,
                         width,
                         from: pre[y..].as_ptr(),
+                        add: std::ptr::null(),
                         bias: std::ptr::null(),
                         relu: activation == Activation::Relu,
                     };
