@@ -18,10 +18,13 @@ use super::gemm::{self, Source, copy16, divide, view_fits};
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{CHAIN_MAX, Forward, forward_kernel};
+use super::tile::{Forward, forward_kernel};
 use crate::backend::layout::ConvShape;
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
+
+/// Terms of a piece of a long sum: 64 channels under 9 taps.
+const PIECE: usize = 576;
 
 /// Bytes of a task's panel.
 const PANEL: usize = 512 << 10;
@@ -198,8 +201,8 @@ impl Walk {
         let (x_len, y_len) = (self.h * self.w * self.c, self.oh * self.ow * y_pixel);
         let tiles = self.ow.div_ceil(isa.pixels());
         let taps_all = self.kh * self.kw;
-        // channels of a piece of the sum: whole blocks, some 1152 terms
-        let chain = if self.c * taps_all <= CHAIN_MAX { self.c } else { (1152 / taps_all / 16).max(1) * 16 };
+        // channels of a piece of the sum: whole blocks
+        let chain = if self.c * taps_all <= PIECE { self.c } else { (PIECE / taps_all / 16).max(1) * 16 };
         let out = Shared::new(y);
         parallel(rows * groups * splits, |task| {
             let (image, group, split) = (task / (groups * splits), task / splits % groups, task % splits);

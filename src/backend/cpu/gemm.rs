@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{CHAIN_MAX, Forward, Weight, forward_kernel, weight_kernel};
+use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
 
@@ -50,6 +50,9 @@ pub(super) fn view_fits(floats: usize, pixels: usize, channels: usize, pixel: us
         Some(others) => pixel >= channels && floats >= len(&[others, pixel]).saturating_add(channels),
     }
 }
+
+/// The longest sum that is one chain; a longer one is the sum of its pieces.
+const CHAIN_MAX: usize = 2048;
 
 /// Packs W (O, I) for `forward`.
 pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {

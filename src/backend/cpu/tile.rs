@@ -37,16 +37,14 @@ pub(super) struct Forward<'a> {
     /// Where the sums start: null for zero, or values laid out as `y` (`y` itself: a long sum cut in two stays one
     /// chain).
     pub from: *const f32,
-    /// Added to the finished sum: null, or values laid out as `y` (`y` itself: a sum of sums).
+    /// Added to the finished sum: null, or values laid out as `y` (`y` itself: a sum of sums). In f32 a chain of n products
+    /// is wrong by some sqrt(n) roundings of it: as one chain, VGG's 4608 and 25088 terms came out 3 to 4 times as coarse as
+    /// PyTorch's.
     pub add: *const f32,
     /// `width` floats added at the end, or null.
     pub bias: *const f32,
     pub relu: bool,
 }
-
-/// The longest sum that is one chain. In f32 a chain of n products is wrong by some sqrt(n) roundings of it: VGG's 4608 and
-/// 25088 terms came out 3 to 4 times as coarse as PyTorch's. Longer sums are cut, and their pieces added.
-pub(super) const CHAIN_MAX: usize = 2048;
 
 /// One call of the weight kernel: `y[j][o] (+)= sum over pixels of x[pixel][j] g[pixel][o]`, `rows` x `len` pixels.
 #[derive(Clone, Copy)]
