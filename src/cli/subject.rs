@@ -64,12 +64,32 @@ impl Sets {
     }
 }
 
-/// Opens the images that `model` is to see.
+/// Opens the images that `model` is to see; labels of other classes than its own are left out, for they would be taken for
+/// its.
+///
+/// # Errors
+/// As [`labelled`].
+pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, Error> {
+    let sets = labelled(args, model, context)?;
+    let classes = sets.studied.classes().len();
+    if classes == model.classes || classes == 0 {
+        return Ok(sets);
+    }
+    context.ui.warn(format!(
+        "the images are of {classes} classes, but {} has {}: numbers of classes would mean others, so the labels are left out",
+        model.arch, model.classes
+    ));
+    let Sets { training, split, test, studied, part } = sets;
+    let [training, test, studied] = [training, test, studied].map(Dataset::without_labels);
+    Ok(Sets { training, split, test, studied, part })
+}
+
+/// Opens images of the size that `model` takes, with whatever labels they have: to train on.
 ///
 /// # Errors
 /// [`Error::Data`]; [`Error::Input`] when they are not of the size that `model` takes; [`Error::Usage`] when none are named
 /// and there are none of its own.
-pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, Error> {
+pub fn labelled(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, Error> {
     let layout = args.data.as_deref().map(data::recognise).transpose();
     let (path, layout) = match (args.data.as_deref(), layout) {
         (Some(path), Ok(Some(layout))) if layout != Layout::Idx => (path, layout),
@@ -84,16 +104,7 @@ pub fn data(args: &DataArgs, model: &Model, context: &Context) -> Result<Sets, E
     let data = open(path, args, model, context)?.data;
     let (images, classes) = (data.len(), data.classes().len());
     context.ui.log(format!("data: {}: {}, {images} images, {classes} classes", path.display(), layout.name()));
-    if classes == model.classes || classes == 0 {
-        return Sets::of(data);
-    }
-    context.ui.warn(format!(
-        "{}: its images are of {classes} classes, but {} has {}: numbers of classes would mean others, so the labels are left out",
-        path.display(),
-        model.arch,
-        model.classes
-    ));
-    Sets::of(data.without_labels())
+    Sets::of(data)
 }
 
 /// Opens a set of image files for `model`.

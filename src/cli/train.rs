@@ -504,7 +504,7 @@ pub fn classifier(args: ClassifierArgs) -> Result<(), Error> {
         return ui::print(&Cost::untimed(what(&config.settings, images), flop).told(context.json, ""));
     }
     common::check_out(args.common.out.as_deref())?;
-    let sets = subject::data(&config.data, &subject::network(&config.model, &config.data)?, &context)?;
+    let sets = subject::labelled(&config.data, &subject::network(&config.model, &config.data)?, &context)?;
     let trained = train_classifier(&context, &config, &sets, args.common.out, resume)?;
     let file = trained.directory.join(format!("{}.safetensors", config.model));
     if context.json {
