@@ -5,7 +5,7 @@
 //! mode, its weights and statistics are never written.
 
 use super::auroc::auroc;
-use super::{Adam, Fit, Optimizer, TrainError, write_images};
+use super::{Adam, Fit, Optimizer, TrainError, rows_within, write_images};
 use crate::answer::Head;
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, takes_images};
 use crate::data::augment::Augment;
@@ -19,10 +19,7 @@ use crate::tensor::{Tensor, TensorMut, TensorRef, argmax};
 use serde::{Deserialize, Serialize};
 
 /// Most rows of an evaluation run; no image's answer depends on it.
-const EVALUATE_ROWS_MAX: usize = 100;
-/// Bytes of floats that an evaluation run may take beside the weights. The same for every device, so that sums over images
-/// are cut alike.
-const EVALUATE_BYTES: usize = 1 << 30;
+const EVALUATE_ROWS: usize = 100;
 
 /// What is trained, and how: a part of a run's settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,10 +222,8 @@ impl Classifier {
         if let Some(lone) = learnt.statistics.iter().find(|s| s.positions * batch < 2) {
             return Err(TrainError::SingleValue { norm: lone.norm.clone() });
         }
-        let counts = match &finding_weights {
-            Some(tensor) => Some(graph.whole_input("finding weights", tensor.shape().clone())),
-            None => None,
-        };
+        let shape = finding_weights.as_ref().map(|tensor| tensor.shape().clone());
+        let counts = shape.map(|shape| graph.whole_input("finding weights", shape));
         let loss_of = |graph: &mut Graph, logits: NodeId| match target {
             Target::Class(label) => graph.push("loss", Op::CrossEntropy, &[logits, label]),
             Target::Findings(findings) => {
@@ -258,9 +253,9 @@ impl Classifier {
             given: &judged_from,
             want: &[judged, row_loss],
             updates: &[],
-            capacity: EVALUATE_ROWS_MAX,
+            capacity: EVALUATE_ROWS,
         };
-        let rows = rows_that_fit(&graph, evaluate)?;
+        let rows = rows_within(EVALUATE_ROWS, |capacity| plan(&graph, &[Entry { capacity, ..evaluate }]))?;
         let step =
             Entry { name: "train step", given: &given, want: &[loss], updates: &optimizer.updates, capacity: batch };
         let artifact = plan(&graph, &[step, Entry { capacity: rows, ..evaluate }])?;
@@ -314,15 +309,6 @@ impl Classifier {
     pub fn detect(&mut self, data: &Dataset) -> Result<Detection, TrainError> {
         detect(&mut *self.program, self.nodes, data)
     }
-}
-
-/// Rows of an entry that keep to the budget: from what it takes at one and at two.
-fn rows_that_fit(graph: &Graph, entry: Entry<'_>) -> Result<usize, GraphError> {
-    let bytes = |capacity: usize| -> Result<usize, GraphError> {
-        Ok(plan(graph, &[Entry { capacity, ..entry }])?.slot_elements().saturating_mul(size_of::<f32>()))
-    };
-    let (one, two) = (bytes(1)?, bytes(2)?);
-    Ok((EVALUATE_BYTES / two.saturating_sub(one).max(1)).clamp(1, EVALUATE_ROWS_MAX))
 }
 
 /// Lines of absent and of present findings' weights: |P|/(|P|+|N|) and |N|/(|P|+|N|).
@@ -543,8 +529,9 @@ mod tests {
         let mut graph = Graph::new();
         let x = graph.input("x", model.input);
         let networks = Networks::new(&mut graph, model, x, Scope::Whole)?;
-        let want = [networks.judged];
-        Ok(rows_that_fit(&graph, Entry { name: "evaluate", given: &[x], want: &want, updates: &[], capacity: 1 })?)
+        let (given, want) = ([x], [networks.judged]);
+        let entry = |capacity| Entry { name: "evaluate", given: &given, want: &want, updates: &[], capacity };
+        Ok(rows_within(EVALUATE_ROWS, |capacity| plan(&graph, &[entry(capacity)]))?)
     }
 
     #[test]
