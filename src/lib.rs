@@ -15,7 +15,8 @@
 //! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
 //!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
 //! - [`data`], [`weights`]: files in and out; bounded, checked, atomic.
-//! - [`model`]: networks as lists of layers, taps, the autoencoder that is spliced in at one.
+//! - [`model`]: networks as lists of layers, taps, the autoencoder that is spliced in at one. Batch norms in inference are
+//!   folded as a device loads them ([`weights::derived`]); a dense block's maps lie in one slot, in windows.
 //! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
 //!   threads are its own business. `cpu` is hand-written SIMD, `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as
 //!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.

@@ -240,7 +240,13 @@ fn finished(outcome: Outcome) -> (Vec<(String, Vec<u32>)>, Position) {
 fn a_frozen_trunk_has_the_bits_it_was_loaded_with_statistics_of_norms_too() {
     let model = dropping(3, Head::Softmax);
     let (train, held_out) = (images(&model, 9), images(&model, 5));
-    let weights = model.initial_weights(2);
+    let mut weights = model.initial_weights(2);
+    // norms that are no identities
+    for (key, tensor) in weights.iter_mut().filter(|(key, _)| key.contains(".running_")) {
+        let stream = Stream::new(5, key);
+        let low = if key.ends_with("var") { 0.5 } else { -0.75 };
+        *tensor = Tensor::from_fn(tensor.shape().clone(), |i| low + stream.uniform(0, i as u32));
+    }
     let task = Task { scope: Scope::Head, ..Task::default() };
     for backend in backends() {
         let mut job = e(Classifier::for_task(&model, &weights, backend.as_ref(), 4, task, &train));
@@ -443,7 +449,9 @@ fn the_papers_networks_learn_whole_and_behind_a_frozen_trunk() {
         };
         let want = run(&Reference);
         assert!(want[1] < want[0], "{arch} {scope:?} learns: {want:?}");
-        for backend in [&Cpu::new() as &dyn Backend, &cuda()] {
+        // a VGG has no layer that others have not, and takes a simulated GPU the longest
+        let devices = [&Cpu::new() as &dyn Backend, &cuda()];
+        for backend in devices.into_iter().take(if arch == "vgg16" { 1 } else { 2 }) {
             let got = run(backend);
             for (got, (want, share)) in got.iter().zip(want.iter().zip([1e-5, 1e-2])) {
                 assert!((got - want).abs() <= share * want, "{arch} {scope:?} on {}: {got} for {want}", backend.name());

@@ -1,13 +1,14 @@
 //! The static graph: nodes in topological order, built with shape checks, no backend in sight.
 //!
-//! `op` holds the operations, `vjp` adds reverse-mode gradients as nodes, `fold` fuses epilogues, `plan` turns a graph
-//! and its entries into an [`plan::Artifact`], `dump` prints one. Nodes are only ever appended, so a node's inputs always
-//! have smaller ids and ids stay valid.
+//! `op` holds the operations, `shapes` what they take and give, `vjp` adds reverse-mode gradients as nodes, `fold` fuses
+//! epilogues, `plan` turns a graph and its entries into an [`plan::Artifact`], `dump` prints one. Nodes are only ever appended,
+//! so a node's inputs always have smaller ids and ids stay valid.
 
 pub mod dump;
 pub mod fold;
 pub mod op;
 pub mod plan;
+mod shapes;
 pub mod vjp;
 
 use crate::tensor::Shape;

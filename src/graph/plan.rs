@@ -7,7 +7,7 @@
 //! the others share slots wherever they are never alive at the same time in any entry.
 //!
 //! The inputs of a concat live in windows of its slot, and a slice is a window of its input's, wherever everybody who
-//! writes and reads them can step over the other channels: then nothing is copied ([`views`]).
+//! writes and reads them can step over the other channels: then nothing is copied ([`Artifact::view_of`]).
 
 use super::op::{Binary, Element, Op};
 use super::{Extent, Graph, GraphError, NodeId, fold};

@@ -19,7 +19,7 @@ use crate::tensor::{Tensor, TensorMut, TensorRef, argmax};
 use serde::{Deserialize, Serialize};
 
 /// Most rows of an evaluation run; no image's answer depends on it.
-const EVALUATE_ROWS_MAX: usize = 100;
+const EVALUATE_ROWS: usize = 100;
 
 /// What is trained, and how: a part of a run's settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,10 +222,8 @@ impl Classifier {
         if let Some(lone) = learnt.statistics.iter().find(|s| s.positions * batch < 2) {
             return Err(TrainError::SingleValue { norm: lone.norm.clone() });
         }
-        let counts = match &finding_weights {
-            Some(tensor) => Some(graph.whole_input("finding weights", tensor.shape().clone())),
-            None => None,
-        };
+        let shape = finding_weights.as_ref().map(|tensor| tensor.shape().clone());
+        let counts = shape.map(|shape| graph.whole_input("finding weights", shape));
         let loss_of = |graph: &mut Graph, logits: NodeId| match target {
             Target::Class(label) => graph.push("loss", Op::CrossEntropy, &[logits, label]),
             Target::Findings(findings) => {
@@ -255,9 +253,9 @@ impl Classifier {
             given: &judged_from,
             want: &[judged, row_loss],
             updates: &[],
-            capacity: EVALUATE_ROWS_MAX,
+            capacity: EVALUATE_ROWS,
         };
-        let rows = rows_within(EVALUATE_ROWS_MAX, |capacity| plan(&graph, &[Entry { capacity, ..evaluate }]))?;
+        let rows = rows_within(EVALUATE_ROWS, |capacity| plan(&graph, &[Entry { capacity, ..evaluate }]))?;
         let step =
             Entry { name: "train step", given: &given, want: &[loss], updates: &optimizer.updates, capacity: batch };
         let artifact = plan(&graph, &[step, Entry { capacity: rows, ..evaluate }])?;
@@ -531,10 +529,9 @@ mod tests {
         let mut graph = Graph::new();
         let x = graph.input("x", model.input);
         let networks = Networks::new(&mut graph, model, x, Scope::Whole)?;
-        let want = [networks.judged];
-        let given = [x];
+        let (given, want) = ([x], [networks.judged]);
         let entry = |capacity| Entry { name: "evaluate", given: &given, want: &want, updates: &[], capacity };
-        Ok(rows_within(EVALUATE_ROWS_MAX, |rows| plan(&graph, &[entry(rows)]))?)
+        Ok(rows_within(EVALUATE_ROWS, |capacity| plan(&graph, &[entry(capacity)]))?)
     }
 
     #[test]

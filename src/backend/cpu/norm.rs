@@ -81,7 +81,7 @@ pub fn normalise(
     y: &mut [f32],
 ) {
     let c = weight.len();
-    assert!(c > 0 && y.len() % c == 0 && moments.len() == 2 * c && bias.len() == c);
+    assert!(c > 0 && y.len().is_multiple_of(c) && moments.len() == 2 * c && bias.len() == c);
     assert!(view_fits(x.len(), y.len() / c, c, x_pixel));
     let (mean, variance) = moments.split_at(c);
     let scale: Vec<f32> = units(variance, epsilon).iter().zip(weight).map(|(unit, w)| unit * w).collect();
@@ -104,7 +104,7 @@ pub fn normalise(
 /// gw (C) = sum of gy·(x - mean)/sqrt(variance + epsilon).
 pub fn grad_weight(isa: Isa, (x, x_pixel): Pixels<'_>, moments: &[f32], epsilon: f32, gy: &[f32], gw: &mut [f32]) {
     let c = gw.len();
-    assert!(c > 0 && gy.len() % c == 0 && moments.len() == 2 * c);
+    assert!(c > 0 && gy.len().is_multiple_of(c) && moments.len() == 2 * c);
     let pixels = gy.len() / c;
     assert!(view_fits(x.len(), pixels, c, x_pixel));
     let (mean, variance) = moments.split_at(c);
@@ -133,7 +133,7 @@ pub fn grad_input(
     gx: &mut [f32],
 ) {
     let c = weight.len();
-    assert!(c > 0 && gx.len() % c == 0 && gy.len() == gx.len() && moments.len() == 2 * c);
+    assert!(c > 0 && gx.len().is_multiple_of(c) && gy.len() == gx.len() && moments.len() == 2 * c);
     assert!(gw.len() == c && gb.len() == c && view_fits(x.len(), gx.len() / c, c, x_pixel));
     let (mean, variance) = moments.split_at(c);
     let n = (gx.len() / c) as f32;

@@ -83,6 +83,8 @@ fn over_chunks(
     x: Pixels<Floats<'_>>,
 ) -> Result<([usize; 3], [u32; 2], MomentArguments), BackendError> {
     expect(kernel, "x", x.floats.len(), window_len(pixels, channels, x.pixel))?;
+    // a thread's next pixel is at most a block behind the last
+    narrow(kernel, "a number of pixels", pixels.saturating_add(THREADS))?;
     let (chunk, block) = (chunk(pixels), column_block(channels));
     let chunks = pixels.div_ceil(chunk);
     let arguments = MomentArguments {
@@ -170,6 +172,7 @@ fn over_pixels(
     expect(kernel, "y", y.len() % channels.max(1), 0)?;
     let pixels = y.len() / channels.max(1);
     expect(kernel, "x", x.floats.len(), window_len(pixels, channels, x.pixel))?;
+    narrow(kernel, "a number of pixels", pixels.saturating_add(THREADS))?;
     expect(kernel, "the moments", norm.moments.len(), 2 * channels)?;
     let mut pointers = vec![x.floats.pointer(), y.pointer(), norm.moments.pointer(), norm.weight.pointer()];
     pointers.extend(others.iter().map(Floats::pointer));
@@ -261,4 +264,46 @@ pub(in crate::backend::cuda) fn running(
     };
     // SAFETY: the argument is the kernel's; the lengths were compared above.
     unsafe { q.launch(KERNEL, blocks(y.len()), [THREADS as u32, 1], 0, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_over_one_chunk_and_over_many_and_in_windows_are_those_of_f64() {
+        let q = Queue::for_tests();
+        let stream = crate::random::Stream::new(8, "norm");
+        for (pixels, channels, pixel) in [(2, 3, 3), (256, 33, 40), (257, 4, 4), (3000, 5, 9)] {
+            let len = window_len(pixels, channels, pixel);
+            let x: Vec<f32> = (0..len as u32).map(|i| 20.0 + stream.uniform(pixels as u64, i)).collect();
+            let there = q.upload(&x);
+            let mut workspace = q.upload(&vec![f32::NAN; moments_workspace(pixels, channels)]);
+            let mut y = q.upload(&vec![f32::NAN; 2 * channels]);
+            let window = Pixels { floats: q.floats(&there), pixel };
+            let (scratch, to) = (q.floats_mut(&mut workspace), q.floats_mut(&mut y));
+            moments(&q, [pixels, channels], window, scratch, to).unwrap();
+            let got = q.download(&y);
+            for c in 0..channels {
+                let values: Vec<f64> = (0..pixels).map(|p| f64::from(x[p * pixel + c])).collect();
+                let mean = values.iter().sum::<f64>() / pixels as f64;
+                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / pixels as f64;
+                for (got, want) in [(got[c], mean), (got[channels + c], variance)] {
+                    // one rounding of what f64 computed
+                    assert!((f64::from(got) - want).abs() <= 1e-7 * want, "{pixels} x {channels}: {got} for {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_workspace_of_more_pixels_is_enough_for_fewer() {
+        // beyond 512 chunks of 256 pixels, chunks grow and may become fewer
+        for pixels in [131_071usize, 131_072, 131_073, 200_000, 262_145] {
+            let chunks = pixels.div_ceil(chunk(pixels));
+            for more in [pixels, pixels + 1, pixels + 5000, 2 * pixels] {
+                assert!(moments_workspace(more, 3) >= 4 * chunks * 3, "{pixels} in the workspace of {more}");
+            }
+        }
+    }
 }
