@@ -19,10 +19,10 @@ fn own(lab: &Lab, count: usize) {
 
 const FLAGS: [&str; 9] = ["ce", "--masks", "0", "--attack", "none", "--resamples", "20", "--min-agreement", "0"];
 
-/// `effects.csv` without what tells runs and images apart.
+/// `effects.csv` without what tells runs, images and their splits apart.
 fn effects(lab: &Lab, run: &str) -> Vec<String> {
     let rows = lab.read(&format!("{run}/effects.csv"));
-    rows.lines().skip(1).map(|row| row.split(',').skip(3).collect::<Vec<_>>().join(",")).collect()
+    rows.lines().skip(1).map(|row| row.split(',').skip(5).collect::<Vec<_>>().join(",")).collect()
 }
 
 #[test]
