@@ -193,12 +193,12 @@ impl Folder {
             expected: BTreeMap::new(),
             notes,
         };
-        folder.expect(&file, &place)?;
+        folder.take_expectation(&file, &place)?;
         Ok(folder)
     }
 
     /// Reads every `expect.*` and checks that what it needs is there.
-    fn expect(&mut self, file: &TensorFile, place: &Place<'_>) -> Result<(), ValidateError> {
+    fn take_expectation(&mut self, file: &TensorFile, place: &Place<'_>) -> Result<(), ValidateError> {
         const OURS: [&str; 5] = ["weights.", "ae.", "expect.", "input", "label"];
         let left: Vec<&str> = file.names().filter(|name| !OURS.iter().any(|own| name.starts_with(own))).collect();
         if !left.is_empty() {
