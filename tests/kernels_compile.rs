@@ -73,8 +73,10 @@ fn directory(name: &str) -> PathBuf {
 
 /// The launchers, without their tests: (file, text).
 fn launchers() -> Vec<(String, String)> {
-    let files = std::fs::read_dir(directory("src/backend/cuda/launch")).unwrap();
-    let paths = files.map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let folders = ["src/backend/cuda/launch", "src/backend/cuda/launch/conv"];
+    let files = folders.into_iter().flat_map(|folder| std::fs::read_dir(directory(folder)).unwrap());
+    let is_code = |p: &PathBuf| p.extension().is_some_and(|e| e == "rs") && !p.ends_with("tests.rs");
+    let paths = files.map(|f| f.unwrap().path()).filter(is_code);
     let mut found: Vec<_> = paths
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();

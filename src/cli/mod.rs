@@ -40,9 +40,9 @@ enum Verb {
     /// Get and check a data set or published weights
     Fetch(fetch::Args),
     /// Train a classifier
-    Train(train::ClassifierArgs),
+    Train(train::classifier::Args),
     /// Train the autoencoder whose code channels are the nodes
-    TrainAe(train::AutoencoderArgs),
+    TrainAe(train::autoencoder::Args),
     /// Causal effects of nodes on answers, clean, masked and attacked
     Ce(ce::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
@@ -82,8 +82,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.verb {
         Verb::Reproduce(args) => reproduce::run(args),
         Verb::Fetch(args) => fetch::run(args),
-        Verb::Train(args) => train::classifier(args),
-        Verb::TrainAe(args) => train::autoencoder(args),
+        Verb::Train(args) => train::classifier::run(args),
+        Verb::TrainAe(args) => train::autoencoder::run(args),
         Verb::Ce(args) => ce::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),

@@ -4,10 +4,8 @@ use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs};
 use super::study::{self, Config, Done, Loaded, Run, WIDTH};
 use super::subject::Sets;
-use super::train::{
-    AUTOENCODER_EPOCHS, AutoencoderConfig, CLASSIFIER_EPOCHS, ClassifierConfig, describe, train_autoencoder,
-    train_classifier,
-};
+use super::train::autoencoder::{AUTOENCODER_EPOCHS, AUTOENCODER_FILE, AutoencoderConfig, describe, train_autoencoder};
+use super::train::classifier::{CLASSIFIER_EPOCHS, ClassifierConfig, train_classifier};
 use super::{subject, ui};
 use crate::causal::analysis::Quantity;
 use crate::causal::claims::{Claim, Condition, Judgement, judge};
@@ -208,7 +206,7 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
     let (model, host) = subject::host(arch, Some(&file), data, context)?;
     let tap = model.tap(&config.study.tap)?;
     let (path, resume) = phase("autoencoder", "train-ae")?;
-    let file = path.join(super::train::AUTOENCODER_FILE);
+    let file = path.join(AUTOENCODER_FILE);
     if !file.exists() {
         let ae = AutoencoderConfig {
             model: config.study.model.clone(),

@@ -14,24 +14,6 @@ const GROWTH: usize = 32;
 /// Channels between its two convolutions.
 const BOTTLENECK: usize = 4 * GROWTH;
 
-/// The findings of ChestX-ray14 in the order of CheXNet's outputs. Labels are mapped by name, never by place.
-pub const CHEXNET_LABELS: [&str; 14] = [
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-];
-
 /// 121 layers, 1000 classes.
 pub fn densenet121() -> Model {
     let conv = |channels, kernel: usize, stride| Layer::Conv {

@@ -382,11 +382,15 @@ impl Reader<'_> {
 
     /// A repeated whole number, packed or not, added to `list`; those beyond `most` are read and dropped.
     fn whole(&self, wire: Wire, list: &mut Vec<i64>, most: usize) -> Result<(), WeightsError> {
-        let mut add = |n: u64| {
+        self.numbers(wire, |n| {
             if list.len() < most {
                 list.push(n as i64);
             }
-        };
+        })
+    }
+
+    /// Gives each of a repeated whole number, packed or not, to `add`.
+    fn numbers(&self, wire: Wire, mut add: impl FnMut(u64)) -> Result<(), WeightsError> {
         match wire {
             Wire::Number(n) => add(n),
             Wire::Bytes(range) => {
@@ -483,22 +487,11 @@ impl Reader<'_> {
     /// 16-bit floats, each in a whole number; at most `most` in `list`, and one more.
     fn halves(&self, wire: Wire, class: u64, most: usize, list: &mut Vec<f32>) -> Result<(), WeightsError> {
         let float = if class == 10 { Float::F16 } else { Float::Bf16 };
-        let mut add = |n: u64| {
+        self.numbers(wire, |n| {
             if list.len() <= most {
                 list.push(float.at(&(n as u16).to_le_bytes(), 0));
             }
-        };
-        match wire {
-            Wire::Number(n) => add(n),
-            Wire::Bytes(range) => {
-                let mut packed = Fields::new(self.bytes, range);
-                while !packed.is_done() {
-                    add(packed.number().map_err(|e| self.wire(e))?);
-                }
-            }
-            _ => return Err(self.header("a list of numbers in it is none".into(), AGAIN)),
-        }
-        Ok(())
+        })
     }
 }
 
