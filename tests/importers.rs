@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use intervene::model::{ARCHITECTURES, Model};
 use intervene::tensor::Shape;
 use intervene::weights::safetensors::TensorFile;
 use intervene::weights::{Format, Part, PrefixIs, Source, Weights, WeightsError, signature};
@@ -475,5 +476,16 @@ proptest! {
         rest in proptest::collection::vec(any::<u8>(), 0..400)
     ) {
         let _ = read([beginning, &rest].concat());
+    }
+}
+
+/// What a file looks like is told by lists that know nothing of models; they must say what the models do.
+#[test]
+fn the_signatures_of_networks_are_the_networks_own_parameters() {
+    for arch in ARCHITECTURES {
+        for classes in [10, 1000] {
+            let model = Model::named(arch).and_then(|m| m.with_classes(classes)).unwrap();
+            assert_eq!(signature::parameters(arch, classes), Some(model.parameters()), "{arch} of {classes} classes");
+        }
     }
 }

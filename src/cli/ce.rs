@@ -195,9 +195,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     subject::network(&config.model, &config.data)?.tap(&config.tap)?;
     let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, &context)?;
     let tap = model.tap(&config.tap)?;
-    let hash = host.hash();
-    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &hash, config.ae.as_deref(), &context)?;
-    let loaded = Loaded { model, tap, host, autoencoder, ae };
+    let host_hash = host.hash();
+    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), &context)?;
+    let loaded = Loaded { model, tap, host, host_hash, autoencoder, ae };
     let batch = loaded.batch(&config, &args.gate.batch, &context)?;
     if args.common.dry_run {
         let images = match config.data.data {

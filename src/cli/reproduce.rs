@@ -164,8 +164,9 @@ fn bundled(context: &Context, config: &Reproduction) -> Result<Loaded, Error> {
     let Config { model: arch, data, ae, .. } = &config.study;
     let (model, host) = subject::host(arch, None, data, context)?;
     let tap = model.tap(&config.study.tap)?;
-    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host.hash(), ae.as_deref(), context)?;
-    Ok(Loaded { model, tap, host, autoencoder, ae })
+    let host_hash = host.hash();
+    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host_hash, ae.as_deref(), context)?;
+    Ok(Loaded { model, tap, host, host_hash, autoencoder, ae })
 }
 
 /// Host and autoencoder, trained inside the run directory.
@@ -222,8 +223,9 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
         let trained = train_autoencoder(context, &ae, sets, (&model, &host), Some(path), resume).map_err(here)?;
         context.ui.log(format!("autoencoder: {}", describe(&trained.test).trim_end()));
     }
-    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host.hash(), Some(&file), context)?;
-    Ok(Loaded { model, tap, host, autoencoder, ae })
+    let host_hash = host.hash();
+    let (autoencoder, ae) = subject::autoencoder(arch, &tap, &host_hash, Some(&file), context)?;
+    Ok(Loaded { model, tap, host, host_hash, autoencoder, ae })
 }
 
 /// What an input is called in a verdict.

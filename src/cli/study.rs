@@ -1,12 +1,17 @@
 //! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
-use super::common::{Context, Cost, DataArgs};
-use crate::backend::reference::Reference;
+mod cost;
+mod floor;
+
+pub use cost::cost;
+pub use floor::Floor;
+
+use super::common::{Context, DataArgs};
 use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::claims::LIVE_MIN;
-use crate::causal::effect::{Reading, effects, effects_f64};
+use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
@@ -20,7 +25,8 @@ use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
 use crate::tensor::argmax;
 use crate::weights::Weights;
-use rayon::prelude::*;
+use cost::{Macs, shard_images};
+use floor::floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -62,14 +68,8 @@ pub struct Config {
     pub data: DataArgs,
 }
 
-/// Images of the gate's and the floor's checks.
+/// Images of the gate's check.
 const GATE_IMAGES: usize = 2000;
-const FLOOR_IMAGES: usize = 8;
-/// What the f64 reference, which is never fast, does of a study at most (an image and a node at least).
-const FLOOR_MACS: f64 = 6e9;
-/// Its speed, for estimates.
-const REFERENCE_MACS_PER_SECOND: f64 = 2.5e8;
-
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
 ///
 /// # Errors
@@ -97,6 +97,8 @@ pub struct Loaded {
     pub tap: Tap,
     /// Host weights.
     pub host: Weights,
+    /// Their hash: half a gigabyte is not read twice for it.
+    pub host_hash: String,
     /// Autoencoder's shape.
     pub autoencoder: Autoencoder,
     /// Its weights.
@@ -117,90 +119,6 @@ impl Loaded {
     fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
         Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
     }
-}
-
-/// Multiply-adds of a study's parts.
-#[derive(Clone, Copy, Debug)]
-struct Macs {
-    /// To the tap, and the autoencoder.
-    front: f64,
-    /// Behind the tap.
-    tail: f64,
-    /// The decoder of a variant and the tail.
-    variant: f64,
-}
-
-impl Macs {
-    fn of(model: &Model, tap: &Tap, autoencoder: &Autoencoder) -> Macs {
-        let tail = super::inspect::macs(model, tap.number) as f64;
-        let front = super::inspect::macs(model, 0) as f64 - tail + autoencoder.macs(tap) as f64;
-        Macs { front, tail, variant: tail + autoencoder.variant_macs(tap) as f64 }
-    }
-
-    /// Potential outcomes of one image under one input: host, idle, `sets` interventions.
-    fn outcomes(&self, sets: usize) -> f64 {
-        self.front + self.tail + (sets as f64 + 1.0) * self.variant
-    }
-
-    /// One image of a study under all its inputs.
-    fn image(&self, sets: usize, inputs: &[Input]) -> f64 {
-        let runs: u32 = 1 + inputs.iter().map(Input::repeats).sum::<u32>();
-        f64::from(runs) * self.outcomes(sets)
-    }
-
-    /// What the f64 reference does again: images, and sets of each.
-    fn floor(&self, images: usize, sets: usize) -> (usize, usize) {
-        let images = images.min(FLOOR_IMAGES);
-        let whole = (FLOOR_MACS / self.outcomes(sets)) as usize;
-        if whole >= 1 {
-            return (images.min(whole), sets);
-        }
-        let left = FLOOR_MACS - self.outcomes(0);
-        (images.min(1), ((left / self.variant) as usize).clamp(1, sets.max(1)).min(sets))
-    }
-}
-
-/// What a study costs at most, timed on this device with this network.
-///
-/// # Errors
-/// [`Error::Causal`] when it asks for nodes that do not exist; [`Error::Backend`].
-pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, batch: Batch) -> Result<Cost, Error> {
-    let sets = node_sets(config, loaded.autoencoder.nodes)?;
-    let macs = Macs::of(&loaded.model, &loaded.tap, &loaded.autoencoder);
-    let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
-    let both = Layered(&[&loaded.host, &loaded.ae]);
-    let one = &sets[..1];
-    let mut sweep = Sweep::fitting(loaded.subject(&both), one, batch, context.backend())?;
-    let timed = sweep.batch().images.min(64);
-    let pixels: usize = loaded.model.input.iter().product();
-    let x = vec![0.5f32; timed * pixels];
-    let mut seconds = f64::INFINITY;
-    for _ in 0..3 {
-        let started = Instant::now();
-        let _: Logits = sweep.outcomes(&x)?;
-        seconds = seconds.min(started.elapsed().as_secs_f64());
-    }
-    let flop_per_second = 2.0 * timed as f64 * macs.outcomes(1) / seconds;
-    let gate = images.min(GATE_IMAGES) as f64 * macs.outcomes(0);
-    let flop = 2.0 * (images as f64 * macs.image(sets.len(), &config.inputs) + gate);
-    let (floor_images, floor_sets) = macs.floor(images, sets.len());
-    let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
-    let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);
-    Ok(Cost {
-        what: format!(
-            "{images} images x {runs} inputs x ({} interventions + idle), those on nodes that are zero on an image are skipped",
-            sets.len()
-        ),
-        flop,
-        seconds: flop / flop_per_second + floor,
-        flop_per_second,
-    })
-}
-
-/// Images a shard: 256, or fewer where an image takes so long that a stopped run would lose minutes.
-fn shard_images(macs_per_image: f64) -> usize {
-    const SHARD_MACS: f64 = 4e12;
-    ((SHARD_MACS / macs_per_image) as usize).clamp(1, SHARD_IMAGES)
 }
 
 /// A finished study.
@@ -280,7 +198,7 @@ pub fn first_images(data: &Dataset, limit: Option<usize>) -> Result<Dataset, Err
 pub fn hashes(loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
     Ok(BTreeMap::from([
         ("data".to_string(), data.hash()?),
-        ("host".to_string(), loaded.host.hash()),
+        ("host".to_string(), loaded.host_hash.clone()),
         ("autoencoder".to_string(), loaded.ae.hash()),
     ]))
 }
@@ -347,7 +265,7 @@ pub struct Run {
 /// [`Error::Interrupted`] with what to resume, or what went wrong.
 pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, run: Run) -> Result<Done, Error> {
     let Run { batch, directory, mut manifest, agreement, part } = run;
-    let Loaded { model, tap, host, autoencoder, ae } = loaded;
+    let Loaded { model, tap, host, autoencoder, ae, .. } = loaded;
     let images = data.len();
     let sets = node_sets(config, autoencoder.nodes)?;
     let both = Layered(&[host, ae]);
@@ -477,60 +395,6 @@ fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Conte
         same += top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
     }
     Ok(same as f64 / which.len().max(1) as f64)
-}
-
-/// The numerical floor and what it was taken over.
-#[derive(Clone, Copy, Debug)]
-pub struct Floor {
-    /// Largest |effect here - effect of the f64 reference|, over classes.
-    pub largest: f64,
-    /// First images.
-    pub images: usize,
-    /// Sets of nodes: all, or those with the largest effects on the first image.
-    pub sets: usize,
-}
-
-/// Compares the first images' effects under the clean input with the f64 reference's.
-fn floor(
-    subject: Subject<'_>,
-    sets: &[NodeSet],
-    data: &Dataset,
-    shards: &[Shard],
-    context: &Context,
-) -> Result<Floor, Error> {
-    let Some(shard) = shards.first() else { return Ok(Floor { largest: f64::NAN, images: 0, sets: 0 }) };
-    let (head, classes) = (subject.model.head, subject.model.classes);
-    let here = &shard.answers[0].logits;
-    let ours = |i: usize, set: usize| {
-        let done = &here.done[(i * sets.len() + set) * classes..][..classes];
-        effects(head, &here.idle[i * classes..(i + 1) * classes], done)
-    };
-    let macs = Macs::of(subject.model, subject.tap, subject.autoencoder);
-    let (images, count) = macs.floor(shard.ids.len(), sets.len());
-    let mut compared: Vec<usize> = (0..sets.len()).collect();
-    if count < sets.len() {
-        let sizes = compared.iter().map(|&s| Ok(ours(0, s)?.iter().map(|e| e.abs()).sum()));
-        let sizes: Vec<f64> = sizes.collect::<Result<_, Error>>()?;
-        compared.sort_by(|&a, &b| sizes[b].total_cmp(&sizes[a]).then(a.cmp(&b)));
-        compared.truncate(count);
-    }
-    let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s]).collect();
-    context.ui.log(format!("comparing {images} images and {count} interventions with the f64 reference"));
-    let worst = (0..images).into_par_iter().map(|i| -> Result<f64, Error> {
-        let mut reference = Sweep::new(subject, &chosen, Batch { images: 1, variants: 1 }, &Reference)?;
-        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32])?)?;
-        let mut worst: f64 = 0.0;
-        for (at, &set) in compared.iter().enumerate() {
-            let truth = effects_f64(head, &truth.idle, &truth.done[at * classes..][..classes])?;
-            for (ours, truth) in ours(i, set)?.iter().zip(&truth) {
-                let difference = (ours - truth).abs();
-                worst = if difference > worst || difference.is_nan() { difference } else { worst };
-            }
-        }
-        Ok(worst)
-    });
-    let largest = worst.try_reduce(|| 0.0, |a, b| Ok(if b > a || b.is_nan() { b } else { a }))?;
-    Ok(Floor { largest, images, sets: count })
 }
 
 /// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
