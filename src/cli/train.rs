@@ -4,12 +4,13 @@
 pub mod autoencoder;
 pub mod classifier;
 
-use super::common::Context;
-use super::subject::Sets;
+use super::common::{Context, DataArgs};
+use super::subject::{self, Sets};
 use super::ui;
 use crate::backend::Program;
 use crate::data::{Dataset, epoch_order};
 use crate::error::Error;
+use crate::model::Model;
 use crate::report::run::{Manifest, RunDirectory, default_directory};
 use crate::tensor::Tensor;
 use crate::train::{
@@ -93,6 +94,15 @@ fn splits(sets: &Sets, limit: Option<usize>, batch: usize) -> Result<(Dataset, D
         )));
     }
     Ok((training.subset(&split.train[..used])?, training.subset(&split.validation)?))
+}
+
+/// Training images that a dry run counts with. Nothing is fetched for one: without --data they are Fashion-MNIST's.
+fn planned(data: &DataArgs, model: &Model, limit: Option<usize>, context: &Context) -> Result<f64, Error> {
+    let all = match data.data {
+        Some(_) => subject::labelled(data, model, context)?.split.train.len(),
+        None => 55_000,
+    };
+    Ok(limit.unwrap_or(all).min(all) as f64)
 }
 
 /// A training run's directory and what it resumes from.

@@ -1,6 +1,6 @@
 //! `train-ae`: the autoencoder at a tap of a frozen host. Also the second phase of `reproduce --retrain`.
 
-use super::{CHECKPOINT, FitArgs, Live, Run, splits, what};
+use super::{CHECKPOINT, FitArgs, Live, Run, planned, splits, what};
 use crate::backend::Layered;
 use crate::cli::common::{self, Common, Context, Cost, DataArgs};
 use crate::cli::subject::{self, Sets};
@@ -136,7 +136,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let tap = model.tap(&config.tap)?;
     if args.common.dry_run {
         let ae = Autoencoder::at(&tap, config.hidden, config.code);
-        let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
+        let images = planned(&config.data, &model, config.limit, &context)? * config.settings.epochs as f64;
         let per_image = 3 * ae.macs(&tap) + 3 * inspect::macs(&model, tap.number);
         let flop = 2.0 * per_image as f64 * images;
         return ui::print(&Cost::untimed(what(&config.settings, images), flop).told(context.json, ""));

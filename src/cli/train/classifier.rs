@@ -1,13 +1,13 @@
 //! `train`: a network, or its head behind a frozen trunk, on classes or findings. Also the first phase of
 //! `reproduce --retrain`.
 
-use super::{CHECKPOINT, FitArgs, Live, Run, splits, what};
+use super::{CHECKPOINT, FitArgs, Live, Run, planned, splits, what};
 use crate::backend::Layered;
 use crate::cli::common::{self, Common, Context, Cost, DataArgs};
 use crate::cli::subject::{self, Sets, Start};
 use crate::cli::{inspect, ui};
 use crate::error::Error;
-use crate::model::{Head, Model};
+use crate::model::Head;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::train::Settings;
 use crate::train::classifier::{self, Accuracy, Classifier, Detection, Findings, Loss, Scope, Task, Views};
@@ -180,8 +180,8 @@ pub fn run(args: Args) -> Result<(), Error> {
         Some(directory) => RunDirectory::resume_configured(directory, "train")?,
     };
     if args.common.dry_run {
-        let model = Model::named(&config.model)?;
-        let images = config.limit.unwrap_or(55_000) as f64 * config.settings.epochs as f64;
+        let model = subject::network(&config.model, &config.data)?;
+        let images = planned(&config.data, &model, config.limit, &context)? * config.settings.epochs as f64;
         let flop = 6.0 * inspect::macs(&model, 0) as f64 * images;
         return ui::print(&Cost::untimed(what(&config.settings, images), flop).told(context.json, ""));
     }
