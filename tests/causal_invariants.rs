@@ -321,7 +321,7 @@ fn an_identity_autoencoder_changes_no_answer_and_has_no_loss() {
         for backend in backends() {
             let l = host.outcomes(&x, backend.as_ref());
             assert_eq!(bits(&l.idle), bits(&l.orig), "{} on {}", tap.name, backend.name());
-            let objective = Objective { form: Interpretability::Plain, weights: LossWeights::default() };
+            let objective = Objective::default();
             let mut trainer = e(Trainer::new(model, tap, autoencoder, weights, backend.as_ref(), 4, objective));
             let quality = e(trainer.evaluate(&dataset(&host, 9, noise(1))));
             assert_eq!((quality.shallow, quality.agreement), (0.0, 1.0));
@@ -340,7 +340,7 @@ fn each_of_the_three_losses_alone_falls_on_a_fixed_batch() {
     let weigh = |interpretability, shallow, deep| LossWeights { interpretability, shallow, deep };
     let alone = [weigh(1.0, 0.0, 0.0), weigh(0.0, 1.0, 0.0), weigh(0.0, 0.0, 1.0)];
     let forms = [Interpretability::Plain, Interpretability::ScaleFree];
-    let objectives = forms.into_iter().flat_map(|form| alone.map(|weights| Objective { form, weights }));
+    let objectives = forms.into_iter().flat_map(|form| alone.map(|weights| Objective { form, weights, unit: 1.0 }));
     for objective in objectives {
         for backend in backends() {
             let mut trainer = e(Trainer::new(model, tap, autoencoder, weights, backend.as_ref(), 5, objective));

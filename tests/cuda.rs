@@ -145,7 +145,7 @@ fn training_an_autoencoder_on_cuda_follows_the_cpus_losses() {
     weights.retain(|(name, _)| !name.starts_with("ae."));
     weights.extend(host.autoencoder.initial_weights(4));
     let (data, batch) = (images(32), 8);
-    let objective = Objective { form: Interpretability::Plain, weights: LossWeights::default() };
+    let objective = Objective::default();
     let run = |backend: &dyn Backend| {
         let mut job = e(Trainer::new(&host.model, &host.tap, &host.autoencoder, &weights, backend, batch, objective));
         let nodes = job.nodes();

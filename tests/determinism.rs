@@ -288,7 +288,7 @@ fn leg(kind: Kind, seed: u64, backend: &dyn Backend, resume: Option<Checkpoint>,
         }
         Kind::Autoencoder(form) => {
             let Host { model, tap, autoencoder, weights } = &host;
-            let objective = Objective { form, weights: LossWeights::default() };
+            let objective = Objective { form, ..Objective::default() };
             let mut job =
                 Trainer::new(model, tap, autoencoder, weights, backend, 4, objective).unwrap_or_else(|e| panic!("{e}"));
             let nodes = job.nodes();

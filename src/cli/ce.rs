@@ -1,7 +1,9 @@
 //! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
 
 use super::common::{self, Common, Context, DataArgs, eps};
-use super::study::{Config, Loaded, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory};
+use super::study::{
+    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory,
+};
 use super::{subject, ui};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
@@ -88,6 +90,9 @@ pub struct GateArgs {
     /// Least share of images on which the autoencoder-inserted net must agree with its host
     #[arg(long, default_value_t = 0.95)]
     min_agreement: f64,
+    /// With findings: largest mean change of a probability that the autoencoder alone may make
+    #[arg(long, value_name = "P", default_value_t = MAX_SHIFT)]
+    max_shift: f64,
     /// Bootstrap resamples over images
     #[arg(long, default_value_t = 2000)]
     resamples: usize,
@@ -136,6 +141,12 @@ impl GateArgs {
         if !(0.0..=1.0).contains(&self.min_agreement) {
             return Err(Error::Usage(format!("--min-agreement {}: it is a share, 0 to 1", self.min_agreement)));
         }
+        if !(0.0..=1.0).contains(&self.max_shift) {
+            return Err(Error::Usage(format!(
+                "--max-shift {}: it is a change of probabilities, 0 to 1",
+                self.max_shift
+            )));
+        }
         if !(self.level > 0.0 && self.level < 1.0) || self.resamples == 0 {
             return Err(Error::Usage("--level lies between 0 and 1, --resamples is at least 1".into()));
         }
@@ -147,6 +158,10 @@ impl GateArgs {
 
     pub fn min_agreement(&self) -> f64 {
         self.min_agreement
+    }
+
+    pub fn max_shift(&self) -> f64 {
+        self.max_shift
     }
 
     pub fn resamples(&self) -> usize {
@@ -183,6 +198,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 attack_label: args.inputs.label(),
                 limit: args.limit,
                 min_agreement: args.gate.min_agreement,
+                max_shift: args.gate.max_shift,
                 resamples: args.gate.resamples,
                 level: args.gate.level,
                 seed: args.common.seed,

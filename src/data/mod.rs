@@ -18,6 +18,7 @@ pub mod findings;
 pub mod folder;
 pub mod idx;
 pub mod image;
+pub mod imagenet;
 pub mod jpeg;
 pub mod manifest;
 pub mod nih;

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::model::Head;
 use crate::tensor::argmax;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -301,6 +302,66 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
                 optional(row.interval.map(|i| i.hi)),
                 optional(row.p),
                 optional(row.p_adjusted),
+            )?;
+        }
+        Ok(())
+    })?)
+}
+
+/// A row of `table.csv`: what a reproduction measured beside what the paper prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reproduced {
+    /// Network.
+    pub arch: String,
+    /// Children of `features` in front of the tap.
+    pub tap: usize,
+    /// Node.
+    pub node: String,
+    /// Input.
+    pub input: String,
+    /// Mean expected causal effect; none where an image's is not a number.
+    pub mean: Option<f64>,
+    /// Its interval's lower end.
+    pub ci_lo: Option<f64>,
+    /// Its interval's upper end.
+    pub ci_hi: Option<f64>,
+    /// Images.
+    pub images: usize,
+    /// The paper's number of a node of that number, where it prints one.
+    pub paper: Option<f64>,
+    /// `dead`, `below floor`, `below 1e-4` or nothing.
+    pub remark: String,
+    /// What it ran on.
+    pub host: String,
+    /// And with.
+    pub autoencoder: String,
+}
+
+const REPRODUCED: &str = "schema_version,run_id,arch,tap,node,input,mean,ci_lo,ci_hi,n,paper,remark,host,autoencoder\n";
+
+/// Writes `table.csv`: 14 columns.
+///
+/// # Errors
+/// [`Error::Write`] with the path.
+pub fn reproduced(path: &Path, rows: &[&Reproduced], run_id: &str) -> Result<(), Error> {
+    Ok(write_atomic(path, |file| {
+        file.write_all(REPRODUCED.as_bytes())?;
+        for r in rows {
+            writeln!(
+                file,
+                "{SCHEMA_VERSION},{run_id},{},{},{},{},{},{},{},{},{},{},{},{}",
+                r.arch,
+                r.tap,
+                r.node,
+                r.input,
+                optional(r.mean),
+                optional(r.ci_lo),
+                optional(r.ci_hi),
+                r.images,
+                optional(r.paper),
+                r.remark,
+                quoted(&r.host),
+                quoted(&r.autoencoder),
             )?;
         }
         Ok(())

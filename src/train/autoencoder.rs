@@ -51,6 +51,20 @@ pub struct Objective {
     pub form: Interpretability,
     /// Weights of the three losses.
     pub weights: LossWeights,
+    /// What the tap's values are divided by in front of the encoder and multiplied by behind the decoder ([`super::unit`]):
+    /// a function of host and images.
+    #[serde(default = "one", skip)]
+    pub unit: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Objective { form: Interpretability::Plain, weights: LossWeights::default(), unit: one() }
+    }
 }
 
 /// Names of the losses, in the order in which a step reports them.
@@ -103,7 +117,7 @@ pub struct Quality {
     pub loss: f64,
     /// L_interp in the form trained.
     pub interpretability: f64,
-    /// Mean |F - D(E(F))|.
+    /// Mean |F - D(E(F))|, in units of the objective.
     pub shallow: f64,
     /// Mean KL(p_orig || p_ae), nats.
     pub deep: f64,
@@ -144,14 +158,21 @@ impl Trainer {
         let normalised = model.normalise(&mut g, x)?;
         let front = model.front(&mut g, normalised, 0, tap.number)?;
         let logits_orig = model.tail(&mut g, front, tap.number)?;
-        let code = autoencoder.encode(&mut g, front)?;
+        // exact: a unit is a power of two
+        let in_units = |g: &mut Graph, name, values, factor| match factor {
+            1.0 => Ok(values),
+            factor => g.scale(name, values, factor),
+        };
+        let seen = in_units(&mut g, "tap.in-units", front, 1.0 / objective.unit)?;
+        let code = autoencoder.encode(&mut g, seen)?;
         let pre = autoencoder.pre(&mut g, code)?;
         let decoded = autoencoder.decode(&mut g, pre)?;
-        let logits_ae = model.tail(&mut g, decoded, tap.number)?;
+        let given_back = in_units(&mut g, "decoded.whole", decoded, objective.unit)?;
+        let logits_ae = model.tail(&mut g, given_back, tap.number)?;
 
-        let made = add_losses(&mut g, model.head, [front, decoded], code, [logits_orig, logits_ae], objective)?;
+        let made = add_losses(&mut g, model.head, [seen, decoded], code, [logits_orig, logits_ae], objective)?;
         let LossNodes { total, weighted, shallow, deep, mean_abs, variation, mean_square, .. } = made;
-        let scale = g.push("tap.mean-abs", Op::MeanAbs, &[front])?;
+        let scale = g.push("tap.mean-abs", Op::MeanAbs, &[seen])?;
         let channel_max = g.push("code.channel-max", Op::ChannelMax, &[code])?;
 
         let trained: Vec<NodeId> =

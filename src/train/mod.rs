@@ -8,6 +8,7 @@ pub mod auroc;
 pub mod autoencoder;
 pub mod checkpoint;
 pub mod classifier;
+pub mod unit;
 
 use crate::backend::{BackendError, Program, takes_images};
 use crate::data::{DataError, Dataset};

@@ -22,7 +22,7 @@ use crate::graph::vjp::vjp;
 use crate::graph::{Graph, NodeId};
 use crate::model::{Head, ModelError};
 use crate::tensor::TensorRef;
-use crate::train::autoencoder::{self, Interpretability, Objective, add_losses};
+use crate::train::autoencoder::{self, Objective, add_losses};
 use crate::weights::WeightsError;
 use crate::{explain, model::Tap};
 use compare::{Line, Report};
@@ -404,7 +404,7 @@ fn losses(folder: &Folder, backend: &dyn Backend, got: &mut Values) -> Result<()
     let pre = autoencoder.pre(&mut g, code)?;
     let decoded = autoencoder.decode(&mut g, pre)?;
     let inserted = model.tail(&mut g, decoded, *number)?;
-    let objective = Objective { form: Interpretability::Plain, weights: folder.losses.unwrap_or_default() };
+    let objective = Objective { weights: folder.losses.unwrap_or_default(), ..Objective::default() };
     let made = add_losses(&mut g, model.head, [front, decoded], code, [logits, inserted], objective)?;
     let trained: Vec<NodeId> = autoencoder.parameters().iter().filter_map(|(key, _)| g.parameter_named(key)).collect();
     let one = g.whole_input("one", [1]);

@@ -8,6 +8,7 @@ mod images;
 mod input;
 mod interrupt;
 mod outputs;
+mod reproduce;
 mod support;
 mod usage;
 mod validate;

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Model, Tap};
 use crate::report::run::{Manifest, RunDirectory};
-use crate::train::Settings;
 use crate::train::autoencoder::{self as ae, Interpretability, LossWeights, Objective, Quality, Trainer};
+use crate::train::{Settings, unit};
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 tap: args.tap,
                 code: args.code,
                 hidden: args.hidden,
-                objective: Objective { form, weights: LossWeights { interpretability, shallow, deep } },
+                objective: Objective { form, weights: LossWeights { interpretability, shallow, deep }, unit: 1.0 },
                 settings,
                 limit: args.fit.limit,
                 data: args.data,
@@ -201,7 +201,12 @@ pub fn train_autoencoder(
     let initial = shape.initial_weights(config.settings.seed);
     let both = Layered(&[host, &initial]);
     let batch = config.settings.batch;
-    let mut job = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
+    let unit = unit::unit(model, &tap, &both, context.backend(), &train)?;
+    if unit != 1.0 {
+        context.ui.log(format!("values at {} are of the size of {unit}: losses are in units of that", tap.name));
+    }
+    let objective = Objective { unit, ..config.objective };
+    let mut job = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, objective)?;
     let nodes = job.nodes();
     let steps = (train.len() / batch) as u64 * config.settings.epochs;
     let mut live = Live {
@@ -232,10 +237,19 @@ pub fn train_autoencoder(
             Ok(figures.map(|(n, v)| (n.to_string(), v)).to_vec())
         }),
     };
-    let (best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
+    let (mut best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
     drop(live);
+    // two of these would be two networks in memory
+    drop(job);
+    let test = {
+        let mut trained = Weights::new(AUTOENCODER_FILE);
+        best.iter().for_each(|(name, tensor)| trained.insert(name.clone(), tensor.clone()));
+        let both = Layered(&[host, &trained]);
+        Trainer::new(model, &tap, &shape, &both, context.backend(), batch, objective)?.evaluate(&sets.test)?
+    };
+    unit::fold(&mut best, unit);
     let mut weights = Weights::new(AUTOENCODER_FILE);
-    best.iter().for_each(|(name, tensor)| weights.insert(name.clone(), tensor.clone()));
+    best.into_iter().for_each(|(name, tensor)| weights.insert(name, tensor));
     weights.metadata = BTreeMap::from([
         ("arch".into(), model.arch.into()),
         ("tap".into(), tap.name.clone()),
@@ -246,10 +260,7 @@ pub fn train_autoencoder(
             format!("intervene {} train-ae, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed),
         ),
     ]);
-    let both = Layered(&[host, &weights]);
-    let mut kept = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, config.objective)?;
-    let test = kept.evaluate(&sets.test)?;
-    let results = json!({ "test": test, "best": position.best });
+    let results = json!({ "test": test, "unit": unit, "best": position.best });
     let seconds = started.elapsed().as_secs_f64();
     let directory = run.finish(&weights, AUTOENCODER_FILE, &position, results, seconds)?;
     Ok(TrainedAutoencoder { weights, test, directory })
