@@ -1,5 +1,6 @@
 //! Training of networks with batch norms and dropout, on every device: three steps of a small DenseNet against PyTorch's; a
-//! frozen trunk; masks and views that do not depend on the batch; findings with class weights; stops and resumption.
+//! frozen trunk; masks and views that do not depend on the batch; findings with class weights; stops and resumption. And of
+//! autoencoders at taps of large values.
 
 mod common;
 
@@ -17,11 +18,12 @@ use intervene::graph::{Graph, NodeId};
 use intervene::model::{Child, Head, Layer, Model};
 use intervene::random::Stream;
 use intervene::tensor::{Tensor, TensorMut, TensorRef};
+use intervene::train::autoencoder::{self as ae, Objective, Trainer};
 use intervene::train::classifier::{
     Classifier, Feeder, Findings, Loss, Nodes, Scope, Task, Views, complete, figures, finding_weights,
 };
 use intervene::train::{
-    Checkpoint, EpochRecord, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint,
+    Checkpoint, EpochRecord, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint, unit,
 };
 use std::fmt::Display;
 use std::io::Write;
@@ -499,4 +501,79 @@ fn what_cannot_be_trained_is_refused_with_a_reason() {
     single.features.retain(|c| ["features.one", "features.conv0", "features.norm0"].contains(&c.name.as_str()));
     let text = refusal(&single, Task::default(), 1);
     assert!(text.contains("\"features.norm0\"") && text.contains("at least 2"), "{text}");
+}
+
+/// Surroundings of an autoencoder's training.
+struct AtTap<'a> {
+    nodes: ae::Nodes,
+    images: &'a Dataset,
+}
+
+impl Surroundings for AtTap<'_> {
+    fn feed(&mut self, program: &mut dyn Program, _: u64, which: &[u32]) -> Result<(), TrainError> {
+        ae::feed(program, &self.nodes, self.images, which)
+    }
+    fn upcoming(&mut self, _: u64, _: &[u32]) {}
+    fn order(&mut self, epoch: u64) -> Vec<u32> {
+        epoch_order(4, epoch, self.images.len() as u32)
+    }
+    fn validate(&mut self, program: &mut dyn Program) -> Result<Vec<(String, f64)>, TrainError> {
+        let quality = ae::evaluate(program, &self.nodes, self.images)?;
+        Ok(vec![("loss".into(), quality.loss), ("shallow".into(), quality.shallow)])
+    }
+    fn progress(&mut self, _: u64, _: u64, losses: &[f64]) {
+        assert!(losses.iter().all(|l| l.is_finite()));
+    }
+    fn epoch_done(&mut self, _: &EpochRecord, _: &Checkpoint) -> Result<(), TrainError> {
+        Ok(())
+    }
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// A ReLU network whose tap is 2^k times as large and whose next layer undoes it answers the same to the bit. So its
+/// autoencoder learns the same to the bit: its first weights are 2^-k times, its last 2^k times those of the other.
+#[test]
+fn an_autoencoder_learns_the_same_at_a_tap_of_large_values() {
+    let model = e(Model::named("fashion"));
+    let tap = e(model.tap("2"));
+    let shape = intervene::model::autoencoder::Autoencoder::at(&tap, 8, 4);
+    let data = images(&model, 24);
+    let learn = |power: i32| {
+        let mut host = model.initial_weights(3);
+        for (name, tensor) in &mut host {
+            let factor = match name.as_str() {
+                "features.0.weight" | "features.0.bias" => 2f32.powi(power),
+                "features.3.weight" => 2f32.powi(-power),
+                _ => continue,
+            };
+            tensor.data_mut().iter_mut().for_each(|w| *w *= factor);
+        }
+        let backend = Cpu::new();
+        let unit = e(unit::unit(&model, &tap, &host, &backend, &data));
+        let both = [host, shape.initial_weights(5)].concat();
+        let objective = Objective { unit, ..Objective::default() };
+        let mut job = e(Trainer::new(&model, &tap, &shape, &both, &backend, 8, objective));
+        let mut surroundings = AtTap { nodes: job.nodes(), images: &data };
+        let outcome = e(job.fit(&settings(2, 8, Schedule::Constant), data.len()).run(None, &mut surroundings));
+        let Outcome::Done { mut weights, position } = outcome else { panic!("interrupted") };
+        unit::fold(&mut weights, unit);
+        (unit, weights, position.history.last().map(|r| r.validation.clone()))
+    };
+    let ((small, first, figures), (large, second, same)) = (learn(5), learn(10));
+    assert!(small > 1.0 && large == 32.0 * small, "{small} {large}");
+    assert_eq!(figures, same, "losses are in units");
+    let mut moved = 0;
+    for ((name, a), (_, b)) in first.iter().zip(&second) {
+        let factor = match name.as_str() {
+            "ae.enc1.weight" => 1.0 / 32.0,
+            "ae.dec2.weight" | "ae.dec2.bias" => 32.0,
+            _ => 1.0,
+        };
+        assert!(a.data().iter().zip(b.data()).all(|(a, b)| a * factor == *b), "{name}");
+        moved += usize::from(factor != 1.0);
+    }
+    assert_eq!(moved, 3);
+    assert_eq!(learn(0).0, 1.0, "values of the usual size are taken as they are");
 }
