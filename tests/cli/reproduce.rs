@@ -125,6 +125,7 @@ fn what_a_reproduction_cannot_do_is_said_before_work() {
     run(&["chess"]).fails(2, &["did you mean chest?"]);
     run(&["chest"]).fails(2, &["--data", "NIH"]);
     run(&["imagenet", "--data", "x", "--taps", "4"]).fails(2, &["3, 9, 13, 18"]);
+    run(&["imagenet", "--data", "x", "--taps", "18"]).fails(2, &["nothing to do: vgg19", "--weights FILE"]);
     run(&["chest", "--data", "x", "--retrain"]).fails(2, &["--retrain"]);
     run(&["fashion", "--taps", "2"]).fails(2, &["--taps"]);
     run(&["fashion", "--weights", "f"]).fails(2, &["--weights"]);

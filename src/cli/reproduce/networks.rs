@@ -184,6 +184,11 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     }
     check_taps(experiment, &config.taps)?;
     let (sources, absent) = sources(experiment, &config, context)?;
+    if sources.iter().all(|s| taps(s.network, &config.taps).is_empty()) {
+        let reason =
+            if absent.is_empty() { "--taps names none of the networks whose weights are given" } else { &absent[0] };
+        return Err(Error::Usage(format!("nothing to do: {reason}")));
+    }
     if args.common.dry_run {
         return dry_run(experiment, &args, &config, &sources, context);
     }
@@ -200,8 +205,8 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
         }
         seen.push(sets);
     }
-    for file in &config.ae {
-        hashes.insert(format!("autoencoder {}", file.display()), Weights::open(file)?.hash());
+    for (i, file) in config.ae.iter().enumerate() {
+        hashes.insert(format!("autoencoder {i}"), Weights::open(file)?.hash());
     }
     let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let directory = study::open_directory(args.common.out.clone(), resume, &manifest)?;
