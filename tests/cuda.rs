@@ -13,7 +13,7 @@ use intervene::causal::sweep::Logits;
 use intervene::data::Dataset;
 use intervene::random::Stream;
 use intervene::tensor::TensorMut;
-use intervene::train::autoencoder::{self as ae, Interpretability, LossWeights, Objective, Trainer};
+use intervene::train::autoencoder::{self as ae, Objective, Trainer};
 use intervene::train::classifier::{self, Classifier};
 use intervene::train::{Fit, Schedule, Settings};
 

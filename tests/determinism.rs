@@ -17,7 +17,7 @@ use intervene::data::{Dataset, epoch_order};
 use intervene::model::Model;
 use intervene::random::Stream;
 use intervene::tensor::{Tensor, TensorMut};
-use intervene::train::autoencoder::{self as ae, Interpretability, LossWeights, Objective, Trainer};
+use intervene::train::autoencoder::{self as ae, Interpretability, Objective, Trainer};
 use intervene::train::classifier::{self, Classifier};
 use intervene::train::{
     Checkpoint, EpochRecord, Fit, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint,
