@@ -8,6 +8,7 @@ use crate::atomic::write_atomic;
 use crate::data::{Labels, Part};
 use crate::error::Error;
 use crate::interval::{Interval, Share};
+use crate::train::evaluation::auroc::Lack;
 use crate::train::evaluation::{Answers, Evaluation, Finding, Found, LEVEL, mean_area, published};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -181,6 +182,18 @@ pub fn describe(found: &Found, beside: Beside) -> String {
     }
 }
 
+/// Why an area or its interval is missing, in words.
+fn remark(finding: &Finding) -> &'static str {
+    match finding.auroc.lack {
+        None => "",
+        Some(Lack::Nan) => "a probability is not a number",
+        Some(Lack::OneSided) if finding.auroc.positives == 0 => "no image has it",
+        Some(Lack::OneSided) => "every image has it",
+        Some(Lack::FewPatients) => "too few patients for an interval",
+        Some(Lack::NoSpread) => "no spread, so no interval",
+    }
+}
+
 fn table(findings: &[Finding], beside: Beside) -> String {
     let shown = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4}"));
     let sources: &[&str] = if beside == Beside::Published { &published::SOURCES } else { &[] };
@@ -192,7 +205,7 @@ fn table(findings: &[Finding], beside: Beside) -> String {
         "finding",
         "AUROC",
         "95 % interval",
-        "with",
+        "n_pos",
         "threshold",
         "sensitivity",
         "specificity",
@@ -202,14 +215,14 @@ fn table(findings: &[Finding], beside: Beside) -> String {
         let a = &f.auroc;
         let interval = a.interval.map_or("-".into(), |i| format!("{i:.4}"));
         let [sensitivity, specificity] = shares(f).map(|share| shown(share.and_then(Share::value)));
-        let flags = f.flags().join(", ");
         let line = format!(
-            "{:<19} {:>6} {interval:<16} {:>6} {:>9} {sensitivity:>11} {specificity:>11}{}  {flags}",
+            "{:<19} {:>6} {interval:<16} {:>6} {:>9} {sensitivity:>11} {specificity:>11}{}  {}",
             f.name,
             shown(a.area),
             a.positives,
             shown(f.threshold),
             cells(&beside.figures(&f.name)),
+            remark(f),
         );
         text += line.trim_end();
         text.push('\n');
@@ -317,6 +330,7 @@ mod tests {
         let found = Found::Findings(vec![mass.clone()]);
         assert!(!describe(&found, Beside::Nothing).contains("0.86"));
         let shown = describe(&found, Beside::Published);
-        assert!(shown.contains("0.8676    0.8597") && shown.contains("another test set (22433 images)"), "{shown}");
+        assert!(shown.contains("0.8676    0.8597    0.8653    0.8377  too few patients"), "{shown}");
+        assert!(shown.contains("another test set (22433 images)"), "{shown}");
     }
 }
