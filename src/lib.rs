@@ -10,8 +10,8 @@
 //! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> causal ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
-//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`answer`] (logits to probabilities and their changes): know
-//!   nothing of anything.
+//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`interval`], [`answer`] (logits to probabilities and their
+//!   changes): know nothing of anything.
 //! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
 //!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
 //! - [`data`], [`weights`]: files in and out; bounded, checked, atomic.
@@ -20,7 +20,8 @@
 //! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
 //!   threads are its own business. `cpu` is hand-written SIMD, `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as
 //!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
-//! - [`train`]: Adam on a planned graph, of a whole network or the head behind a frozen trunk; schedules, checkpoints.
+//! - [`train`]: Adam on a planned graph, of a whole network or the head behind a frozen trunk; schedules, checkpoints; and
+//!   [`train::evaluation`], what a network is worth on images that it has not seen.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
@@ -50,6 +51,7 @@ pub mod digest;
 pub mod error;
 pub mod explain;
 pub mod graph;
+pub mod interval;
 pub mod model;
 pub mod random;
 pub mod report;

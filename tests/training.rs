@@ -22,6 +22,7 @@ use intervene::train::autoencoder::{self as ae, Objective, Trainer};
 use intervene::train::classifier::{
     Classifier, Feeder, Findings, Loss, Nodes, Scope, Task, Views, complete, figures, finding_weights,
 };
+use intervene::train::evaluation::{Found, evaluate};
 use intervene::train::{
     Checkpoint, EpochRecord, Outcome, Position, Schedule, Settings, Surroundings, TrainError, checkpoint, unit,
 };
@@ -377,6 +378,46 @@ fn findings_are_learnt_with_weights_of_their_rarity_and_judged_by_their_areas() 
     // in f64 and in f32 alike, up to what rounding becomes in twelve steps
     let judge = losses(Findings::Balanced, &Reference);
     assert!((judge[1] - balanced[1]).abs() <= 1e-2 * judge[1], "{judge:?} and {balanced:?}");
+}
+
+#[test]
+fn weights_that_are_brought_are_judged_as_those_that_were_trained() {
+    let folders = [e(tempfile::tempdir()), e(tempfile::tempdir())];
+    let transform = Transform { channels: Channels::Grey, geometry: Geometry::As([8, 8]) };
+    let [validation, test] = [(0, 12), (1, 110)].map(|(i, n)| x_rays(folders[i].path(), n, transform));
+    let model = Model { input: [1, 8, 8], mean: vec![0.5], std: vec![0.25], ..dropping(14, Head::Sigmoid) };
+    let weights = model.initial_weights(2);
+    let task = Task { loss: Loss::BinaryCrossEntropy(Findings::Alike), ..Task::default() };
+    for backend in backends() {
+        let mut job = e(Classifier::for_task(&model, &weights, backend.as_ref(), 4, task, &validation));
+        let (loss, answers) = e(job.answers(&test));
+        assert_eq!(loss, e(job.detect(&test)).loss);
+        let mut told = Vec::new();
+        let mut judged = |validation, most: usize| {
+            told.clear();
+            let go_on = &mut |done: usize| {
+                told.push(done);
+                told.len() < most
+            };
+            let found = e(evaluate(&model, &weights, backend.as_ref(), validation, &test, go_on));
+            (found, told.clone())
+        };
+        // in runs of at most a hundred images, and stopped behind any
+        assert_eq!(judged(Some(&validation), 9).1, [12, 112, 122]);
+        assert!(judged(Some(&validation), 1).0.is_none() && judged(None, 1).0.is_none());
+        let (Some(found), told) = judged(Some(&validation), 9) else { panic!("stopped") };
+        assert_eq!(told.len(), 3);
+        for i in 0..test.len() {
+            // norms folded into the layers before them, or computed
+            for (a, b) in found.test.probabilities(i).iter().zip(answers.probabilities(i)) {
+                assert!((a - b).abs() <= 1e-5, "{a} and {b} on {}", backend.name());
+            }
+        }
+        let Found::Findings(findings) = found.found else { panic!("of findings") };
+        let mass = &findings[4];
+        assert_eq!((mass.auroc.positives, mass.auroc.negatives, mass.auroc.patients), (55, 55, 110));
+        assert!(mass.auroc.interval.is_some() && mass.threshold.is_some(), "{mass:?}");
+    }
 }
 
 #[test]

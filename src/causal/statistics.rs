@@ -13,6 +13,7 @@
 use rayon::prelude::*;
 
 use super::{CausalError, same_length};
+pub use crate::interval::Interval;
 use crate::random::Stream;
 
 /// Rows and columns of the register block of [`weighted_sums`]: 16 sums in 8 SSE2 registers of 16.
@@ -96,15 +97,6 @@ fn checked_columns(n: usize, columns: &[&[f64]]) -> Result<(), CausalError> {
     columns.iter().try_for_each(|column| same_length("a column (one value an image)", n, column.len()))
 }
 
-/// An interval of values of a statistic.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Interval {
-    /// Lower end.
-    pub lo: f64,
-    /// Upper end.
-    pub hi: f64,
-}
-
 impl Interval {
     /// The percentile interval that leaves (1 - level) / 2 of the values on either side, ends by [`quantile`]; `None`
     /// without values, with one that is not finite, or for a level outside 0..1.
@@ -116,19 +108,6 @@ impl Interval {
         sorted.sort_unstable_by(f64::total_cmp);
         let tail = (1.0 - level) / 2.0;
         Some(Interval { lo: quantile(&sorted, tail)?, hi: quantile(&sorted, 1.0 - tail)? })
-    }
-
-    /// hi - lo.
-    pub fn width(&self) -> f64 {
-        self.hi - self.lo
-    }
-}
-
-/// `[1.51, 1.60]`, with the precision asked for (two decimals where none is).
-impl std::fmt::Display for Interval {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digits = f.precision().unwrap_or(2);
-        write!(f, "[{:.digits$}, {:.digits$}]", self.lo, self.hi)
     }
 }
 

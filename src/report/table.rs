@@ -36,7 +36,7 @@ pub struct Labels {
 }
 
 /// A text as a field of CSV (RFC 4180).
-fn quoted(text: &str) -> Cow<'_, str> {
+pub(super) fn quoted(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\"")).into()
     } else {
@@ -52,12 +52,12 @@ impl Labels {
 }
 
 /// A number in shortest round-trip form, or nothing when it is none.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     // Debug takes an exponent below 1e-5, where Display would write the zeros out
     if x.is_finite() { format!("{x:?}") } else { String::new() }
 }
 
-fn optional(x: Option<f64>) -> String {
+pub(super) fn optional(x: Option<f64>) -> String {
     x.map_or(String::new(), number)
 }
 

@@ -4,9 +4,10 @@
 //! What learns is in training mode (batch statistics, dropout) and is judged in evaluation mode; a frozen trunk is in inference
 //! mode, its weights and statistics are never written.
 
-use super::auroc::auroc;
-use super::{Adam, Fit, Optimizer, TrainError, rows_within, write_images};
-use crate::answer::Head;
+use super::evaluation::Answers;
+use super::evaluation::auroc::area;
+use super::{Adam, EVALUATE_ROWS, Fit, Optimizer, TrainError, rows_within, write_images};
+use crate::answer::{Head, sigmoid};
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, takes_images};
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Labels};
@@ -17,9 +18,6 @@ use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::{Dropout, Learnt, Mode, Model};
 use crate::tensor::{Tensor, TensorMut, TensorRef, argmax};
 use serde::{Deserialize, Serialize};
-
-/// Most rows of an evaluation run; no image's answer depends on it.
-const EVALUATE_ROWS: usize = 100;
 
 /// What is trained, and how: a part of a run's settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,6 +300,20 @@ impl Classifier {
         evaluate(&mut *self.program, self.nodes, data)
     }
 
+    /// Loss over a data set, and all answers to it.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn answers<'a>(&mut self, data: &'a Dataset) -> Result<(f64, Answers<'a>), TrainError> {
+        let head = match self.nodes.target {
+            Target::Class(_) => Head::Softmax,
+            Target::Findings(_) => Head::Sigmoid,
+        };
+        let mut all = Vec::with_capacity(data.len() * self.nodes.classes);
+        let loss = judge(&mut *self.program, self.nodes, data, |_, logits| all.extend_from_slice(logits))?;
+        Ok((loss, Answers::new(data, head, self.nodes.classes, all)?))
+    }
+
     /// Loss and areas under the ROC curves over a data set with findings.
     ///
     /// # Errors
@@ -454,6 +466,7 @@ fn judge(
 ) -> Result<f64, TrainError> {
     let mut loss = 0.0;
     let all: Vec<u32> = (0..data.len() as u32).collect();
+    data.announce(&all);
     for block in all.chunks(nodes.rows) {
         feed(program, nodes, data, block)?;
         program.run(EVALUATE, block.len())?;
@@ -485,10 +498,10 @@ pub fn evaluate(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Resu
 /// # Errors
 /// [`TrainError`].
 pub fn detect(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Result<Detection, TrainError> {
-    let mut scores: Vec<Vec<f32>> = vec![Vec::with_capacity(data.len()); nodes.classes];
+    let mut scores: Vec<Vec<f64>> = vec![Vec::with_capacity(data.len()); nodes.classes];
     let loss = judge(program, nodes, data, |_, logits| {
         for row in logits.chunks_exact(nodes.classes) {
-            scores.iter_mut().zip(row).for_each(|(scores, &logit)| scores.push(logit));
+            scores.iter_mut().zip(row).for_each(|(scores, &logit)| scores.push(sigmoid(f64::from(logit))));
         }
     })?;
     let has = |finding: usize| -> Vec<bool> {
@@ -497,7 +510,7 @@ pub fn detect(program: &mut dyn Program, nodes: Nodes, data: &Dataset) -> Result
             Labels::Classes(_) => Vec::new(),
         }
     };
-    let auroc = scores.iter().enumerate().map(|(k, scores)| auroc(scores, &has(k))).collect();
+    let auroc = scores.iter().enumerate().map(|(k, scores)| area(scores, &has(k))).collect();
     Ok(Detection { loss, auroc })
 }
 

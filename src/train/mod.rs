@@ -4,10 +4,10 @@
 //! Everything that decides a step is in the checkpoint (weights, both moments, position, running sums) or a function of
 //! the seed (data order, initial weights), so a run that stops anywhere and goes on is the run that never stopped.
 
-pub mod auroc;
 pub mod autoencoder;
 pub mod checkpoint;
 pub mod classifier;
+pub mod evaluation;
 pub mod unit;
 
 use crate::backend::{BackendError, Program, takes_images};
@@ -478,6 +478,9 @@ impl Fit<'_> {
 /// Memory that an evaluation's values should take at most, beside the weights. The same for every device, so that sums over
 /// images are cut alike.
 const EVALUATION_BYTES: usize = 1 << 30;
+
+/// Most rows of a classifier's evaluation run; no image's answer depends on it.
+const EVALUATE_ROWS: usize = 100;
 
 /// Rows of an evaluation: `most`, or as many as keep what `plan` plans for them within a budget; at least 1. Figures are
 /// sums over rows in order, so none depends on it beyond its last digits.

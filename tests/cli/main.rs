@@ -4,6 +4,7 @@
 
 mod convert;
 mod cuda;
+mod findings;
 mod images;
 mod input;
 mod interrupt;

@@ -8,9 +8,11 @@ use crate::cli::subject::{self, Sets, Start};
 use crate::cli::{inspect, ui};
 use crate::error::Error;
 use crate::model::Head;
+use crate::report::evaluation::{self as tables, Beside};
 use crate::report::run::{Manifest, RunDirectory};
 use crate::train::Settings;
-use crate::train::classifier::{self, Accuracy, Classifier, Detection, Findings, Loss, Scope, Task, Views};
+use crate::train::classifier::{self, Classifier, Findings, Loss, Scope, Task, Views};
+use crate::train::evaluation::{Evaluation, Found, mean_area};
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -100,32 +102,47 @@ fn is_usual(task: &Task) -> bool {
 
 /// What a trained classifier does on the test images.
 #[derive(Clone, Debug)]
-pub enum Judged {
-    /// One class an image.
-    Classes(Accuracy),
-    /// Findings.
-    Findings(Detection),
+pub struct Judged {
+    /// Mean loss, nats.
+    pub loss: f64,
+    /// Right answers, or areas.
+    pub found: Found,
 }
 
 impl Judged {
-    fn json(&self) -> Value {
-        match self {
-            Judged::Classes(a) => json!({ "test_accuracy": a.accuracy, "test_loss": a.loss }),
-            Judged::Findings(d) => {
-                json!({ "test_mean_auroc": d.mean_auroc(), "test_auroc": d.auroc, "test_loss": d.loss })
+    /// For the manifest.
+    fn results(&self) -> Value {
+        match &self.found {
+            Found::Classes(right) => json!({ "test_accuracy": right.value(), "test_loss": self.loss }),
+            Found::Findings(findings) => {
+                let areas: Vec<Option<f64>> = findings.iter().map(|f| f.auroc.area).collect();
+                json!({ "test_mean_auroc": mean_area(findings), "test_auroc": areas, "test_loss": self.loss })
             }
         }
     }
 
-    /// In words.
-    pub fn describe(&self) -> String {
-        match self {
-            Judged::Classes(a) => format!("test accuracy {:.2} %, loss {:.4}", 100.0 * a.accuracy, a.loss),
-            Judged::Findings(d) => {
-                let mean = d.mean_auroc().map_or("unknown".into(), |m| format!("{m:.4}"));
-                let known = d.auroc.iter().flatten().count();
-                format!("test mean AUROC {mean} over {known} of {} findings, loss {:.4}", d.auroc.len(), d.loss)
+    /// For `--json`.
+    fn json(&self) -> Value {
+        let found = tables::json(&self.found);
+        match &self.found {
+            Found::Classes(_) => {
+                let mut out = found;
+                out["loss"] = json!(self.loss);
+                out
             }
+            Found::Findings(findings) => {
+                let areas: Vec<Option<f64>> = findings.iter().map(|f| f.auroc.area).collect();
+                json!({ "auroc": areas, "mean_auroc": mean_area(findings), "loss": self.loss, "findings": found })
+            }
+        }
+    }
+
+    /// In words: a line of classes, a table of findings.
+    pub fn describe(&self) -> String {
+        let found = tables::describe(&self.found, Beside::Nothing);
+        match &self.found {
+            Found::Classes(_) => format!("test {}, loss {:.4}", found.trim_end(), self.loss),
+            Found::Findings(_) => format!("{found}test loss {:.4}", self.loss),
         }
     }
 }
@@ -190,10 +207,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let trained = train_classifier(&context, &config, &sets, args.common.out, resume)?;
     let file = trained.directory.join(format!("{}.safetensors", config.model));
     if context.json {
-        let mut out = match &trained.test {
-            Judged::Classes(a) => json!({ "accuracy": a.accuracy, "loss": a.loss }),
-            Judged::Findings(d) => json!({ "auroc": d.auroc, "mean_auroc": d.mean_auroc(), "loss": d.loss }),
-        };
+        let mut out = trained.test.json();
         (out["weights"], out["sha256"]) = (json!(file), json!(trained.weights.hash()));
         return ui::print(&format!("{out}\n"));
     }
@@ -267,11 +281,21 @@ pub fn train_classifier(
         ("trained_by".into(), format!("intervene {} train, seed {}", env!("CARGO_PKG_VERSION"), config.settings.seed)),
     ]);
     let mut kept = Classifier::for_task(&model, &weights, context.backend(), batch, task, &train)?;
-    let test = match model.head {
-        Head::Softmax => Judged::Classes(kept.evaluate(&sets.test)?),
-        Head::Sigmoid => Judged::Findings(kept.detect(&sets.test)?),
-    };
-    let mut results = test.json();
+    let (loss, answers) = kept.answers(&sets.test)?;
+    let evaluation = Evaluation::new(Some(kept.answers(&validation)?.1), answers)?;
+    if evaluation.validation.is_none() {
+        let warning = "no images are named to test on, so those that validate are tested, by which the best epoch was chosen; no \
+                       thresholds are, for they would be judged by what chose them";
+        context.ui.warn(warning);
+        run.manifest.warnings.push(warning.into());
+    }
+    let (path, run_id) = (|name: &str| run.directory.path(name), &run.manifest.run_id);
+    tables::predictions(&path("predictions.csv"), run_id, &evaluation)?;
+    if let Found::Findings(findings) = &evaluation.found {
+        tables::auc(&path("auc.csv"), run_id, findings, Beside::Nothing)?;
+    }
+    let test = Judged { loss, found: evaluation.found };
+    let mut results = test.results();
     results["best"] = json!(position.best);
     let file = format!("{}.safetensors", config.model);
     let directory = run.finish(&weights, &file, &position, results, started.elapsed().as_secs_f64())?;

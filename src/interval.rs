@@ -1,0 +1,101 @@
+//! Intervals of confidence: what one is, and those that have a closed form. Resampled ones are made by
+//! `causal::statistics`. Called by whatever reports how surely.
+
+use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+/// An interval of values of a statistic.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// Lower end.
+    pub lo: f64,
+    /// Upper end.
+    pub hi: f64,
+}
+
+impl Interval {
+    /// hi - lo.
+    pub fn width(&self) -> f64 {
+        self.hi - self.lo
+    }
+}
+
+/// `[1.51, 1.60]`, with the precision asked for (two decimals where none is).
+impl std::fmt::Display for Interval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = f.precision().unwrap_or(2);
+        write!(f, "[{:.digits$}, {:.digits$}]", self.lo, self.hi)
+    }
+}
+
+/// How many standard deviations to either side of its mean hold `level` of a normal variable: 1.96 for 0.95. `None` for a
+/// level outside 0..1.
+pub fn deviations(level: f64) -> Option<f64> {
+    // statrs panics outside
+    (level > 0.0 && level < 1.0).then(|| Normal::standard().inverse_cdf(0.5 + level / 2.0))
+}
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// How many.
+    pub count: usize,
+    /// Of how many; at least `count`.
+    pub of: usize,
+}
+
+impl Share {
+    /// The share, 0 to 1; none of nothing.
+    pub fn value(self) -> Option<f64> {
+        (self.of > 0).then(|| self.count as f64 / self.of as f64)
+    }
+
+    /// Wilson's score interval (1927): it stays within 0..1 and has a width also where none or all are counted. It takes
+    /// the counted for independent. `None` of nothing, or for a level outside 0..1.
+    pub fn wilson(self, level: f64) -> Option<Interval> {
+        let (p, z) = (self.value()?, deviations(level)?);
+        let n = self.of as f64;
+        let squared = z * z / n;
+        let middle = (p + squared / 2.0) / (1.0 + squared);
+        let half = z * (p * (1.0 - p) / n + squared / (4.0 * n)).sqrt() / (1.0 + squared);
+        // both ends are exact where rounding could leave 0..1
+        let lo = if self.count == 0 { 0.0 } else { middle - half };
+        Some(Interval { lo, hi: if self.count == self.of { 1.0 } else { middle + half } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn deviations_are_the_normal_quantiles() {
+        // scipy.stats.norm.ppf of .975, .95, .995
+        for (level, z) in [(0.95, 1.959963984540054), (0.9, 1.6448536269514722), (0.99, 2.5758293035489004)] {
+            assert_relative_eq!(deviations(level).unwrap(), z, max_relative = 1e-14);
+        }
+        assert!([0.0, 1.0, -1.0, 2.0, f64::NAN].iter().all(|&level| deviations(level).is_none()));
+    }
+
+    #[test]
+    fn a_share_has_wilsons_interval() {
+        // statsmodels 0.15.0: proportion_confint(count, of, 0.05, "wilson")
+        for (count, of, lo, hi) in [
+            (0, 10, 0.0, 0.27753279986288926),
+            (10, 10, 0.7224672001371106, 1.0),
+            (1, 1, 0.2065493143772374, 1.0),
+            (3, 42, 0.02459040987330592, 0.1900942680115832),
+            (37, 42, 0.7499960973799031, 0.9480619667224177),
+            (9012, 10000, 0.895196632501863, 0.9068952472055061),
+        ] {
+            let share = Share { count, of };
+            let Interval { lo: l, hi: h } = share.wilson(0.95).unwrap();
+            assert_relative_eq!(l, lo, max_relative = 1e-12);
+            assert_relative_eq!(h, hi, max_relative = 1e-12);
+        }
+        assert_eq!((Share { count: 0, of: 0 }.value(), Share { count: 0, of: 0 }.wilson(0.95)), (None, None));
+        assert_eq!(Share { count: 1, of: 4 }.wilson(1.0), None);
+        assert_eq!(Share { count: 1, of: 4 }.value(), Some(0.25));
+    }
+}
