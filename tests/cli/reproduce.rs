@@ -75,6 +75,7 @@ fn a_chest_reproduction_trains_what_it_lacks_and_goes_on_when_stopped() {
     let flags = |more: &[&'static str]| [&CHEST[..], &["--max-shift", "1", "--taps", "10"], more].concat();
     let ran = lab.run(&flags(&["--out", "whole"])).succeeds();
     for words in [
+        "Effusion",
         "densenet121, tap 10 (features.transition3)",
         "a head of 14 findings trained here on 24 images",
         "autoencoder: trained here, 1 passes over 24 images",
@@ -97,6 +98,9 @@ fn a_chest_reproduction_trains_what_it_lacks_and_goes_on_when_stopped() {
         printed,
         [["10", "7", "none", "0.013775"], ["10", "7", "pwm", "-1.1506e-5"], ["10", "7", "fgsm", "-5.6129e-6"],]
     );
+    assert!(lab.read("whole/auc.csv").lines().any(|row| row.contains(",Mass,")), "an area a finding");
+    // validation and test images
+    assert_eq!(lab.read("whole/predictions.csv").lines().count(), 1 + 8 + 8);
     let printed_text = ran.out.rsplit_once("run ").unwrap().0;
     assert_eq!(lab.read("whole/report.txt"), printed_text);
 

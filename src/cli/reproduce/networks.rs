@@ -14,10 +14,12 @@ use crate::data::{Dataset, imagenet};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
 use crate::model::{Head, Model};
+use crate::report::evaluation::{self, Beside};
 use crate::report::run::RunDirectory;
 use crate::report::table::{Reproduced, reproduced};
 use crate::train::autoencoder::Objective;
 use crate::train::classifier::{Scope, Task};
+use crate::train::evaluation::{Found, evaluate};
 use crate::train::{Schedule, Settings};
 use crate::weights::Weights;
 use crate::weights::signature::looks_like;
@@ -210,15 +212,17 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     }
     let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let directory = study::open_directory(args.common.out.clone(), resume, &manifest)?;
-    let mut all = Vec::new();
-    let work = Work { config: &config, batch: args.gate.batch(), directory: &directory, context };
+    let (mut all, mut worth) = (Vec::new(), String::new());
+    let work =
+        Work { run_id: &manifest.run_id, config: &config, batch: args.gate.batch(), directory: &directory, context };
     for (source, sets) in sources.iter().zip(&seen) {
         let host = work.host(source, sets)?;
+        worth += &work.worth(source, &host, sets)?;
         for tap in taps(source.network, &config.taps) {
             all.push(work.at_tap(source, &host, tap, sets)?);
         }
     }
-    let text = report(experiment, &all, &absent);
+    let text = report(experiment, &worth, &all, &absent);
     let cells: Vec<&Reproduced> = all.iter().flat_map(|t| &t.cells).collect();
     reproduced(&directory.path("table.csv"), &cells, &manifest.run_id)?;
     crate::atomic::write_atomic(&directory.path("report.txt"), |f| f.write_all(text.as_bytes()))?;
@@ -406,6 +410,7 @@ fn brought<'a>(config: &'a Reproduction, arch: &str, tap: &str) -> Result<Option
 /// What every part of a run needs.
 #[derive(Clone, Copy)]
 struct Work<'a> {
+    run_id: &'a str,
     config: &'a Reproduction,
     /// `--batch`.
     batch: &'a str,
@@ -441,9 +446,43 @@ impl Work<'_> {
         Ok(Host { model, weights, hash, file, told })
     }
 
+    /// What a network of findings is worth on the test images, in words, and as `auc.csv` and `predictions.csv`; nothing for one of
+    /// classes.
+    fn worth(&self, source: &Source, host: &Host, sets: &Sets) -> Result<String, Error> {
+        let Work { run_id, directory, context, .. } = *self;
+        if source.network.answers == Answers::Classes {
+            return Ok(String::new());
+        }
+        let kept = directory.path("auc.txt");
+        if let Ok(text) = std::fs::read_to_string(&kept) {
+            return Ok(text);
+        }
+        let validation = sets.training.subset(&sets.split.validation)?;
+        let images = validation.len() + sets.test.len();
+        let mut bar = context.ui.progress("judging the network", images as u64);
+        let backend = context.backend();
+        let found = evaluate(&host.model, &host.weights, backend, Some(&validation), &sets.test, &mut |done| {
+            bar.set(done as u64);
+            !context.stopped()
+        })?;
+        bar.finish();
+        let Some(found) = found else {
+            return Err(Error::Interrupted { resume: directory.finished_path().into() });
+        };
+        // others report of a CheXNet what is to be compared with one
+        let beside = if source.whole { Beside::Published } else { Beside::Nothing };
+        if let Found::Findings(findings) = &found.found {
+            evaluation::auc(&directory.path("auc.csv"), run_id, findings, beside)?;
+        }
+        evaluation::predictions(&directory.path("predictions.csv"), run_id, &found)?;
+        let text = format!("{}: {}\n{}", source.network.arch, host.told, evaluation::describe(&found.found, beside));
+        crate::atomic::write_atomic(&kept, |f| f.write_all(text.as_bytes()))?;
+        Ok(text)
+    }
+
     /// Autoencoder, gate and study at one tap.
     fn at_tap(&self, source: &Source, host: &Host, number: usize, sets: &Sets) -> Result<Tapped, Error> {
-        let Work { config, batch, directory, context } = *self;
+        let Work { config, batch, directory, context, .. } = *self;
         let arch = source.network.arch;
         let name = |what: &str| format!("{arch}-tap{number}-{what}");
         let kept = directory.path(&name("result.json"));
@@ -577,8 +616,11 @@ fn cells(done: &Done, tapped: &Tapped, rows: &[paper::Row]) -> Vec<Reproduced> {
 }
 
 /// Every table with what it ran on, and what is missing.
-fn report(experiment: &Experiment, all: &[Tapped], absent: &[String]) -> String {
+fn report(experiment: &Experiment, worth: &str, all: &[Tapped], absent: &[String]) -> String {
     let mut text = format!("{}: expected causal effect of setting node N to 0\n", experiment.title);
+    if !worth.is_empty() {
+        let _ = write!(text, "\n{worth}");
+    }
     for tapped in all {
         let _ = write!(text, "\n{}", tapped.text);
     }
@@ -657,6 +699,10 @@ fn dry_run(
             let cost = study::cost(context, &asked, &loaded, images, batch)?;
             parts.push(format!("{arch} tap {number}: autoencoder, {}", cost.what));
             (flop, seconds, speed) = (flop + cost.flop, seconds + cost.seconds, speed.min(cost.flop_per_second));
+        }
+        if let Answers::Findings(_) = source.network.answers {
+            let judged = sets.split.validation.len() + sets.test.len();
+            trained += 2.0 * inspect::macs(&model, 0) as f64 * judged as f64;
         }
         if speed.is_finite() {
             (flop, seconds) = (flop + trained, seconds + trained / speed);
