@@ -13,8 +13,14 @@
 // and 576 operations a pixel, where memory takes four times as long.
 // A block reads BM + BN floats for BM * BN multiply-adds: Wide 0.09 bytes each, which is 3 TB/s from L2 at that peak.
 //
-// Deterministic: a thread adds an output's products in the order of K, whatever the tile, or (Deep) eight threads do, each its
-// eighth of every K tile, and their sums are added in order. The tile follows from the layer's shape. No atomics.
+// Long sums are cut in pieces of 576 terms a thread, as on the CPU (backend/cpu/conv.rs), for an f32 chain of n terms errs by some
+// sqrt(n) roundings of it: VGG's 4608. A piece is added to what y holds of those before it, by the thread that left it there, so
+// totals need neither registers, which would be 64 more of a thread's 150 or so, nor shared memory. A GPU pays for each piece but the
+// first 2 BM BN floats to and from L2 beside its 576 (BM + BN) (Wide: 15 %), one instruction for every 500 multiply-adds, and one
+// wait for the first tile of a piece, which the other blocks of a multiprocessor cover. Sums of up to 576 terms pay nothing.
+//
+// Deterministic: a thread adds a piece's products in the order of K, whatever the tile, or (Deep) eight threads do, each its
+// eighth of every K tile, and their sums are added in order; pieces too. The tile follows from the layer's shape. No atomics.
 //
 // History. No GPU was at hand, so nothing here is timed. Counted on the simulated device (sm_80): lane instructions for a
 // multiply-add, all of a launch, in a layer of 64 to 64 channels 3x3 at 20x20 (Wide), 32 to 32 at 26x26 (Narrow) and a linear
@@ -37,6 +43,7 @@
 template <int GROUPS_, int WM_, int WN_, int LM_, int TM_, int TN_, int BK_> struct Tiling {
     static constexpr int GROUPS = GROUPS_, WM = WM_, WN = WN_, LM = LM_, LN = 32 / LM_, TM = TM_, TN = TN_, BK = BK_;
     static constexpr int BM = WM * LM * TM, BN = WN * LN * TN, THREADS = 32 * GROUPS * WM * WN;
+    static constexpr int PIECE = 576 * GROUPS / BK; // K tiles of a piece of a long sum: 576 terms a thread
     static_assert(TN % 4 == 0 && BK % (4 * GROUPS) == 0, "whole float4 of channels and of K");
     static_assert(BK == 16 || BK % 32 == 0, "`swizzle` knows these rows");
 
@@ -205,9 +212,23 @@ __device__ __forceinline__ void multiply(const float *stages, u32 left, u32 righ
     }
 }
 
-// Stores up to four channels of a pixel, of which `there` are left.
-__device__ __forceinline__ void finish(const ConvArguments &a, float *to, int there, float4 sum) {
-    if (a.options & RELU) sum = make_float4(relu(sum.x), relu(sum.y), relu(sum.z), relu(sum.w));
+// Which piece of a sum it is.
+struct Piece {
+    bool first, last;
+};
+
+// Stores up to four channels of a pixel, of which `there` are left, with what the pieces before have left there.
+__device__ __forceinline__ void finish(const ConvArguments &a, float *to, int there, float4 sum, Piece piece) {
+    if (!piece.first && a.options & STORE_QUADS && there > 0) {
+        const float4 before = *(const float4 *)to;
+        sum.x += before.x, sum.y += before.y, sum.z += before.z, sum.w += before.w;
+    } else if (!piece.first) {
+        if (there > 0) sum.x += to[0];
+        if (there > 1) sum.y += to[1];
+        if (there > 2) sum.z += to[2];
+        if (there > 3) sum.w += to[3];
+    }
+    if (piece.last && a.options & RELU) sum = make_float4(relu(sum.x), relu(sum.y), relu(sum.z), relu(sum.w));
     if (a.options & STORE_QUADS) {
         if (there > 0) store_quad(to, sum);
     } else {
@@ -217,6 +238,21 @@ __device__ __forceinline__ void finish(const ConvArguments &a, float *to, int th
         if (there > 3) to[3] = sum.w;
     }
 }
+
+// Where a thread's sums lie in the block's tile.
+template <class T> struct Own {
+    int group, row, column;
+
+    // Found anew wherever it is used, which costs little beside registers that hold it while a piece is summed.
+    __device__ __forceinline__ Own() {
+        u32 thread = threadIdx.x;
+        keep(thread);
+        const u32 warp = thread / 32, lane = thread % 32;
+        group = warp / (T::WM * T::WN);
+        row = warp / T::WN % T::WM * (T::LM * T::TM) + lane / T::LN;
+        column = warp % T::WN * (T::LN * T::TN) + lane % T::LN * 4;
+    }
+};
 
 // grid: tiles of the pixels * tiles of the channels; the latter run fastest, so that neighbours share x
 template <class T, int V, bool PROLOGUE> __device__ __forceinline__ void convolve(const ConvArguments &a) {
@@ -236,79 +272,90 @@ template <class T, int V, bool PROLOGUE> __device__ __forceinline__ void convolv
     }
     __syncthreads();
 
-    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int group = warp / (T::WM * T::WN);
-    const int own_row = warp / T::WN % T::WM * (T::LM * T::TM) + lane / T::LN;
-    const int own_column = warp % T::WN * (T::LN * T::TN) + lane % T::LN * 4;
     const int live = min(a.pixels - first, (u32)T::BM);
 
-    // Sums begin with the bias, those of one group.
-    float sum[T::TM][T::TN];
-#pragma unroll
-    for (int j = 0; j < T::TN; ++j) {
-        const int column = first_column + own_column + j / 4 * 4 * T::LN + j % 4;
-        const float bias = a.bias && group == 0 && column < a.n ? a.bias[column] : 0.0f;
-#pragma unroll
-        for (int i = 0; i < T::TM; ++i) sum[i][j] = bias;
-    }
-
     Loader<T, V, PROLOGUE> loader(a, pixels, a.x + (u64)image * a.x_image, a.weight + first_column);
-    if (a.k_tiles) loader.begin(stages), loader.end(stages);
-    u32 left = (own_row * T::BK + ((group * SLICE / 4) ^ T::swizzle(own_row)) * 4) * 4;
-    u32 right = (LEFT_SIZE + group * SLICE * T::BN + own_column) * 4;
+    const Own<T> own;
+    u32 left = (own.row * T::BK + ((own.group * SLICE / 4) ^ T::swizzle(own.row)) * 4) * 4;
+    u32 right = (LEFT_SIZE + own.group * SLICE * T::BN + own.column) * 4;
     keep(left), keep(right);
-    int now = 0; // the stage of this tile, in floats
-    for (int tile = 1; tile <= a.k_tiles; ++tile) {
-        wait_for_copies();
-        // This tile is there for all, and all have done with the one before, whose place the next one takes.
-        __syncthreads();
-        const int next = STAGE - now;
-        if (tile < a.k_tiles) loader.begin(stages + next);
-        if (T::GROUPS > 1 && live <= T::LM) {
-            multiply<T, 1>(stages, left + now * 4, right + now * 4, sum);
-        } else {
-            multiply<T, T::TM>(stages, left + now * 4, right + now * 4, sum);
-        }
-        if (tile < a.k_tiles) loader.end(stages + next);
-        now = next;
-    }
 
-    float *y = a.y + (u64)image * a.y_image + first_column;
-    const int columns = a.n - first_column;
-    if (T::GROUPS == 1) {
+    int tile = 0;
+    do {
+        const int end = min(tile + T::PIECE, a.k_tiles);
+        const Piece piece = {tile == 0, end == a.k_tiles};
+        // The first sums begin with the bias, those of one group.
+        float sum[T::TM][T::TN] = {};
+        if (piece.first && a.bias) {
+            const Own<T> own;
 #pragma unroll
-        for (int i = 0; i < T::TM; ++i) {
-            const int row = own_row + i * T::LM;
-            if (row < live) {
+            for (int j = 0; j < T::TN; ++j) {
+                const int column = first_column + own.column + j / 4 * 4 * T::LN + j % 4;
+                const float bias = own.group == 0 && column < a.n ? a.bias[column] : 0.0f;
+#pragma unroll
+                for (int i = 0; i < T::TM; ++i) sum[i][j] = bias;
+            }
+        }
+        if (!piece.first) {
+            __syncthreads();    // the stages have been read
+            loader.begin_tap(); // so that sources need no registers from piece to piece
+        }
+        if (tile < end) loader.begin(stages), loader.end(stages);
+        int now = 0; // the stage of this tile, in floats
+        while (tile < end) {
+            wait_for_copies();
+            // This tile is there for all, and all have done with the one before, whose place the next one takes.
+            __syncthreads();
+            const int next = STAGE - now;
+            if (++tile < end) loader.begin(stages + next);
+            if (T::GROUPS > 1 && live <= T::LM) {
+                multiply<T, 1>(stages, left + now * 4, right + now * 4, sum);
+            } else {
+                multiply<T, T::TM>(stages, left + now * 4, right + now * 4, sum);
+            }
+            if (tile < end) loader.end(stages + next);
+            now = next;
+        }
+
+        const Own<T> own;
+        float *y = a.y + (u64)image * a.y_image + first_column;
+        const int columns = a.n - first_column;
+        if (T::GROUPS == 1) {
+#pragma unroll
+            for (int i = 0; i < T::TM; ++i) {
+                const int row = own.row + i * T::LM;
+                if (row < live) {
+#pragma unroll
+                    for (int j = 0; j < T::TN; j += 4)
+                        finish(a, y + pixels[row].y + own.column + j * T::LN, columns - own.column - j * T::LN,
+                               make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]), piece);
+                }
+            }
+        } else {
+            static_assert(T::GROUPS == 1 || (T::WM * T::WN == 1 && T::GROUPS * T::BM * T::BN <= 2 * STAGE),
+                          "room for the sums");
+            __syncthreads(); // the last stage has been read
+#pragma unroll
+            for (int i = 0; i < T::TM; ++i)
 #pragma unroll
                 for (int j = 0; j < T::TN; j += 4)
-                    finish(a, y + pixels[row].y + own_column + j * T::LN, columns - own_column - j * T::LN,
-                           make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
-            }
-        }
-    } else {
-        static_assert(T::GROUPS == 1 || (T::WM * T::WN == 1 && T::GROUPS * T::BM * T::BN <= 2 * STAGE), "room for the sums");
-        __syncthreads(); // the last stage has been read
+                    *(float4 *)(stages + (own.group * T::BM + own.row + i * T::LM) * T::BN + own.column + j * T::LN) =
+                        make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+            __syncthreads();
+            for (int quad = threadIdx.x; quad < T::BM * T::BN / 4; quad += T::THREADS) {
+                const int row = quad / (T::BN / 4), column = quad % (T::BN / 4) * 4;
+                if (row < live) {
+                    float4 total = *(const float4 *)(stages + 4 * quad);
 #pragma unroll
-        for (int i = 0; i < T::TM; ++i)
-#pragma unroll
-            for (int j = 0; j < T::TN; j += 4)
-                *(float4 *)(stages + (group * T::BM + own_row + i * T::LM) * T::BN + own_column + j * T::LN) =
-                    make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
-        __syncthreads();
-        for (int quad = threadIdx.x; quad < T::BM * T::BN / 4; quad += T::THREADS) {
-            const int row = quad / (T::BN / 4), column = quad % (T::BN / 4) * 4;
-            if (row < live) {
-                float4 total = *(const float4 *)(stages + 4 * quad);
-#pragma unroll
-                for (int g = 1; g < T::GROUPS; ++g) {
-                    const float4 part = *(const float4 *)(stages + g * T::BM * T::BN + 4 * quad);
-                    total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+                    for (int g = 1; g < T::GROUPS; ++g) {
+                        const float4 part = *(const float4 *)(stages + g * T::BM * T::BN + 4 * quad);
+                        total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+                    }
+                    finish(a, y + pixels[row].y + column, columns - column, total, piece);
                 }
-                finish(a, y + pixels[row].y + column, columns - column, total);
             }
         }
-    }
+    } while (tile < a.k_tiles);
 }
 
 extern "C" __global__ void __launch_bounds__(128) conv_wide(const ConvArguments a) { convolve<Wide, 4, false>(a); }

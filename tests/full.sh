@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What is too slow for every test run: the main job on all 10,000 test images, with the bundled weights and with weights
 # trained anew, judged by the figures it must reach; the CUDA engine beside the CPU on 64 of them, and over 20 steps of
-# training, on a GPU or the simulated device. Prints a line a check and exits 1 if one fails.
+# training, on a GPU or the simulated device; and every reference folder (`tests/fixtures/reference.py` makes them) of the
+# directory $INTERVENE_REFERENCES on both. Prints a line a check and exits 1 if one fails.
 #
 #     tests/full.sh [DIR]    # DIR keeps the runs; default target/full, made anew
 set -euo pipefail
@@ -82,5 +83,34 @@ if INTERVENE_FULL_TESTS=1 cargo test --locked --package intervene --test cuda --
 else
     echo "FAILED  cuda: 20 steps of training, see $out/cuda-steps.txt"
     failed=1
+fi
+
+# two images of 96x80 through VGG19 take the simulated device half an hour of a core, larger ones hours
+most_pixels=20000
+# prints the line of folder $1 on device $2
+validate() {
+    local log verdict=ok worst
+    log=$out/reference-$(basename "$1")-$2
+    # without the simulated device's checks of memory, which other tests have, it is five times as fast
+    CUDA_SIM_STRICT=0 "$program" validate --reference "$1" --device "$2" >"$log.txt" 2>"$log.log" || verdict=FAILED failed=1
+    worst=$(awk '$7 == "%" && $6 + 0 >= most { most = $6 + 0; name = $1 } END { print most " %, by " name }' "$log.txt")
+    printf '%-8s%s\n' $verdict "$(basename "$1") on $2: $(tail -n 1 "$log.txt") (of a tolerance, at most $worst)"
+}
+if [ -n "${INTERVENE_REFERENCES:-}" ]; then
+    simulated=$("$program" devices | grep -c '^cuda:0.*simulated' || true)
+    large=()
+    for folder in "$INTERVENE_REFERENCES"/*/; do
+        validate "$folder" cpu
+        read -r images height width <<<"$(sed -En 's/.* ([0-9]+) images? of [0-9]+x([0-9]+)x([0-9]+),.*/\1 \2 \3/p' \
+            "$out/reference-$(basename "$folder")-cpu.log")"
+        if [ "$simulated" = 1 ] && [ $((${images:-0} * ${height:-0} * ${width:-0})) -gt $most_pixels ]; then
+            large+=("$(basename "$folder")")
+        else
+            validate "$folder" cuda
+        fi
+    done
+    echo "note    ${#large[@]} reference folders not on cuda: over $most_pixels pixels are too many for the simulated device ${large[*]}"
+else
+    echo "note    0 reference folders validated: INTERVENE_REFERENCES names no directory of them"
 fi
 exit $failed

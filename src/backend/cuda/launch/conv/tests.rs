@@ -168,6 +168,52 @@ fn grad_input_agrees_with_a_loop_and_rows_do_not_hear_of_each_other() {
     }
 }
 
+/// What a thread, or the `groups` of a deep tile, make of a sum's terms: pieces of 576 a thread, each one chain of
+/// fused multiply-adds, added in order.
+fn in_pieces([depth, groups]: [usize; 2], bias: f32, x: &[f32], w: &[f32]) -> f32 {
+    let (piece, slice) = (576 * groups, depth / groups);
+    let chain = |first: bool, group: usize, x: &[f32], w: &[f32]| {
+        let terms = x.iter().zip(w).enumerate().filter(|(k, _)| k % depth / slice == group);
+        terms.fold(if first && group == 0 { bias } else { 0.0 }, |sum, (_, (x, w))| x.mul_add(*w, sum))
+    };
+    let pieces = x.chunks(piece).zip(w.chunks(piece)).enumerate().map(|(number, (x, w))| {
+        let of_group = |group| chain(number == 0, group, x, w);
+        (1..groups).fold(of_group(0), |sum, group| sum + of_group(group))
+    });
+    pieces.reduce(|before, piece| piece + before).unwrap_or(bias)
+}
+
+#[test]
+fn a_long_sum_is_the_sum_of_its_pieces_in_order() {
+    let q = Queue::for_tests();
+    let (sheet, deep) = ([16, 1], [64, 8]);
+    for (s, rows, tile) in [
+        (conv([1300, 9, 9], 33, [1, 1], 1, 0), 1, sheet),
+        (conv([1153, 9, 9], 34, [1, 1], 1, 0), 1, sheet),
+        (conv([576, 9, 9], 32, [1, 1], 1, 0), 1, sheet),
+        (conv([577, 9, 9], 32, [1, 1], 1, 0), 1, sheet),
+        (conv([580, 9, 9], 30, [1, 1], 1, 0), 2, sheet),
+        (conv([580, 17, 9], 4, [1, 1], 1, 0), 2, sheet),
+        (conv([579, 9, 9], 3, [1, 1], 1, 0), 1, sheet),
+        (linear(4608, 9), 5, deep),
+        (linear(9300, 9), 5, deep),
+        (linear(4611, 8), 2, deep),
+    ] {
+        let what = format!("{s:?}");
+        let (x, w, bias) = (random(&what, rows * s.x_len()), random("w", s.w_len()), random("bias", s.o));
+        let packed = q.pack(&s, Layout::exact(Order::Forward), &w);
+        let mut y = q.unwritten(rows * s.y_len());
+        let (dx, dbias) = (q.upload(&x), q.upload(&bias));
+        let (weight, bias_there, to) = (q.packed(&packed), Some(q.floats(&dbias)), q.floats_mut(&mut y));
+        forward(&q, &s, rows, q.floats(&dx), weight, bias_there, Activation::Relu, to).unwrap();
+        for (i, y) in q.download(&y).into_iter().enumerate() {
+            let (at, o) = (i / s.o, i % s.o);
+            let want = in_pieces(tile, bias[o], &x[at * s.c..][..s.c], &w[o * s.c..][..s.c]).max(0.0);
+            assert_eq!(y, want, "{what}: {i}");
+        }
+    }
+}
+
 fn run_grad_weight(q: &Queue, precision: Precision, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32]) -> Vec<f32> {
     let mut workspace = q.unwritten(grad_weight_workspace(s, rows));
     let mut gw = q.unwritten(s.w_len());
@@ -197,6 +243,9 @@ fn a_prologue_comes_before_the_padding_and_windows_leave_their_neighbours_alone(
         (conv([64, 9, 9], 128, [1, 1], 1, 0), 2, [0, 64]),
         (conv([64, 5, 6], 20, [3, 3], 1, 2), 3, [4, 0]),
         (conv([8, 9, 9], 7, [3, 3], 2, 1), 3, [12, 4]),
+        (conv([72, 9, 9], 36, [3, 3], 1, 1), 1, [4, 8]),
+        (conv([1160, 9, 9], 7, [1, 1], 1, 0), 1, [4, 8]),
+        (conv([4612, 1, 1], 12, [1, 1], 1, 0), 3, [4, 0]),
     ] {
         let what = format!("{s:?}");
         let (wide_x, wide_y) = (before + s.c + behind, before + s.o + behind);
