@@ -481,11 +481,13 @@ impl Done {
         self.row(set, 0).and_then(|r| r.summary.mean).is_some_and(|m| m.abs() > LIVE_MIN)
     }
 
-    /// A remark on a set: dead everywhere, or below the floor.
+    /// A remark on a set: dead everywhere or on clean images, or below the floor.
     pub fn remark(&self, set: usize) -> &'static str {
         let Some(row) = self.row(set, 0) else { return "" };
+        let dead = |k: usize| self.row(set, k).is_none_or(|r| r.live_share == 0.0);
         match row.summary.mean {
-            _ if row.live_share == 0.0 => "dead",
+            _ if (0..self.columns.inputs.len()).all(dead) => "dead",
+            _ if row.live_share == 0.0 => "dead when clean",
             Some(mean) if mean.abs() <= self.floor.largest => "below floor",
             _ if !self.live(set) => "below 1e-4",
             _ => "",
@@ -531,14 +533,15 @@ impl Done {
         );
         for (k, input) in self.columns.inputs.iter().enumerate() {
             let correct = self.columns.mean(k, 0, Quantity::Correct);
-            let accuracy = if correct.is_finite() {
-                format!("host accuracy {:.2} %", 100.0 * correct)
-            } else {
-                "host accuracy unknown: not every image has a label".into()
+            let accuracy = match self.head {
+                // an image has any number of findings: their areas say how good the host is
+                Head::Sigmoid => String::new(),
+                Head::Softmax if correct.is_finite() => format!(", host accuracy {:.2} %", 100.0 * correct),
+                Head::Softmax => ", host accuracy unknown: not every image has a label".into(),
             };
             let _ = writeln!(
                 text,
-                "{:<5} autoencoder agrees with its host on {:.2} % of images, {accuracy}",
+                "{:<5} autoencoder agrees with its host on {:.2} % of images{accuracy}",
                 if k == 0 { "clean" } else { input.name() },
                 100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
