@@ -40,6 +40,18 @@
 //! 8. The same seed gives the same bytes.
 
 #![warn(missing_docs)]
+// nothing panics on any input: what cannot be is an error that says so; tests may
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
 
 pub mod answer;
 pub mod atomic;
