@@ -348,7 +348,7 @@ impl OnnxFile {
             Some((name, _)) => Err(self.graph(layer, format!("has {length} channels, but {name} behind it has not"))),
             None => Ok(None),
         };
-        let replace = |entry: &mut Entry, data: Vec<f32>| entry.storage = Storage::Owned(data);
+        let replace = |entry: &mut Entry, data: Vec<f32>| entry.storage = Storage::Owned(data.into());
         match (layer.kind, leaf) {
             (Kind::Linear, "weight") => {
                 let columns = entry.shape.dims().get(1).copied().unwrap_or(0);

@@ -54,12 +54,10 @@ pub enum Host {
 
 #[derive(Clone, Debug)]
 enum Storage {
-    Owned(Vec<f32>),
+    /// Shared, so that a copy of weights costs nothing.
+    Owned(Arc<Vec<f32>>),
     /// Aligned for f32, checked by the reader.
-    Mapped {
-        bytes: Arc<Bytes>,
-        range: Range<usize>,
-    },
+    Mapped { bytes: Arc<Bytes>, range: Range<usize> },
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +99,13 @@ impl Weights {
     /// No tensors yet; `file` is what errors call them.
     pub fn new(file: &str) -> Self {
         Weights { file: file.to_owned(), tensors: BTreeMap::new(), metadata: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    /// These tensors; `file` is what errors call them.
+    pub fn of(file: &str, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let mut weights = Weights::new(file);
+        tensors.into_iter().for_each(|(name, tensor)| weights.insert(name, tensor));
+        weights
     }
 
     /// All float tensors of a file of any format that is read (see [`Source`]), under the names that it has for them;
@@ -189,7 +194,7 @@ impl Weights {
     /// Puts a tensor in, in place of one of the same name.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
         let shape = tensor.shape().clone();
-        self.tensors.insert(name.into(), Entry { shape, storage: Storage::Owned(tensor.into_data()) });
+        self.tensors.insert(name.into(), Entry { shape, storage: Storage::Owned(tensor.into_data().into()) });
     }
 
     /// Notes what a reader made of tensors that are not f32.

@@ -203,7 +203,7 @@ impl OnnxFile {
         let (bytes, float): (&[u8], Float) = match &constant.data {
             Data::Raw(float, range) => (&self.bytes[range.clone()], *float),
             Data::Owned(data) => (bytemuck::cast_slice(data), Float::F32),
-            Data::Filled(value) => return Ok(Entry { shape, storage: Storage::Owned(vec![*value; count]) }),
+            Data::Filled(value) => return Ok(Entry { shape, storage: Storage::Owned(vec![*value; count].into()) }),
             Data::Outside => {
                 let reason = format!("the elements of {name} are in another file (external data)");
                 let hint = "save the model as one file: `onnx.save(onnx.load(FILE), OUT)`";
@@ -224,7 +224,7 @@ impl OnnxFile {
             true => float.all(bytes),
             false => gathered(bytes, float, 0, &constant.dims, &constant.strides, count),
         };
-        Ok(Entry { shape, storage: Storage::Owned(data) })
+        Ok(Entry { shape, storage: Storage::Owned(data.into()) })
     }
 }
 

@@ -238,7 +238,7 @@ impl TensorFile {
             let bytes = &self.bytes[entry.range.clone()];
             let storage = match aligned::<f32>(bytes) {
                 Cow::Borrowed(_) => Storage::Mapped { bytes: self.bytes.clone(), range: entry.range.clone() },
-                Cow::Owned(copy) => Storage::Owned(copy),
+                Cow::Owned(copy) => Storage::Owned(copy.into()),
             };
             let name = match prefix_is {
                 PrefixIs::Kept => name,
@@ -282,7 +282,7 @@ impl TensorFile {
             };
             let storage = match (float, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
                 (Float::F32, Ok(_)) => Storage::Mapped { bytes: self.bytes.clone(), range: entry.range.clone() },
-                _ => Storage::Owned(float.all(bytes)),
+                _ => Storage::Owned(float.all(bytes).into()),
             };
             if float != Float::F32 {
                 *converted.entry(float).or_default() += 1;

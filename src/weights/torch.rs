@@ -516,7 +516,7 @@ impl<'p> Reader<'p> {
         let count = shape.checked_len().ok_or_else(beyond)?;
         let first = offset.checked_add(region.skipped).ok_or_else(beyond)?;
         if count == 0 {
-            return Ok(Entry { shape, storage: Storage::Owned(Vec::new()) });
+            return Ok(Entry { shape, storage: Storage::Owned(Vec::new().into()) });
         }
         let last = dims.iter().zip(strides).try_fold(first, |at, (&d, &s)| at.checked_add((d - 1).checked_mul(s)?));
         if last.is_none_or(|last| last >= held) || count > held {
@@ -542,7 +542,7 @@ impl<'p> Reader<'p> {
             true => float.all(&bytes[first * float.size()..(first + count) * float.size()]),
             false => gathered(bytes, float, first, dims, strides, count),
         };
-        Ok(Entry { shape, storage: Storage::Owned(data) })
+        Ok(Entry { shape, storage: Storage::Owned(data.into()) })
     }
 }
 

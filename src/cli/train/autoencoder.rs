@@ -192,10 +192,11 @@ pub fn train_autoencoder(
     let tap: Tap = model.tap(&config.tap)?;
     let shape = Autoencoder::at(&tap, config.hidden, config.code);
     let (train, validation) = splits(sets, config.limit, config.settings.batch)?;
+    let host_hash = host.hash();
     let hashes = BTreeMap::from([
         ("data".to_string(), sets.training.hash()?),
         ("test data".to_string(), sets.test.hash()?),
-        ("host".to_string(), host.hash()),
+        ("host".to_string(), host_hash.clone()),
     ]);
     let mut run = Run::open(context, "train-ae", out, resume, json!(config), hashes)?;
     let initial = shape.initial_weights(config.settings.seed);
@@ -241,19 +242,14 @@ pub fn train_autoencoder(
     drop(live);
     // two of these would be two networks in memory
     drop(job);
-    let test = {
-        let mut trained = Weights::new(AUTOENCODER_FILE);
-        best.iter().for_each(|(name, tensor)| trained.insert(name.clone(), tensor.clone()));
-        let both = Layered(&[host, &trained]);
-        Trainer::new(model, &tap, &shape, &both, context.backend(), batch, objective)?.evaluate(&sets.test)?
-    };
+    let both = Layered(&[host, &best]);
+    let test = Trainer::new(model, &tap, &shape, &both, context.backend(), batch, objective)?.evaluate(&sets.test)?;
     unit::fold(&mut best, unit);
-    let mut weights = Weights::new(AUTOENCODER_FILE);
-    best.into_iter().for_each(|(name, tensor)| weights.insert(name, tensor));
+    let mut weights = Weights::of(AUTOENCODER_FILE, best);
     weights.metadata = BTreeMap::from([
         ("arch".into(), model.arch.into()),
         ("tap".into(), tap.name.clone()),
-        ("host_sha256".into(), host.hash()),
+        ("host_sha256".into(), host_hash),
         ("config_sha256".into(), run.manifest.run_id.clone()),
         (
             "trained_by".into(),

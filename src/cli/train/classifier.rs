@@ -266,10 +266,11 @@ pub fn train_classifier(
     };
     let (best, position) = run.fit(context, &mut job.fit(&config.settings, train.len()), &mut live)?;
     drop(live);
-    let mut weights = Weights::new(&format!("{}.safetensors", config.model));
-    for (name, tensor) in classifier::complete(&model, &best, &initial)? {
-        weights.insert(name, tensor);
-    }
+    // what judges the weights is a network in memory of its own
+    drop(feeder);
+    drop(job);
+    let whole = classifier::complete(&model, &best, &initial)?;
+    let mut weights = Weights::of(&format!("{}.safetensors", config.model), whole);
     let text = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
     weights.metadata = BTreeMap::from([
         ("arch".into(), model.arch.into()),
