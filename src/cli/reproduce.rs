@@ -149,7 +149,7 @@ fn heading(input: &Input) -> &'static str {
 }
 
 /// The verdict on every perturbed input.
-fn judgements(done: &Done, config: &Config, head: Head) -> Result<Vec<Judgement>, Error> {
+fn judgements(done: &Done, config: &Config) -> Result<Vec<Judgement>, Error> {
     let c = &done.columns;
     let bootstrap = Bootstrap::new(c.images(), config.resamples, config.seed)?;
     let row = |input: usize, quantity| (0..c.sets).map(|s| c.get(input, s, quantity)).collect::<Vec<_>>();
@@ -165,7 +165,7 @@ fn judgements(done: &Done, config: &Config, head: Head) -> Result<Vec<Judgement>
             name: &words(input),
             clean: row(0, Quantity::Ece(Reading::Z0)),
             perturbed: row(k, Quantity::Ece(Reading::R1)),
-            double_softmax: (head == Head::Softmax).then(|| row(k, Quantity::DoubleSoftmax)),
+            double_softmax: (done.head == Head::Softmax).then(|| row(k, Quantity::DoubleSoftmax)),
             baseline_orig: Some(row(k, Quantity::BaselineOrig)),
             confidence_clean: c.get(0, 0, Quantity::Confidence),
             confidence_perturbed: c.get(k, 0, Quantity::Confidence),

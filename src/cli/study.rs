@@ -154,7 +154,8 @@ pub struct Done {
     pub run_id: String,
     /// Level of the intervals.
     pub level: f64,
-    head: Head,
+    /// How the network answers.
+    pub head: Head,
 }
 
 /// The sets a configuration asks for: single nodes, then joint sets.

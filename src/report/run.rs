@@ -230,6 +230,19 @@ impl RunDirectory {
         Ok((RunDirectory { partial, finished }, manifest))
     }
 
+    /// Makes a finished run an unfinished one that [`RunDirectory::resume`] ends anew, for what was to follow its end. Nothing
+    /// where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be renamed.
+    pub fn reopen(finished: &Path) -> Result<(), Error> {
+        let finished = tidy(finished);
+        if !finished.exists() {
+            return Ok(());
+        }
+        std::fs::rename(&finished, partial_of(&finished)).map_err(|e| failed(&finished, "take the run up again", &e))
+    }
+
     /// A path in the directory while the run goes on.
     pub fn path(&self, name: &str) -> PathBuf {
         self.partial.join(name)

@@ -308,13 +308,22 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
     })?)
 }
 
-/// A row of `table.csv`: what a reproduction measured beside what the paper prints.
+/// Where a reproduction measured, and on what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reproduced {
+pub struct Site {
     /// Network.
     pub arch: String,
     /// Children of `features` in front of the tap.
     pub tap: usize,
+    /// The host, in words.
+    pub host: String,
+    /// The autoencoder, in words.
+    pub autoencoder: String,
+}
+
+/// What it measured of a node under an input, beside what the paper prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cell {
     /// Node.
     pub node: String,
     /// Input.
@@ -329,40 +338,31 @@ pub struct Reproduced {
     pub images: usize,
     /// The paper's number of a node of that number, where it prints one.
     pub paper: Option<f64>,
-    /// `dead`, `below floor`, `below 1e-4` or nothing.
+    /// `dead`, `dead when clean`, `below floor`, `below 1e-4` or nothing.
     pub remark: String,
-    /// What it ran on.
-    pub host: String,
-    /// And with.
-    pub autoencoder: String,
 }
 
 const REPRODUCED: &str = "schema_version,run_id,arch,tap,node,input,mean,ci_lo,ci_hi,n,paper,remark,host,autoencoder\n";
 
-/// Writes `table.csv`: 14 columns.
+/// Writes `table.csv`: 14 columns, a row a cell.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
-pub fn reproduced(path: &Path, rows: &[&Reproduced], run_id: &str) -> Result<(), Error> {
+pub fn reproduced<'a>(
+    path: &Path,
+    run_id: &str,
+    sites: impl Iterator<Item = (&'a Site, &'a [Cell])>,
+) -> Result<(), Error> {
     Ok(write_atomic(path, |file| {
         file.write_all(REPRODUCED.as_bytes())?;
-        for r in rows {
-            writeln!(
-                file,
-                "{SCHEMA_VERSION},{run_id},{},{},{},{},{},{},{},{},{},{},{},{}",
-                r.arch,
-                r.tap,
-                r.node,
-                r.input,
-                optional(r.mean),
-                optional(r.ci_lo),
-                optional(r.ci_hi),
-                r.images,
-                optional(r.paper),
-                r.remark,
-                quoted(&r.host),
-                quoted(&r.autoencoder),
-            )?;
+        for (Site { arch, tap, host, autoencoder }, cells) in sites {
+            let (host, autoencoder) = (quoted(host), quoted(autoencoder));
+            for c in cells {
+                let numbers = [c.mean, c.ci_lo, c.ci_hi].map(optional).join(",");
+                let (node, input, n, paper, remark) = (&c.node, &c.input, c.images, optional(c.paper), &c.remark);
+                let start = format!("{SCHEMA_VERSION},{run_id},{arch},{tap},{node},{input}");
+                writeln!(file, "{start},{numbers},{n},{paper},{remark},{host},{autoencoder}")?;
+            }
         }
         Ok(())
     })?)

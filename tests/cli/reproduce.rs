@@ -78,7 +78,7 @@ fn a_chest_reproduction_trains_what_it_lacks_and_goes_on_when_stopped() {
         "Effusion",
         "densenet121, tap 10 (features.transition3)",
         "a head of 14 findings trained here on 24 images",
-        "autoencoder: trained here, 1 passes over 24 images",
+        "autoencoder: trained here, 1 pass over 24 images",
         "+1.3775e-2",
         "-5.6129e-6",
         "over 2 images",
@@ -112,6 +112,28 @@ fn a_chest_reproduction_trains_what_it_lacks_and_goes_on_when_stopped() {
     lab.signalled(&resume, sign, "-INT").fails(130, &["--resume stopped"]);
     lab.run(&resume).succeeds();
     lab.assert_same("whole", "stopped");
+
+    // killed when the study was at its end and its result was not kept yet
+    std::fs::rename(lab.path("stopped"), lab.path("stopped.partial")).unwrap();
+    std::fs::remove_file(lab.path("stopped.partial/densenet121-tap10-result.json")).unwrap();
+    lab.run(&resume).succeeds();
+    lab.assert_same("whole", "stopped");
+
+    // an autoencoder that is brought is taken at its tap, and one that has none is refused
+    let ae = "whole/densenet121-tap10-autoencoder/autoencoder.safetensors";
+    let host = "whole/densenet121-host/densenet121.safetensors";
+    let with_both = ["--weights", host, "--ae", ae, "--max-shift", "1", "--out", "both"];
+    let both = [&["reproduce", "chest"], &CHEST[2..6], &CHEST[8..], &with_both[..]].concat();
+    let ran = lab.run(&[&both[..], &["--taps", "10"]].concat()).succeeds();
+    assert!(ran.out.contains("autoencoder: whole/densenet121-tap10-autoencoder"), "{}", ran.out);
+    assert!(ran.out.contains("chexnet  arnoweng"), "whole weights stand beside published areas: {}", ran.out);
+    let columns = |run: &str| {
+        let rows = lab.read(&format!("{run}/table.csv"));
+        rows.lines().map(|row| row.split(',').skip(2).take(10).collect::<Vec<_>>().join(",")).collect::<Vec<_>>()
+    };
+    assert_eq!(columns("both"), columns("whole"), "the same images, host and autoencoder");
+    let refused = [&both[..], &["--taps", "6", "--out", "no"]].concat();
+    lab.run(&refused).fails(3, &["features.transition3", "none of the taps"]);
 
     // a gate that stays shut does not lose what was trained
     let shut = lab.run(&flags(&["--max-shift", "0", "--out", "shut"]));

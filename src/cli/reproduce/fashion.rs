@@ -92,7 +92,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     manifest.hashes.extend(study::hashes(&loaded, &images)?);
     let run = Run { batch, directory, manifest, agreement, part: sets.part };
     let done = study::execute(context, &config.study, &loaded, &images, run)?;
-    let judgements = judgements(&done, &config.study, loaded.model.head)?;
+    let judgements = judgements(&done, &config.study)?;
     if context.json {
         let mut out = done.json();
         out["claims"] = json!(judgements);
