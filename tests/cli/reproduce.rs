@@ -135,6 +135,10 @@ fn a_chest_reproduction_trains_what_it_lacks_and_goes_on_when_stopped() {
     let refused = [&both[..], &["--taps", "6", "--out", "no"]].concat();
     lab.run(&refused).fails(3, &["features.transition3", "none of the taps"]);
 
+    // what cannot be trained leaves no directory
+    lab.run(&flags(&["--train-limit", "7", "--out", "few"])).fails(2, &["7 training images", "one batch of 8"]);
+    assert!(!lab.path("few.partial").exists());
+
     // a gate that stays shut does not lose what was trained
     let shut = lab.run(&flags(&["--max-shift", "0", "--out", "shut"]));
     assert_eq!(shut.code, Some(4), "{}", shut.err);

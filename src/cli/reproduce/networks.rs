@@ -183,6 +183,16 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     }
     let brought = brought(&config, &sources)?;
     let sets: Vec<Sets> = sources.iter().map(|s| images(s, &config.study, context)).collect::<Result<_, _>>()?;
+    for (source, sets) in sources.iter().zip(&sets) {
+        let trained_on = config.trained_on(sets);
+        if trains(source, &brought)? && trained_on < work::BATCH {
+            return Err(Error::Usage(format!(
+                "{trained_on} training images are fewer than one batch of {}: what {} lacks cannot be trained on so few",
+                work::BATCH,
+                source.network.arch
+            )));
+        }
+    }
     // what effects are measured on
     let studied = sources.iter().zip(&sets).map(|(source, sets)| studied(source, sets, &config, &brought));
     let studied: Vec<(Dataset, &'static str)> = studied.collect::<Result<_, _>>()?;
@@ -391,6 +401,11 @@ fn images(source: &Source, study: &Config, context: &Context) -> Result<Sets, Er
     let sets = subject::labelled(&study.data, &model, context)?;
     let findings = matches!(sets.training.targets(), Labels::Findings(_));
     match source.network.answers {
+        Answers::Classes if sets.training.classes().is_empty() => Err(Error::Usage(
+            "a head for classes learns from labels, and these images have none: put them into a directory a class, or bring \
+             weights with a head (--weights)"
+                .into(),
+        )),
         Answers::Findings(_) if !findings => Err(Error::Usage(
             "a head for findings learns from images with findings: NIH's layout, or a table with the column `findings`"
                 .into(),
@@ -410,6 +425,17 @@ fn images(source: &Source, study: &Config, context: &Context) -> Result<Sets, Er
     }
 }
 
+/// Whether a network lacks a head or an autoencoder.
+fn trains(source: &Source, brought: &[Brought]) -> Result<bool, Error> {
+    let model = Model::named(source.network.arch)?;
+    let mut lacks = source.whole.is_none();
+    for tap in &source.taps {
+        let tap = model.tap(&tap.to_string())?;
+        lacks |= !brought.iter().any(|ae| ae.is_for(source.network.arch, &tap.name));
+    }
+    Ok(lacks)
+}
+
 /// What effects are measured on, and what it is called in tables: nothing that anything here is trained on.
 fn studied(
     source: &Source,
@@ -417,13 +443,7 @@ fn studied(
     config: &Reproduction,
     brought: &[Brought],
 ) -> Result<(Dataset, &'static str), Error> {
-    let model = Model::named(source.network.arch)?;
-    let mut trains = source.whole.is_none();
-    for tap in &source.taps {
-        let tap = model.tap(&tap.to_string())?;
-        trains |= !brought.iter().any(|ae| ae.is_for(source.network.arch, &tap.name));
-    }
-    let (images, part) = if trains { (&sets.test, "test") } else { (&sets.studied, sets.part) };
+    let (images, part) = if trains(source, brought)? { (&sets.test, "test") } else { (&sets.studied, sets.part) };
     Ok((study::first_images(images, config.study.limit)?, part))
 }
 

@@ -26,7 +26,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Images a training step.
-const BATCH: usize = 8;
+pub(super) const BATCH: usize = 8;
 
 /// What every part of a run needs.
 #[derive(Clone, Copy)]
