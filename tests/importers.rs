@@ -1,9 +1,11 @@
 //! Weights out of foreign files: PyTorch's, in their old and new forms, and ONNX models, judged by what PyTorch itself
 //! read from the same files; and that no file makes a reader run something, panic or ask for memory that it does not need.
 
-use std::io::Write;
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::published;
 use intervene::model::{ARCHITECTURES, Model};
 use intervene::tensor::Shape;
 use intervene::weights::safetensors::TensorFile;
@@ -347,24 +349,6 @@ fn opening_half_a_gigabyte_reads_none_of_its_tensors_and_releasing_one_gives_its
         assert!(resident(&path) <= 1 << 20, "{} bytes are in memory", resident(&path));
         assert_eq!(ten_million[9_999_999], 0.0);
     }
-}
-
-/// The published weights, fetched once into the build directory; where they cannot be had, that is said.
-fn published(name: &str) -> Option<PathBuf> {
-    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fetched");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_intervene"))
-        .args(["fetch", name, "--quiet"])
-        .env("XDG_DATA_HOME", &data)
-        .output()
-        .unwrap();
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("could not be had"), "{said}");
-        // past the capture of test output, so that it is seen
-        let _ = writeln!(std::io::stderr(), "SKIPPED what needs {name}: {said}");
-        return None;
-    }
-    Some(data.join("intervene").join(name))
 }
 
 #[test]

@@ -28,6 +28,8 @@ use intervene::tensor::{Shape, TensorMut, TensorRef};
 use intervene::weights::derived::Elements;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Rows that every case is built with; row-independence is tested at [`ROWS_TRIED`].
@@ -425,4 +427,22 @@ impl Parameters for Weights {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.0.get(name).map(|(shape, values)| (shape.clone(), Cow::Borrowed(values.as_slice())))
     }
+}
+
+/// The published weights, fetched once into the build directory; where they cannot be had, that is said.
+pub fn published(name: &str) -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fetched");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_intervene"))
+        .args(["fetch", name, "--quiet"])
+        .env("XDG_DATA_HOME", &data)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("could not be had"), "{said}");
+        // past the capture of test output, so that it is seen
+        let _ = writeln!(std::io::stderr(), "SKIPPED what needs {name}: {said}");
+        return None;
+    }
+    Some(data.join("intervene").join(name))
 }
