@@ -13,11 +13,12 @@
 // and 576 operations a pixel, where memory takes four times as long.
 // A block reads BM + BN floats for BM * BN multiply-adds: Wide 0.09 bytes each, which is 3 TB/s from L2 at that peak.
 //
-// Long sums are cut in pieces of 576 terms a thread, as on the CPU (backend/cpu/conv.rs), for an f32 chain of n terms errs by some
-// sqrt(n) roundings of it: VGG's 4608. A piece is added to what y holds of those before it, by the thread that left it there, so
-// totals need neither registers, which would be 64 more of a thread's 150 or so, nor shared memory. A GPU pays for each piece but the
-// first 2 BM BN floats to and from L2 beside its 576 (BM + BN) (Wide: 15 %), one instruction for every 500 multiply-adds, and one
-// wait for the first tile of a piece, which the other blocks of a multiprocessor cover. Sums of up to 576 terms pay nothing.
+// Sums of more than 576 terms a thread are cut in pieces of 192, as on the CPU (backend/cpu/conv.rs): as one chain a sum of n terms is
+// wrong by some sqrt(n / 2) roundings of it (VGG's 4608: 48), in pieces by 10. A piece is added to what y holds of those before it,
+// by the thread that left it there, so totals need neither registers, which would be 64 more of a thread's 150 or so, nor shared
+// memory. A GPU pays for each piece but the first 2 BM BN floats to and from L2 beside its 192 (BM + BN) (Wide: 44 %, which makes
+// 4.3 TB/s from L2 at that peak), one instruction for every 170 multiply-adds, and one wait for the first tile of a piece, which
+// the other blocks of a multiprocessor cover. Shorter sums pay nothing.
 //
 // Deterministic: a thread adds a piece's products in the order of K, whatever the tile, or (Deep) eight threads do, each its
 // eighth of every K tile, and their sums are added in order; pieces too. The tile follows from the layer's shape. No atomics.
@@ -43,7 +44,8 @@
 template <int GROUPS_, int WM_, int WN_, int LM_, int TM_, int TN_, int BK_> struct Tiling {
     static constexpr int GROUPS = GROUPS_, WM = WM_, WN = WN_, LM = LM_, LN = 32 / LM_, TM = TM_, TN = TN_, BK = BK_;
     static constexpr int BM = WM * LM * TM, BN = WN * LN * TN, THREADS = 32 * GROUPS * WM * WN;
-    static constexpr int PIECE = 576 * GROUPS / BK; // K tiles of a piece of a long sum: 576 terms a thread
+    static constexpr int CHAIN_MAX = 576 * GROUPS / BK; // K tiles of the longest sum that is one chain a thread
+    static constexpr int PIECE = 192 * GROUPS / BK;     // K tiles of a piece of a longer one
     static_assert(TN % 4 == 0 && BK % (4 * GROUPS) == 0, "whole float4 of channels and of K");
     static_assert(BK == 16 || BK % 32 == 0, "`swizzle` knows these rows");
 
@@ -282,7 +284,7 @@ template <class T, int V, bool PROLOGUE> __device__ __forceinline__ void convolv
 
     int tile = 0;
     do {
-        const int end = min(tile + T::PIECE, a.k_tiles);
+        const int end = a.k_tiles <= T::CHAIN_MAX ? a.k_tiles : min(tile + T::PIECE, a.k_tiles);
         const Piece piece = {tile == 0, end == a.k_tiles};
         // The first sums begin with the bias, those of one group.
         float sum[T::TM][T::TN] = {};

@@ -168,10 +168,11 @@ fn grad_input_agrees_with_a_loop_and_rows_do_not_hear_of_each_other() {
     }
 }
 
-/// What a thread, or the `groups` of a deep tile, make of a sum's terms: pieces of 576 a thread, each one chain of
-/// fused multiply-adds, added in order.
+/// What a thread, or the `groups` of a deep tile, make of a sum's terms: one chain of fused multiply-adds of up to 576 a
+/// thread (whole tiles are counted), or else pieces of 192, each a chain, added in order.
 fn in_pieces([depth, groups]: [usize; 2], bias: f32, x: &[f32], w: &[f32]) -> f32 {
-    let (piece, slice) = (576 * groups, depth / groups);
+    let slice = depth / groups;
+    let piece = if x.len().next_multiple_of(depth) <= 576 * groups { 576 * groups } else { 192 * groups };
     let chain = |first: bool, group: usize, x: &[f32], w: &[f32]| {
         let terms = x.iter().zip(w).enumerate().filter(|(k, _)| k % depth / slice == group);
         terms.fold(if first && group == 0 { bias } else { 0.0 }, |sum, (_, (x, w))| x.mul_add(*w, sum))
