@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What is too slow for every test run: the main job on all 10,000 test images, with the bundled weights and with weights
 # trained anew, judged by the figures it must reach; the CUDA engine beside the CPU on 64 of them, and over 20 steps of
-# training, on a GPU or the simulated device; and every reference folder (`tests/fixtures/reference.py` makes them) of the
-# directory $INTERVENE_REFERENCES on both. Prints a line a check and exits 1 if one fails.
+# training, on a GPU or the simulated device; what needs photographs, where $INTERVENE_PHOTOS names directories of them
+# (ImageNet's classes, NIH's X-rays; joined by `:`); and every reference folder of the directory $INTERVENE_REFERENCES
+# (tests/fixtures/make_more_references.sh makes some) on both devices. Prints a line a check and exits 1 if one fails.
 #
 #     tests/full.sh [DIR]    # DIR keeps the runs; default target/full, made anew
 set -euo pipefail
@@ -83,6 +84,18 @@ if INTERVENE_FULL_TESTS=1 cargo test --locked --package intervene --test cuda --
 else
     echo "FAILED  cuda: 20 steps of training, see $out/cuda-steps.txt"
     failed=1
+fi
+
+if [ -n "${INTERVENE_PHOTOS:-}" ]; then
+    if cargo test --locked --package intervene --test published --test images --test datasets -- --nocapture >"$out/photos.txt" 2>&1 &&
+        ! grep -q SKIPPED "$out/photos.txt"; then
+        echo "ok      photographs ($(grep -h '^linear probe\|^conv5_3' "$out/photos.txt" | paste -sd ';'))"
+    else
+        echo "FAILED  photographs, see $out/photos.txt: $(grep SKIPPED "$out/photos.txt" | paste -sd ';')"
+        failed=1
+    fi
+else
+    echo "note    what needs photographs was not run: INTERVENE_PHOTOS names no directory of them"
 fi
 
 # two images of 96x80 through VGG19 take the simulated device half an hour of a core, larger ones hours

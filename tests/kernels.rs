@@ -119,6 +119,8 @@ fn convolutions_and_both_gradients_equal_the_naive_sums() {
             let name = |what: &str| format!("{what} {s:?} {isa:?}");
             let taps = s.kh * s.kw;
             let packed = conv::pack_forward(isa, &s, &w);
+            let unpacked = (0..w.len()).map(|i| packed.weight(i / taps / s.c, i % taps, i / taps % s.c));
+            assert!(unpacked.eq(w.iter().copied()), "{}", name("unpacked weights"));
             let mut got = vec![f32::NAN; gy.len()];
             conv::forward(&s, rows, &x, &packed, None, Activation::None, &mut got);
             check(&name("forward"), &got, &y, s.c * taps);
@@ -262,7 +264,7 @@ fn linear_layers_and_their_gradients_equal_the_naive_sums() {
         }
         y.iter_mut().enumerate().for_each(|(at, y)| y.add(f64::from(b[at % o])));
         for isa in Isa::available() {
-            let (packed, back) = (gemm::pack_forward(isa, o, i, &w), gemm::pack_grad_input(isa, o, i, &w));
+            let (packed, back) = (gemm::pack_forward(isa, o, i, &w, &|| {}), gemm::pack_grad_input(isa, o, i, &w));
             let run = |rows: usize| {
                 let (mut y, mut gx) = (vec![f32::NAN; rows * o], vec![f32::NAN; rows * i]);
                 let mut dw = vec![f32::NAN; o * i];

@@ -50,7 +50,8 @@ fn loading_vgg16_holds_its_weights_once() {
     let (given, want) = ([x], [logits]);
     let entry = Entry { name: "forward", given: &given, want: &want, updates: &[], capacity: 2 };
     let artifact = plan(&graph, &[entry]).unwrap();
-    let slots = 4 * artifact.slot_elements();
+    let parameters: usize = artifact.parameters().map(|id| artifact.graph().node(id).shape.len()).sum();
+    let slots = 4 * (artifact.slot_elements() - parameters);
     let image = vec![0.5; model.input.iter().product()];
     let before = status("VmHWM");
 
@@ -66,8 +67,8 @@ fn loading_vgg16_holds_its_weights_once() {
     assert!(answer.iter().all(|&v| v == 0.0));
 
     let peak = status("VmHWM") - before;
-    println!("weights {size}, slots {slots}, largest resident set {peak} bytes more");
+    println!("weights {size}, other slots {slots}, largest resident set {peak} bytes more");
     let share = (peak as f64 - slots as f64) / size as f64;
-    // packed, they are all there; 1.3 is what the largest tensor and what a run needs beside them may take
-    assert!((0.9..1.3).contains(&share), "{share} of the weights");
+    // packed, all of them are there; the rest is for the parts of a tensor that are read at once
+    assert!((0.9..1.15).contains(&share), "{share} of the weights");
 }

@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{Data, Weights, backends, read, write};
+use common::{Data, Tol, Weights, backends, compare, read, write};
 use intervene::answer::Head;
 use intervene::backend::reference::Reference;
-use intervene::backend::{Backend, BackendError, Program};
+use intervene::backend::{Backend, BackendError, Parameters, Program};
 use intervene::graph::op::{Activation, Averaging, Binary, Op, Prologue, Window};
 use intervene::graph::plan::{Artifact, Entry, EntryId, Handover, plan};
+use intervene::graph::vjp::vjp;
 use intervene::graph::{Extent, Graph, GraphError, Node, NodeId, dump};
 use intervene::tensor::{TensorMut, TensorRef};
 use proptest::prelude::*;
@@ -292,6 +293,54 @@ fn updated_weights_are_seen_by_the_next_run() -> Result<(), GraphError> {
 }
 
 /// All updates of an entry take the values from before any of them.
+#[test]
+fn a_weight_that_only_its_layers_look_at_is_read_and_written_as_any_other() -> Result<(), GraphError> {
+    let mut g = Graph::new();
+    let x = g.input("x", [3, 5, 5]);
+    let w = g.parameter("w", [20, 3, 3, 3])?;
+    let bias = g.parameter("bias", [20])?;
+    let y = g.conv2d("y", x, w, bias, SAME)?;
+    let gx = g.input("gy", [20, 5, 5]);
+    let back = vjp(&mut g, y, gx, &[x])?[0];
+    let entries = [entry!("forward", &[x], &[y], 1), entry!("back", &[gx], &[back], 1)];
+    let other: Vec<f64> = (0..540).map(|i| f64::from((i as f32 * 0.3).cos())).collect();
+    for backend in backends() {
+        let mut program = load_on(&*backend, &g, &entries);
+        let name = backend.name();
+        let mut results = Vec::new();
+        for values in [None, Some(&other)] {
+            match values {
+                None => assert_eq!(read(&mut *program, w, 1), weights_of(&g, w), "{name}"),
+                Some(values) => {
+                    floats(&mut *program, w, values);
+                    assert_eq!(read(&mut *program, w, 1), *values, "{name}");
+                }
+            }
+            floats(&mut *program, x, &wave(75));
+            floats(&mut *program, gx, &wave(500));
+            program.run(EntryId(0), 1).and_then(|()| program.run(EntryId(1), 1)).unwrap_or_else(|e| panic!("{e}"));
+            results.push((read(&mut *program, y, 1), read(&mut *program, back, 1)));
+        }
+        let mut exact = load(&g, &entries);
+        floats(&mut *exact, w, &other);
+        floats(&mut *exact, x, &wave(75));
+        floats(&mut *exact, gx, &wave(500));
+        exact.run(EntryId(0), 1).and_then(|()| exact.run(EntryId(1), 1)).unwrap_or_else(|e| panic!("{e}"));
+        let tolerance = Tol::Dot { k: 180 };
+        assert_ne!(results[0], results[1], "{name}");
+        compare(&results[1].0, &read(&mut *exact, y, 1), tolerance).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        compare(&results[1].1, &read(&mut *exact, back, 1), tolerance).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    }
+    Ok(())
+}
+
+/// The values of one of [`weights`].
+fn weights_of(graph: &Graph, id: NodeId) -> Vec<f64> {
+    let all = weights(graph);
+    let (_, data) = all.parameter(&graph.node(id).name).unwrap_or_else(|| panic!("no such weight"));
+    data.iter().map(|&v| f64::from(v)).collect()
+}
+
 #[test]
 fn updates_happen_at_once_in_whatever_order_they_are_listed() -> Result<(), GraphError> {
     let mut g = Graph::new();

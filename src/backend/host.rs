@@ -139,6 +139,22 @@ pub(super) trait Engine: Send {
     fn fetch(&self, node: &Node, rows: usize, physical: &[Self::Float], logical: &mut [Self::Float]);
     /// A parameter has new elements: forget what was packed from it.
     fn parameter_changed(&mut self, node: NodeId);
+    /// Whether no step reads the parameter as it lies in a slot, so that it needs none: [`Engine::keep`] gets it.
+    fn keeps(&self, _artifact: &Artifact, _parameter: NodeId) -> bool {
+        false
+    }
+    /// Keeps what steps need of such a parameter. `release` may be called between reading parts of it: it gives back
+    /// memory that reading has taken.
+    fn keep(
+        &mut self,
+        _artifact: &Artifact,
+        _parameter: NodeId,
+        _logical: &[Self::Float],
+        _release: &(dyn Fn() + Sync),
+    ) {
+    }
+    /// Such a parameter's elements, in logical order.
+    fn kept(&self, _parameter: NodeId, _logical: &mut [Self::Float]) {}
     /// Computes one step into `out` (exactly `rows` rows of the node, or its whole).
     fn step(&mut self, step: &Step<'_, Self::Float>, out: &mut [Self::Float]) -> Result<(), BackendError>;
 }
@@ -147,8 +163,10 @@ pub(super) trait Engine: Send {
 pub(super) struct HostProgram<E: Engine> {
     ledger: Ledger,
     engine: E,
-    /// Floats of each slot; nothing for slots of indices, which the ledger holds.
+    /// Floats of each slot; nothing for slots of indices, which the ledger holds, and of parameters that the engine keeps.
     slots: Vec<Vec<E::Float>>,
+    /// Whether the engine keeps a node, by number.
+    kept: Vec<bool>,
 }
 
 fn allocate<T: Float>(what: &str, elements: usize) -> Result<Vec<T>, BackendError> {
@@ -163,16 +181,43 @@ fn allocate<T: Float>(what: &str, elements: usize) -> Result<Vec<T>, BackendErro
 
 impl<E: Engine> HostProgram<E> {
     pub fn load(artifact: Artifact, weights: &dyn Parameters, engine: E) -> Result<Self, BackendError> {
+        let mut kept = vec![false; artifact.graph().nodes().len()];
+        let mut without = vec![false; artifact.slots().len()];
+        for id in artifact.parameters().filter(|&id| engine.keeps(&artifact, id)) {
+            kept[id.index()] = true;
+            artifact.slot_of(id).into_iter().for_each(|slot| without[slot] = true);
+        }
         let mut slots = Vec::with_capacity(artifact.slots().len());
         for (i, slot) in artifact.slots().iter().enumerate() {
             slots.push(match slot.element {
-                Element::Float => allocate(&format!("slot {i}"), slot.elements)?,
-                Element::Index => Vec::new(),
+                Element::Float if !without[i] => allocate(&format!("slot {i}"), slot.elements)?,
+                Element::Float | Element::Index => Vec::new(),
             });
         }
-        let mut program = HostProgram { ledger: Ledger::new(artifact), engine, slots };
-        load_sources(&mut program, weights)?;
+        let mut program = HostProgram { ledger: Ledger::new(artifact), engine, slots, kept };
+        load_sources(&mut program, weights, |program, id, data, release| {
+            program.put(id, TensorRef::F32(data), release)
+        })?;
         Ok(program)
+    }
+
+    fn put(&mut self, id: NodeId, data: TensorRef<'_>, release: &(dyn Fn() + Sync)) -> Result<(), BackendError> {
+        let Place { slot, rows } = self.ledger.write(id, data)?;
+        let node = self.ledger.node(id);
+        let logical: Cow<'_, [E::Float]> = match data {
+            TensorRef::F32(d) => E::Float::from_f32(d),
+            TensorRef::F64(d) => d.iter().map(|&x| E::Float::from_f64(x)).collect(),
+            TensorRef::U32(_) => return Ok(()),
+        };
+        if self.kept[id.index()] {
+            self.engine.keep(self.ledger.artifact(), id, &logical, release);
+            return Ok(());
+        }
+        self.engine.store(node, rows, &logical, &mut self.slots[slot][..logical.len()]);
+        if node.op == Op::Parameter {
+            self.engine.parameter_changed(id);
+        }
+        Ok(())
     }
 
     fn step(&mut self, id: NodeId, rows: usize) -> Result<(), BackendError> {
@@ -193,8 +238,8 @@ impl<E: Engine> HostProgram<E> {
             let (source, from) = (self.ledger.node(input), self.ledger.slot(input)?);
             let (row, held) = (source.shape.len(), self.ledger.rows(from));
             step.nodes[i] = source;
-            // what lies in place already is in the slot that was taken out
-            if artifact.lies_in_place(id, i) {
+            // what lies in place already is in the slot that was taken out; the engine has what it keeps
+            if artifact.lies_in_place(id, i) || self.kept[input.index()] {
                 continue;
             }
             step.inputs[i] = match (source.element(), artifact.view_of(input)) {
@@ -230,18 +275,7 @@ impl<E: Engine> Program for HostProgram<E> {
     }
 
     fn write(&mut self, id: NodeId, data: TensorRef<'_>) -> Result<(), BackendError> {
-        let Place { slot, rows } = self.ledger.write(id, data)?;
-        let node = self.ledger.node(id);
-        let logical: Cow<'_, [E::Float]> = match data {
-            TensorRef::F32(d) => E::Float::from_f32(d),
-            TensorRef::F64(d) => d.iter().map(|&x| E::Float::from_f64(x)).collect(),
-            TensorRef::U32(_) => return Ok(()),
-        };
-        self.engine.store(node, rows, &logical, &mut self.slots[slot][..logical.len()]);
-        if node.op == Op::Parameter {
-            self.engine.parameter_changed(id);
-        }
-        Ok(())
+        self.put(id, data, &|| {})
     }
 
     fn run(&mut self, entry: EntryId, rows: usize) -> Result<(), BackendError> {
@@ -276,7 +310,11 @@ impl<E: Engine> Program for HostProgram<E> {
     fn read(&mut self, id: NodeId, out: TensorMut<'_>) -> Result<(), BackendError> {
         let Place { slot, rows } = self.ledger.read(id, &out)?;
         let mut logical = vec![E::Float::NAN; out.len()];
-        self.engine.fetch(self.ledger.node(id), rows, &self.slots[slot][..out.len()], &mut logical);
+        if self.kept[id.index()] {
+            self.engine.kept(id, &mut logical);
+        } else {
+            self.engine.fetch(self.ledger.node(id), rows, &self.slots[slot][..out.len()], &mut logical);
+        }
         match out {
             TensorMut::F32(o) => o.iter_mut().zip(&logical).for_each(|(o, x)| *o = x.to_f64() as f32),
             TensorMut::F64(o) => o.iter_mut().zip(&logical).for_each(|(o, x)| *o = x.to_f64()),

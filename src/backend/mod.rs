@@ -135,8 +135,13 @@ pub trait Program: Send {
     fn read(&mut self, node: NodeId, out: TensorMut<'_>) -> Result<(), BackendError>;
 }
 
-/// Writes the parameters that `program` uses from `weights`, and zeros to its states.
-fn load_sources(program: &mut dyn Program, weights: &dyn Parameters) -> Result<(), BackendError> {
+/// Writes the parameters that `program` uses from `weights`, and zeros to its states. `write` is told how to give back the
+/// memory that reading a parameter took: at any time, for what is read later comes again.
+fn load_sources<P: Program + ?Sized>(
+    program: &mut P,
+    weights: &dyn Parameters,
+    write: impl Fn(&mut P, NodeId, &[f32], &(dyn Fn() + Sync)) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
     let used = |(id, node): (NodeId, &crate::graph::Node)| {
         let source = matches!(node.op, Op::Parameter | Op::State) && program.artifact().slot_of(id).is_some();
         source.then(|| (id, node.clone()))
@@ -152,9 +157,10 @@ fn load_sources(program: &mut dyn Program, weights: &dyn Parameters) -> Result<(
         if shape != node.shape || data.len() != shape.len() {
             return Err(bad(shape.to_string()));
         }
-        program.write(id, TensorRef::F32(&data))?;
+        let release = || weights.release(&node.name);
+        write(program, id, &data, &release)?;
         drop(data);
-        weights.release(&node.name);
+        release();
     }
     Ok(())
 }

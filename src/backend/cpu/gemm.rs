@@ -54,10 +54,10 @@ pub(super) fn view_fits(floats: usize, pixels: usize, channels: usize, pixel: us
 /// The longest sum that is one chain; a longer one is the sum of its pieces.
 const CHAIN_MAX: usize = 2048;
 
-/// Packs W (O, I) for `forward`.
-pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
+/// Packs W (O, I) for `forward`. VGG's largest layer is 411 MB: what reading W took may be given back in `between`.
+pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32], between: &(dyn Fn() + Sync)) -> Packed {
     assert_eq!(w.len(), len(&[o, i]));
-    Packed::new(isa, 1, i, o, |o, _, c| w[o * i + c])
+    Packed::in_parts(isa, [1, i, o], |o, _, c| w[o * i + c], between)
 }
 
 /// Packs W (O, I) for `grad_input`.

@@ -9,6 +9,9 @@ use rayon::prelude::*;
 use super::isa::Isa;
 use super::scratch::{Line, lines};
 
+/// Floats of a part: 32 MB, some blocks of the largest layers for every core.
+const PART: usize = 8 << 20;
+
 /// Packed weights of one layer and direction (forward or input gradient), for one instruction set.
 pub struct Packed {
     isa: Isa,
@@ -38,12 +41,24 @@ impl Packed {
         outputs: usize,
         weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Packed {
+        Packed::in_parts(isa, [taps, channels, outputs], weight, &|| {})
+    }
+
+    /// The same, block after block of outputs; `between` is called after every [`PART`] of them.
+    pub(super) fn in_parts(
+        isa: Isa,
+        [taps, channels, outputs]: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
+        between: &(dyn Fn() + Sync),
+    ) -> Packed {
         let (block, lanes) = (isa.block(), isa.lanes());
         let depth = taps * channels;
         let padded = outputs.next_multiple_of(lanes);
         let mut data = lines(depth * padded);
         let floats: &mut [f32] = &mut bytemuck::cast_slice_mut(&mut data)[..depth * padded];
-        floats.par_chunks_mut((depth * block).max(1)).enumerate().for_each(|(b, out)| {
+        let one = (depth * block).max(1);
+        let part = (PART / one).max(1);
+        let pack = |b: usize, out: &mut [f32]| {
             let first = b * block;
             let width = block.min(padded - first);
             let valid = block.min(outputs - first);
@@ -56,7 +71,11 @@ impl Packed {
                     *value = weight(first + o, tap, channel);
                 }
             }
-        });
+        };
+        for (p, blocks) in floats.chunks_mut(one * part).enumerate() {
+            blocks.par_chunks_mut(one).enumerate().for_each(|(b, out)| pack(p * part + b, out));
+            between();
+        }
         Packed { isa, taps, channels, outputs, data }
     }
 
@@ -78,6 +97,17 @@ impl Packed {
     /// Channels written.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// The weight of an output, a tap and a channel, which was packed.
+    pub fn weight(&self, output: usize, tap: usize, channel: usize) -> f32 {
+        let (block, depth) = (self.isa.block(), self.taps * self.channels);
+        let first = output / block * block;
+        let width = block.min(self.outputs.next_multiple_of(self.isa.lanes()) - first);
+        let above = channel / 16 * 16;
+        let deep = 16.min(self.channels - above);
+        let k = above * self.taps + tap * deep + channel - above;
+        bytemuck::cast_slice::<Line, f32>(&self.data)[first * depth + k * width + output - first]
     }
 
     /// Memory held.

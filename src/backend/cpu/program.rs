@@ -19,6 +19,7 @@ use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
 use crate::tensor::Shape;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 /// The CPU backend with the best instruction set of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,42 @@ enum Order {
     Channels,
 }
 
+/// Which of `node`'s inputs is a weight that it reads packed, and in which order.
+fn weight_of(node: &Node) -> Option<(usize, Order)> {
+    match node.op {
+        Op::Conv2d { .. } | Op::Linear { .. } => Some((1, Order::Forward)),
+        Op::Conv2dGradInput { .. } | Op::LinearGradInput => Some((1, Order::GradInput)),
+        Op::InterveneConv { .. } => Some((2, Order::Channels)),
+        _ => None,
+    }
+}
+
+/// Packs the weight of `node`, whose inputs are `nodes`. `between` as in [`gemm::pack_forward`].
+fn pack(isa: Isa, node: &Node, nodes: &[&Node], w: &[f32], between: &(dyn Fn() + Sync)) -> Option<Pack> {
+    Some(match &node.op {
+        Op::Conv2d { window, .. } => {
+            let shape = ConvShape::new(&nodes[0].shape, &nodes[1].shape, *window);
+            Pack::Tiles(conv::pack_forward(isa, &shape, w))
+        }
+        Op::Conv2dGradInput { window, .. } => {
+            let shape = ConvShape::new(&node.shape, &nodes[1].shape, *window);
+            Pack::Tiles(conv::pack_grad_input(isa, &shape, w))
+        }
+        Op::Linear { .. } => Pack::Tiles(gemm::pack_forward(isa, node.shape.len(), nodes[0].shape.len(), w, between)),
+        Op::LinearGradInput => Pack::Tiles(gemm::pack_grad_input(isa, nodes[0].shape.len(), node.shape.len(), w)),
+        Op::InterveneConv { pad, .. } => {
+            let shape = decoder_shape(nodes, *pad);
+            Pack::Channels(intervene::pack_channels(isa, &shape, w))
+        }
+        _ => return None,
+    })
+}
+
+fn decoder_shape(nodes: &[&Node], pad: usize) -> DecoderShape {
+    let c = ConvShape::new(&nodes[1].shape, &nodes[2].shape, Window { stride: 1, pad });
+    DecoderShape { k: c.c, h: c.h, w: c.w, o: c.o, kh: c.kh, kw: c.kw, pad }
+}
+
 enum Pack {
     Tiles(Packed),
     Channels(ChannelWeights),
@@ -85,23 +122,24 @@ fn map(shape: &Shape) -> Map {
 }
 
 impl Simd {
-    /// The weight of input `i` in `order`; parameters are packed once, other nodes each time.
-    fn packed(&mut self, s: &Step<'_, f32>, i: usize, order: Order, make: impl Fn(&[f32]) -> Pack) -> &Pack {
+    /// The step's weight; parameters are packed once, other nodes each time.
+    fn packed(&mut self, s: &Step<'_, f32>) -> Result<&Pack, BackendError> {
+        let (i, order) = weight_of(s.node).ok_or_else(|| wrong_pack(s.node))?;
         let key = (s.node.inputs[i], order);
         if s.nodes[i].op != Op::Parameter {
             self.packed.remove(&key);
         }
-        self.packed.entry(key).or_insert_with(|| make(s.floats(i)))
+        match self.packed.entry(key) {
+            Occupied(there) => Ok(there.into_mut()),
+            Vacant(free) => {
+                let made = pack(self.isa, s.node, &s.nodes, s.floats(i), &|| {});
+                Ok(free.insert(made.ok_or_else(|| wrong_pack(s.node))?))
+            }
+        }
     }
 
-    fn tiles(
-        &mut self,
-        s: &Step<'_, f32>,
-        i: usize,
-        order: Order,
-        make: impl Fn(&[f32]) -> Packed,
-    ) -> Result<&Packed, BackendError> {
-        match self.packed(s, i, order, |w| Pack::Tiles(make(w))) {
+    fn tiles(&mut self, s: &Step<'_, f32>) -> Result<&Packed, BackendError> {
+        match self.packed(s)? {
             Pack::Tiles(p) => Ok(p),
             Pack::Channels(_) => Err(wrong_pack(s.node)),
         }
@@ -136,6 +174,50 @@ impl Engine for Simd {
         pointwise::nhwc_to_nchw(rows, c, h * w, physical, logical);
     }
 
+    /// What every step reads packed and nothing else looks at or changes.
+    fn keeps(&self, artifact: &Artifact, parameter: NodeId) -> bool {
+        let graph = artifact.graph();
+        let packed_by = |id: NodeId| {
+            let node = graph.node(id);
+            let weight = weight_of(node).map(|(i, _)| i);
+            node.inputs.iter().enumerate().all(|(i, &input)| input != parameter || Some(i) == weight)
+        };
+        let steps = || artifact.entries().iter().flat_map(|entry| &entry.steps);
+        // from that order it can be read again
+        let forward = |&id: &NodeId| {
+            let node = graph.node(id);
+            weight_of(node).is_some_and(|(i, order)| order == Order::Forward && node.inputs[i] == parameter)
+        };
+        steps().any(forward)
+            && artifact.entries().iter().all(|entry| {
+                let changed = entry.updates.iter().any(|&(to, from, _)| to == parameter || from == parameter);
+                !changed && !entry.want.contains(&parameter) && entry.steps.iter().all(|&id| packed_by(id))
+            })
+    }
+
+    fn keep(&mut self, artifact: &Artifact, parameter: NodeId, logical: &[f32], release: &(dyn Fn() + Sync)) {
+        self.parameter_changed(parameter);
+        let graph = artifact.graph();
+        for &id in artifact.entries().iter().flat_map(|entry| &entry.steps) {
+            let node = graph.node(id);
+            let Some((i, order)) = weight_of(node).filter(|&(i, _)| node.inputs[i] == parameter) else { continue };
+            if let Vacant(free) = self.packed.entry((node.inputs[i], order)) {
+                let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
+                if let Some(made) = pack(self.isa, node, &nodes, logical, release) {
+                    free.insert(made);
+                }
+            }
+        }
+    }
+
+    fn kept(&self, parameter: NodeId, logical: &mut [f32]) {
+        let Some(Pack::Tiles(packed)) = self.packed.get(&(parameter, Order::Forward)) else { return };
+        let (taps, channels) = (packed.taps(), packed.channels());
+        for (i, value) in logical.iter_mut().enumerate() {
+            *value = packed.weight(i / taps / channels, i % taps, i / taps % channels);
+        }
+    }
+
     fn parameter_changed(&mut self, node: NodeId) {
         for order in [Order::Forward, Order::GradInput, Order::Channels] {
             self.packed.remove(&(node, order));
@@ -152,14 +234,14 @@ impl Engine for Simd {
             }
             Op::Conv2d { window, activation, .. } => {
                 let shape = ConvShape::new(&s.nodes[0].shape, &s.nodes[1].shape, *window);
-                let packed = self.tiles(s, 1, Order::Forward, |w| conv::pack_forward(isa, &shape, w))?;
+                let packed = self.tiles(s)?;
                 let (x, pixel) = s.pixels(0);
                 let source = Source { x, pixel, affine_relu: s.prologue() };
                 conv::forward_views(&shape, n, source, packed, s.conv_bias(), *activation, out, s.pixel);
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = ConvShape::new(&s.node.shape, &s.nodes[1].shape, *window);
-                let packed = self.tiles(s, 1, Order::GradInput, |w| conv::pack_grad_input(isa, &shape, w))?;
+                let packed = self.tiles(s)?;
                 conv::grad_input(&shape, n, s.floats(0), packed, out);
             }
             Op::Conv2dGradWeight { window, .. } => {
@@ -167,13 +249,11 @@ impl Engine for Simd {
                 conv_weight::grad_weight(isa, &shape, n, s.floats(0), s.floats(1), out);
             }
             Op::Linear { activation } => {
-                let (i, o) = (s.nodes[0].shape.len(), s.node.shape.len());
-                let packed = self.tiles(s, 1, Order::Forward, |w| gemm::pack_forward(isa, o, i, w))?;
+                let packed = self.tiles(s)?;
                 gemm::forward(n, s.floats(0), packed, s.optional(2), *activation, out);
             }
             Op::LinearGradInput => {
-                let (o, i) = (s.nodes[0].shape.len(), s.node.shape.len());
-                let packed = self.tiles(s, 1, Order::GradInput, |w| gemm::pack_grad_input(isa, o, i, w))?;
+                let packed = self.tiles(s)?;
                 gemm::grad_input(n, s.floats(0), packed, out);
             }
             Op::LinearGradWeight => {
@@ -327,12 +407,9 @@ impl Engine for Simd {
                 intervene::intervene(isa, h * w, k, s.inputs[0].floats, &mask(s.floats(3)), list, out);
             }
             Op::InterveneConv { pad, activation } => {
-                let window = Window { stride: 1, pad: *pad };
-                let c = ConvShape::new(&s.nodes[1].shape, &s.nodes[2].shape, window);
-                let shape = DecoderShape { k: c.c, h: c.h, w: c.w, o: c.o, kh: c.kh, kw: c.kw, pad: *pad };
+                let shape = decoder_shape(&s.nodes, *pad);
                 let list = Rows { images: s.indices(3), masks: s.indices(4) };
-                let pack = |w: &[f32]| Pack::Channels(intervene::pack_channels(isa, &shape, w));
-                let Pack::Channels(weights) = self.packed(s, 2, Order::Channels, pack) else {
+                let Pack::Channels(weights) = self.packed(s)? else {
                     return Err(wrong_pack(s.node));
                 };
                 let (pre, z, keep) = (s.inputs[0].floats, s.inputs[1].floats, mask(s.floats(5)));
