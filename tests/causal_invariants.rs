@@ -5,20 +5,24 @@ mod common;
 
 use common::hosts::{Host, MAP, Piece, bits, conv3, largest, largest_difference, maps, maps_head, model, small, widen};
 use common::{Data, backends, read};
-use intervene::backend::Backend;
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
+use intervene::backend::{Backend, Completed};
 use intervene::causal::analysis::{Columns, Quantity, responses};
+use intervene::causal::attack::{Steps, losses, start_at_random};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
 use intervene::causal::intervention::add_random_signs;
+use intervene::causal::jsma::Jsma;
 use intervene::causal::study::{AttackLabel, Input, Study};
 use intervene::causal::sweep::{Logits, Targets};
 use intervene::data::Dataset;
 use intervene::graph::Graph;
+use intervene::graph::plan::{Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
 use intervene::model::autoencoder::Autoencoder;
 use intervene::model::{Head, Layer, small::fashion};
 use intervene::random::Stream;
+use intervene::tensor::{TensorRef, argmax};
 use intervene::train::autoencoder::{Interpretability, LossWeights, Objective, Trainer, feed};
 use intervene::train::{Schedule, Settings};
 
@@ -556,6 +560,175 @@ fn fgsm_on_a_linear_net_of_two_classes_lowers_the_margin_by_eps_times_the_l1_nor
             }
         }
     }
+}
+
+/// 29, 30 and 31: one code path, so bits.
+#[test]
+fn bim_of_one_step_is_fgsm_and_from_any_start_every_step_stays_in_the_ball_and_the_unit_cube() {
+    let host = Host::small(2);
+    let (n, eps) = (5, 0.0625f32);
+    let x = host.images(n, 12);
+    let labels: Vec<u32> = (0..n as u32).map(|i| i % 2).collect();
+    let mut start = x.clone();
+    for (i, image) in start.chunks_exact_mut(host.pixels()).enumerate() {
+        e(start_at_random(3, i as u64, 0, eps, image));
+    }
+    for backend in backends() {
+        let mut sweep = host.sweep(&[], (2, 2), backend.as_ref());
+        let mut run = |from: Option<&[f32]>, step, steps| {
+            e(sweep.attack(&x, from, Targets::Classes(&labels), Steps { eps, step, steps }))
+        };
+        let name = backend.name();
+        let fgsm = run(None, eps, 1);
+        let step = 0.02f32;
+        let mut before: Option<Vec<f32>> = None;
+        for steps in 1..=5 {
+            let bim = run(None, step, steps);
+            // PGD without a random start
+            assert_eq!(bits(&bim), bits(&run(Some(&x), step, steps)), "{name}");
+            // a step from where the one before ended; what the f64 reference hands out is rounded
+            if let Some(before) = before.as_ref().filter(|_| name != Reference.name()) {
+                assert_eq!(bits(&bim), bits(&run(Some(before), step, 1)), "{name}, step {steps}");
+            }
+            let reach = eps.min(step * steps as f32) + 1e-6;
+            for (x, (a, b)) in x.iter().zip(bim.iter().zip(run(Some(&start), step, steps))) {
+                assert!((a - x).abs() <= reach && (0.0..=1.0).contains(a), "{x} {a} on {name}");
+                assert!(b >= (x - eps).max(0.0) && b <= (x + eps).min(1.0), "{x} {b} on {name}");
+            }
+            before = Some(bim);
+        }
+        let zero = Steps { eps: 0.0, step, steps: 3 };
+        assert_eq!(bits(&e(sweep.attack(&x, None, Targets::Classes(&labels), zero))), bits(&x), "{name}");
+        assert_eq!(bits(&e(sweep.fgsm(&x, Targets::Classes(&labels), eps))), bits(&fgsm), "{name}");
+        let short = sweep.attack(&x, Some(&x[1..]), Targets::Classes(&labels), zero);
+        assert!(short.is_err_and(|e| e.to_string().contains("cannot start")), "{name}");
+    }
+}
+
+/// 32: where the gradient's signs are the same everywhere, enough steps lead from any start to FGSM's point.
+#[test]
+fn on_a_linear_net_of_two_classes_bim_and_pgd_end_where_fgsm_does() {
+    let host = linear_host();
+    let (n, eps) = (5, 0.0625f32);
+    let x = host.images(n, 11);
+    let labels = [0u32, 1, 1, 0, 1];
+    let mut start = x.clone();
+    for (i, image) in start.chunks_exact_mut(host.pixels()).enumerate() {
+        e(start_at_random(3, i as u64, 0, eps, image));
+    }
+    for backend in backends() {
+        let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
+        let fgsm = e(sweep.fgsm(&x, Targets::Classes(&labels), eps));
+        let steps = Steps { eps, step: 0.03125, steps: 4 };
+        for from in [None, Some(&start[..])] {
+            let end = e(sweep.attack(&x, from, Targets::Classes(&labels), steps));
+            assert_eq!(bits(&end), bits(&fgsm), "{}", backend.name());
+        }
+    }
+}
+
+/// 38, 39 and 40: towards its target as every pair of pixels and every class's own gradient would have it.
+#[test]
+fn jsma_takes_the_pairs_that_the_whole_jacobian_names_and_ends_at_its_target() {
+    let host = Host::small(2);
+    let (n, pixels) = (4, host.pixels());
+    let x = host.images(n, 19);
+    let attack = Jsma { theta: 0.4, gamma: 0.2 };
+    for backend in backends() {
+        // blocks of an odd number of rows: an image's two gradients are not always of one block
+        let mut sweep = host.sweep(&[], (3, 4), backend.as_ref());
+        let name = backend.name();
+        let clean = e(sweep.forward(&x));
+        let classes = clean.len() / n;
+        let answers: Vec<usize> = clean.chunks(classes).map(|row| argmax(row).unwrap()).collect();
+        let targets: Vec<u32> = answers.iter().map(|a| ((a + 1) % classes) as u32).collect();
+        let attacked = e(sweep.jsma(&x, &targets, attack));
+        let logits = e(sweep.forward(&attacked));
+        for i in 0..n {
+            let (clean, attacked) = (&x[i * pixels..][..pixels], &attacked[i * pixels..][..pixels]);
+            let changed = clean.iter().zip(attacked).filter(|(a, b)| a != b).count();
+            assert!(changed <= 2 * attack.steps(pixels) as usize && changed > 0, "{changed} on {name}");
+            assert!(clean.iter().zip(attacked).all(|(a, b)| b >= a && *b <= 1.0), "{name}");
+            let reached = argmax(&logits[i * classes..][..classes]) == Some(targets[i] as usize);
+            assert!(reached || changed >= 2 * attack.steps(pixels) as usize - 1, "{changed} on {name}");
+            // alone, it is what it is among others
+            assert_eq!(bits(&e(sweep.jsma(clean, &targets[i..=i], attack))), bits(attacked), "{name}");
+        }
+        // already there: nothing is done
+        let own: Vec<u32> = answers.iter().map(|&a| a as u32).collect();
+        assert_eq!(bits(&e(sweep.jsma(&x, &own, attack))), bits(&x), "{name}");
+        assert!(sweep.jsma(&x, &targets[1..], attack).is_err() && sweep.jsma(&x, &[99; 4], attack).is_err());
+        assert!(sweep.jsma(&[], &[], attack).is_ok_and(|none| none.is_empty()));
+    }
+
+    // the first step by hand, on the f64 reference: one gradient a class, every pair
+    let mut sweep = host.sweep(&[], (3, 4), &Reference);
+    let image = &x[..pixels];
+    let logits = e(sweep.forward(image));
+    let (classes, target) = (logits.len(), (argmax(&logits).unwrap() + 1) % logits.len());
+    let jacobian: Vec<Vec<f64>> = (0..classes).map(|c| logit_gradient(&host, image, c)).collect();
+    let (mut best, mut most) = ([0, 0], 0.0);
+    for p in 0..pixels {
+        for q in p + 1..pixels {
+            let sum = |c: usize| jacobian[c][p] + jacobian[c][q];
+            let (a, b) = (sum(target), (0..classes).filter(|c| *c != target).map(sum).sum::<f64>());
+            if a > 0.0 && b < 0.0 && -a * b > most && image[p] < 1.0 && image[q] < 1.0 {
+                (best, most) = ([p, q], -a * b);
+            }
+        }
+    }
+    assert!(most > 0.0);
+    let one = Jsma { theta: 0.4, gamma: 2.5 / pixels as f32 };
+    assert_eq!(one.steps(pixels), 1);
+    let stepped = e(sweep.jsma(image, &[target as u32], one));
+    let changed: Vec<usize> = (0..pixels).filter(|&i| stepped[i] != image[i]).collect();
+    assert_eq!(changed, best);
+}
+
+/// Gradient of logit `c` of the host for an image's pixels, in f64.
+fn logit_gradient(host: &Host, image: &[f32], c: usize) -> Vec<f64> {
+    let mut g = Graph::new();
+    let x = g.input("x", host.model.input);
+    let normalised = e(host.model.normalise(&mut g, x));
+    let logits = e(host.model.tail(&mut g, normalised, 0));
+    let seed = g.input("seed", [host.model.classes]);
+    let gradient = e(vjp(&mut g, logits, seed, &[x]))[0];
+    let (given, want) = ([x, seed], [gradient]);
+    let entry = Entry { name: "row of the Jacobian", given: &given, want: &want, updates: &[], capacity: 1 };
+    let constants = host.model.constants();
+    let weights = Completed { weights: &host.weights, derived: &constants };
+    let mut program = e(Reference.load(e(plan(&g, &[entry])), &weights));
+    let one: Vec<f32> = (0..host.model.classes).map(|k| f32::from(u8::from(k == c))).collect();
+    e(program.write(x, TensorRef::F32(image)));
+    e(program.write(seed, TensorRef::F32(&one)));
+    e(program.run(EntryId(0), 1));
+    read(&mut *program, gradient, 1)
+}
+
+/// 31 and 36, on a study's inputs: the same seed gives the same start, more starts never a smaller loss.
+#[test]
+fn of_several_random_starts_the_one_with_the_largest_loss_is_taken() {
+    let host = Host::small(2);
+    let data = dataset(&host, 6, |at| (at * 97 % 256) as u8);
+    let steps = Steps { eps: 0.05, step: 0.02, steps: 3 };
+    let sets = host.singles();
+    let backend = Cpu::new();
+    let answers = |seed: u64, restarts: u32| {
+        let sweep = host.sweep(&sets, (3, 8), &backend);
+        let (inputs, attack_label) = (vec![Input::Pgd { steps, restarts }], AttackLabel::Predicted);
+        let shard = e(Study { sweep, data: &data, inputs, attack_label, seed }.shard(0, 6));
+        (shard.answers[0].logits.orig.clone(), shard.answers[1].logits.orig.clone())
+    };
+    let (clean, one) = answers(0, 1);
+    let classes = clean.len() / 6;
+    let predicted: Vec<u32> = clean.chunks(classes).map(|row| argmax(row).unwrap() as u32).collect();
+    let loss = |logits: &[f32]| e(losses(logits, classes, Targets::Classes(&predicted)));
+    assert_eq!(one, answers(0, 1).1);
+    assert_ne!(one, answers(1, 1).1);
+    let (few, many) = (loss(&one), loss(&answers(0, 8).1));
+    assert!(few.iter().zip(&many).all(|(few, many)| many >= few), "{few:?} {many:?}");
+    assert!(few.iter().zip(&many).any(|(few, many)| many > few), "{few:?} {many:?}");
+    assert!(few.iter().zip(loss(&clean)).all(|(attacked, clean)| *attacked > clean));
 }
 
 /// Share of pixels whose sign is the same, among those where |a| is above `floor` of its image's largest.

@@ -5,7 +5,9 @@
 //! files are derived from shards; no image is run twice.
 
 use super::CausalError;
+use super::attack::{Steps, losses, start_at_random};
 use super::intervention::{GridMask, add_random_signs};
+use super::jsma::Jsma;
 use super::sweep::{Logits, Sweep, Targets};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
@@ -34,6 +36,18 @@ pub enum Input {
         /// Largest change of a pixel in [0, 1] units.
         eps: f32,
     },
+    /// Basic iterative method: signed steps on the host, from the image.
+    Bim(Steps),
+    /// Projected gradient descent: the same from random starts, of which the one with the largest loss is taken.
+    Pgd {
+        /// The steps from a start.
+        #[serde(flatten)]
+        steps: Steps,
+        /// Starts, at least 1.
+        restarts: u32,
+    },
+    /// Saliency map attack on the host, towards what it takes for the second most likely.
+    Jsma(Jsma),
     /// The control: random signs of the same size.
     Noise {
         /// Change of every pixel.
@@ -48,6 +62,9 @@ impl Input {
             Input::None => "none",
             Input::Pwm { .. } => "pwm",
             Input::Fgsm { .. } => "fgsm",
+            Input::Bim(_) => "bim",
+            Input::Pgd { .. } => "pgd",
+            Input::Jsma(_) => "jsma",
             Input::Noise { .. } => "noise",
         }
     }
@@ -55,8 +72,9 @@ impl Input {
     /// Its largest pixel change, for inputs that have one.
     pub fn eps(&self) -> Option<f32> {
         match self {
-            Input::None | Input::Pwm { .. } => None,
+            Input::None | Input::Pwm { .. } | Input::Jsma(_) => None,
             Input::Fgsm { eps } | Input::Noise { eps } => Some(*eps),
+            Input::Bim(steps) | Input::Pgd { steps, .. } => Some(steps.eps),
         }
     }
 
@@ -64,7 +82,19 @@ impl Input {
     pub fn repeats(&self) -> u32 {
         match self {
             Input::Pwm { masks, .. } => *masks,
-            Input::None | Input::Fgsm { .. } | Input::Noise { .. } => 1,
+            _ => 1,
+        }
+    }
+
+    /// Gradients of the host that making it takes, for an image of `pixels` pixels, at most.
+    pub fn gradients(&self, pixels: usize) -> u32 {
+        match self {
+            // the last pair of gradients may only tell that the target is reached
+            Input::Jsma(jsma) => jsma.steps(pixels).saturating_add(1).saturating_mul(2),
+            Input::None | Input::Pwm { .. } | Input::Noise { .. } => 0,
+            Input::Fgsm { .. } => 1,
+            Input::Bim(steps) => steps.steps,
+            Input::Pgd { steps, restarts } => steps.steps.saturating_mul(*restarts),
         }
     }
 }
@@ -165,7 +195,8 @@ impl Study<'_> {
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
-                let (x, fraction) = self.perturbed(input, mask, &clean, &ids, &targets)?;
+                let orig = &answers[0].logits.orig;
+                let (x, fraction) = self.perturbed(input, mask, (&clean, orig), &ids, &targets)?;
                 answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
             }
         }
@@ -195,7 +226,7 @@ impl Study<'_> {
         &mut self,
         input: Input,
         mask: u32,
-        clean: &[f32],
+        (clean, orig): (&[f32], &[f32]),
         ids: &[u64],
         targets: &Answered,
     ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
@@ -213,6 +244,9 @@ impl Study<'_> {
                 }
             }
             Input::Fgsm { eps } => x = self.sweep.fgsm(clean, targets.borrowed(), eps)?,
+            Input::Bim(steps) => x = self.sweep.attack(clean, None, targets.borrowed(), steps)?,
+            Input::Pgd { steps, restarts } => x = self.pgd(clean, ids, targets.borrowed(), steps, restarts)?,
+            Input::Jsma(jsma) => x = self.sweep.jsma(clean, &self.second(orig), jsma)?,
             Input::Noise { eps } => {
                 for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
                     add_random_signs(self.seed, id, eps, image)?;
@@ -220,5 +254,52 @@ impl Study<'_> {
             }
         }
         Ok((x, fraction))
+    }
+
+    /// The second most likely class of every image; the first of equals.
+    fn second(&self, logits: &[f32]) -> Vec<u32> {
+        let second = |row: &[f32]| {
+            let first = argmax(row).unwrap_or(0);
+            let others = row.iter().enumerate().filter(|(c, _)| *c != first);
+            let best = others.reduce(|best, other| if other.1 > best.1 { other } else { best });
+            best.map_or(first, |(class, _)| class) as u32
+        };
+        logits.chunks_exact(self.sweep.classes()).map(second).collect()
+    }
+
+    /// Of every image, what came of the start from which the loss rose furthest; the first of equals.
+    fn pgd(
+        &mut self,
+        clean: &[f32],
+        ids: &[u64],
+        targets: Targets<'_>,
+        steps: Steps,
+        restarts: u32,
+    ) -> Result<Vec<f32>, StudyError> {
+        let (row, classes) = ((clean.len() / ids.len().max(1)).max(1), self.sweep.classes());
+        let mut best: Option<(Vec<f32>, Vec<f64>)> = None;
+        for restart in 0..restarts.max(1) {
+            let mut start = clean.to_vec();
+            for (image, &id) in start.chunks_exact_mut(row).zip(ids) {
+                start_at_random(self.seed, id, restart, steps.eps, image)?;
+            }
+            let x = self.sweep.attack(clean, Some(&start), targets, steps)?;
+            if restarts <= 1 {
+                return Ok(x);
+            }
+            let reached = losses(&self.sweep.forward(&x)?, classes, targets)?;
+            let Some((furthest, loss)) = &mut best else {
+                best = Some((x, reached));
+                continue;
+            };
+            let images = furthest.chunks_exact_mut(row).zip(x.chunks_exact(row));
+            for ((furthest, x), (loss, reached)) in images.zip(loss.iter_mut().zip(reached)) {
+                if reached > *loss {
+                    furthest.copy_from_slice(x);
+                    *loss = reached;
+                }
+            }
+        }
+        Ok(best.map_or_else(|| clean.to_vec(), |(x, _)| x))
     }
 }

@@ -10,14 +10,16 @@
 //! second convolution, 2.2 M + 0.4 M for the tail.
 
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
+use crate::causal::attack::Steps;
 use crate::causal::intervention::NodeSet;
+use crate::causal::jsma::{Jsma, Progress};
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
-use crate::tensor::{TensorMut, TensorRef};
+use crate::tensor::{TensorMut, TensorRef, argmax};
 
 /// Rows of the device's batches, each at least 1; results do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,7 @@ const GRADIENT: EntryId = EntryId(4);
 const FORWARD: EntryId = EntryId(5);
 const IDLE: EntryId = EntryId(6);
 const EFFECT: EntryId = EntryId(7);
+const PULL: EntryId = EntryId(8);
 
 /// Elements that logits are read as: f32, or f64 where the device is the reference.
 pub trait Logit: Copy + Default {
@@ -152,6 +155,9 @@ struct Nodes {
     whole: NodeId,
     gradient: NodeId,
     stepped: NodeId,
+    /// What the logits are weighed with, and the gradient of their weighed sum.
+    cotangent: NodeId,
+    pulled: NodeId,
 }
 
 struct Built {
@@ -196,6 +202,8 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let loss = g.sum_rows("attack.loss.sum", row_loss)?;
     let gradient = vjp(&mut g, loss, one, &[x])?[0];
     let stepped = g.push("attack.step", Op::SignStep, &[x, gradient, x0, limits])?;
+    let cotangent = g.input("cotangent", [model.classes]);
+    let pulled = vjp(&mut g, whole, cotangent, &[x])?[0];
 
     let nodes = Nodes {
         x,
@@ -218,6 +226,8 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
         whole,
         gradient,
         stepped,
+        cotangent,
+        pulled,
     };
     Ok(Built { graph: g, nodes })
 }
@@ -239,6 +249,7 @@ impl Built {
                 entry("forward", &[n.x], &[n.whole], &[], images),
                 entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
                 entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
+                entry("logits and their gradient", &[n.x, n.cotangent], &[n.whole, n.pulled], &[], images),
             ],
         )
     }
@@ -487,25 +498,101 @@ impl Sweep {
         Ok(())
     }
 
-    /// One FGSM step on the host alone: clip01(x + eps·sign(gradient of the cross-entropy at `targets`)), a pixel whose
-    /// gradient is exactly 0 stays (Goodfellow et al., arXiv 1412.6572).
+    /// Signed steps on the host alone, around `x` and from `start` on (`x` itself where it is None): each step goes to
+    /// clip(x' + step·sign(gradient of the cross-entropy at `targets`), max(0, x - eps), min(1, x + eps)), and a pixel whose
+    /// gradient is exactly 0 stays. See [`super::attack`].
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head.
-    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head, and `start` has as
+    /// many pixels as `x`.
+    pub fn attack(
+        &mut self,
+        x: &[f32],
+        start: Option<&[f32]>,
+        targets: Targets<'_>,
+        steps: Steps,
+    ) -> Result<Vec<f32>, BackendError> {
         let targets = self.targets(x, targets)?;
-        self.program.write(self.nodes.limits, TensorRef::F32(&[eps, eps]))?;
+        let start = start.unwrap_or(x);
+        if start.len() != x.len() {
+            let reason = format!("an attack on {} pixels cannot start from {}", x.len(), start.len());
+            return Err(BackendError::Transfer { node: "x".into(), reason });
+        }
+        self.program.write(self.nodes.limits, TensorRef::F32(&[steps.step, steps.eps]))?;
         let mut out = vec![0.0; x.len()];
-        let step = self.batch.images;
-        let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
-        for ((block, out), targets) in blocks.zip(targets) {
-            self.program.write(self.nodes.x, TensorRef::F32(block))?;
+        let size = self.batch.images * self.pixels;
+        let blocks = x.chunks(size).zip(start.chunks(size)).zip(out.chunks_mut(size));
+        for (((block, start), out), targets) in blocks.zip(targets) {
+            self.program.write(self.nodes.x, TensorRef::F32(start))?;
             self.program.write(self.nodes.x0, TensorRef::F32(block))?;
             self.program.write(self.nodes.target, targets.write())?;
-            self.program.run(ATTACK, block.len() / self.pixels)?;
+            for _ in 0..steps.steps {
+                self.program.run(ATTACK, block.len() / self.pixels)?;
+            }
             self.program.read(self.nodes.x, TensorMut::F32(out))?;
         }
         Ok(out)
+    }
+
+    /// Saliency map attacks on the host alone, each image towards the class of `targets`; see [`super::jsma`].
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one class an image that the host has.
+    pub fn jsma(&mut self, x: &[f32], targets: &[u32], attack: Jsma) -> Result<Vec<f32>, BackendError> {
+        let (images, classes, pixels) = (self.images(x)?, self.classes, self.pixels);
+        if targets.len() != images || targets.iter().any(|&t| t as usize >= classes) {
+            let reason = format!("{} targets of {classes} classes for {images} images", targets.len());
+            return Err(BackendError::Transfer { node: "cotangent".into(), reason });
+        }
+        let mut out = x.to_vec();
+        let each = x.chunks_exact(pixels.max(1)).zip(targets);
+        let mut attacks: Vec<Progress> = each.map(|(x, &t)| Progress::new(attack, t, x)).collect();
+        let mut active: Vec<usize> = (0..images).collect();
+        while !active.is_empty() {
+            // the target's logit and the sum of all, as rows of a batch
+            let (mut rows, mut cotangents) = (Vec::new(), Vec::new());
+            for &i in &active {
+                let own = (0..classes).map(|c| f32::from(u8::from(c == attacks[i].target() as usize)));
+                cotangents.extend(own.chain(std::iter::repeat_n(1.0, classes)));
+                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
+                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
+            }
+            let (logits, gradients) = self.pull(&rows, &cotangents)?;
+            let answers = logits.chunks_exact(2 * classes).zip(gradients.chunks_exact(2 * pixels));
+            let going = active.iter().zip(answers).filter_map(|(&i, (logits, gradients))| {
+                let (own, all) = gradients.split_at(pixels);
+                let goes_on = attacks[i].goes_on(argmax(&logits[..classes]));
+                (goes_on && attacks[i].step(own, all, &mut out[i * pixels..(i + 1) * pixels])).then_some(i)
+            });
+            active = going.collect();
+        }
+        Ok(out)
+    }
+
+    /// The host's logits, images x classes, and the gradient of every image's logits weighed with `cotangents`, images x
+    /// classes too, for its pixels.
+    fn pull(&mut self, x: &[f32], cotangents: &[f32]) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
+        let images = self.images(x)?;
+        let (mut logits, mut gradients) = (vec![0.0; images * self.classes], vec![0.0; x.len()]);
+        let rows = self.batch.images;
+        let parts = x.chunks(rows * self.pixels).zip(cotangents.chunks(rows * self.classes));
+        let outs = logits.chunks_mut(rows * self.classes).zip(gradients.chunks_mut(rows * self.pixels));
+        for ((x, cotangents), (logits, gradients)) in parts.zip(outs) {
+            self.program.write(self.nodes.x, TensorRef::F32(x))?;
+            self.program.write(self.nodes.cotangent, TensorRef::F32(cotangents))?;
+            self.program.run(PULL, x.len() / self.pixels)?;
+            self.program.read(self.nodes.whole, TensorMut::F32(logits))?;
+            self.program.read(self.nodes.pulled, TensorMut::F32(gradients))?;
+        }
+        Ok((logits, gradients))
+    }
+
+    /// One step to the edge of the ball: FGSM.
+    ///
+    /// # Errors
+    /// As [`Sweep::attack`].
+    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
+        self.attack(x, None, targets, Steps::single(eps))
     }
 
     /// Gradient of the host's cross-entropy (binary, summed over labels, of a sigmoid head), summed over images, with

@@ -71,6 +71,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage(format!("there is no experiment \"{}\"; did you mean {nearest}?", args.experiment)));
     }
     let context = Context::new(&args.common)?;
+    args.inputs.checked()?;
     args.gate.checked()?;
     if args.limit == Some(0) {
         return Err(Error::Usage("--limit 0: at least one image is needed".into()));
@@ -134,6 +135,15 @@ fn words(input: &Input) -> String {
             format!("pixel masking ({masks} mask{} an image)", if *masks == 1 { "" } else { "s" })
         }
         Input::Fgsm { eps } => format!("FGSM at eps {eps}"),
+        Input::Bim(s) => format!("BIM at eps {}, {} steps of {}", s.eps, s.steps, s.step),
+        Input::Pgd { steps: s, restarts } => format!(
+            "PGD at eps {}, {} steps of {} from {restarts} random start{}",
+            s.eps,
+            s.steps,
+            s.step,
+            if *restarts == 1 { "" } else { "s" }
+        ),
+        Input::Jsma(j) => format!("JSMA of {} on at most {} % of the pixels", j.theta, 100.0 * j.gamma),
         Input::Noise { eps } => format!("random signs of eps {eps}"),
     }
 }
@@ -144,6 +154,9 @@ fn heading(input: &Input) -> &'static str {
         Input::None => "Z0",
         Input::Pwm { .. } => "F_i: PWM 10 %",
         Input::Fgsm { .. } => "F_j: FGSM",
+        Input::Bim(_) => "F_j: BIM",
+        Input::Pgd { .. } => "F_j: PGD",
+        Input::Jsma(_) => "F_j: JSMA",
         Input::Noise { .. } => "control: noise",
     }
 }
@@ -157,7 +170,7 @@ fn judgements(done: &Done, config: &Config) -> Result<Vec<Judgement>, Error> {
     for (k, input) in c.inputs.iter().enumerate().skip(1) {
         let claim = match input {
             Input::Pwm { .. } => Claim::Masking,
-            Input::Fgsm { .. } => Claim::Attack,
+            Input::Fgsm { .. } | Input::Bim(_) | Input::Pgd { .. } | Input::Jsma(_) => Claim::Attack,
             Input::None | Input::Noise { .. } => Claim::Control,
         };
         let condition = Condition {

@@ -27,13 +27,25 @@ pub(super) struct Macs {
     tail: f64,
     /// The decoder of a variant and the tail.
     variant: f64,
+    /// The host and its input gradient.
+    gradient: f64,
+    /// Of an image.
+    pixels: usize,
 }
 
 impl Macs {
     pub fn of(model: &Model, tap: &Tap, autoencoder: &Autoencoder) -> Macs {
         let tail = inspect::macs(model, tap.number) as f64;
-        let front = inspect::macs(model, 0) as f64 - tail + autoencoder.macs(tap) as f64;
-        Macs { front, tail, variant: tail + autoencoder.variant_macs(tap) as f64 }
+        let host = inspect::macs(model, 0) as f64;
+        let front = host - tail + autoencoder.macs(tap) as f64;
+        // the gradient of an input takes as many products as the output
+        Macs {
+            front,
+            tail,
+            variant: tail + autoencoder.variant_macs(tap) as f64,
+            gradient: 2.0 * host,
+            pixels: model.input.iter().product(),
+        }
     }
 
     /// Potential outcomes of one image under one input: host, idle, `sets` interventions.
@@ -44,7 +56,8 @@ impl Macs {
     /// One image of a study under all its inputs.
     pub fn image(&self, sets: usize, inputs: &[Input]) -> f64 {
         let runs: u32 = 1 + inputs.iter().map(Input::repeats).sum::<u32>();
-        f64::from(runs) * self.outcomes(sets)
+        let gradients: f64 = inputs.iter().map(|input| f64::from(input.gradients(self.pixels))).sum();
+        f64::from(runs) * self.outcomes(sets) + gradients * self.gradient
     }
 
     /// What the f64 reference does again: images, and sets of each.
