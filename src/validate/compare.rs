@@ -103,6 +103,13 @@ pub fn close(quantity: Quantity, want: &[f32], got: &[f64], factor: f64) -> Line
     }
 }
 
+/// Share of pixels that a step puts elsewhere than `want`; `None` of a quantity that is no attack's steps.
+pub fn elsewhere(quantity: Quantity, want: &[f32], got: &[f64], factor: f64) -> Option<f64> {
+    let Rule::Steps { pixel, .. } = quantity.rule().widened(factor) else { return None };
+    let there = want.iter().zip(got).filter(|(w, g)| (*g - f64::from(**w)).abs() <= pixel).count();
+    Some((want.len() - there) as f64 / want.len() as f64)
+}
+
 /// Steps from each iterate of `path` against the next one: `stepped` holds what a step from every iterate but the last
 /// gives. `start_off` is the share of pixels of the first iterate that are not where an attack may begin.
 pub fn steps(quantity: Quantity, path: &[f32], stepped: &[f64], start_off: f64, factor: f64) -> Line {
@@ -112,10 +119,7 @@ pub fn steps(quantity: Quantity, path: &[f32], stepped: &[f64], start_off: f64, 
         return close(quantity, after, stepped, factor);
     };
     let apart = |(&w, &g): (&f32, &f64)| g - f64::from(w);
-    let off = |block: (&[f32], &[f64])| {
-        let elsewhere = block.0.iter().zip(block.1).map(apart).filter(|d| !(d.abs() <= pixel)).count();
-        elsewhere as f64 / block.0.len() as f64
-    };
+    let off = |(want, got): (&[f32], &[f64])| elsewhere(quantity, want, got, factor).unwrap_or(f64::NAN);
     let shares: Vec<f64> = after.chunks(image.max(1)).zip(stepped.chunks(image.max(1))).map(off).collect();
     let worst = largest(shares.iter().copied().chain([start_off]));
     let count = shares.len();
@@ -156,6 +160,14 @@ pub fn not_checked(quantity: Quantity, why: String) -> Line {
         used: nothing,
         verdict: Verdict::NotChecked,
         note: Some(why),
+    }
+}
+
+impl Line {
+    /// The same with one more thing that the numbers do not say.
+    pub fn noted(self, what: &str) -> Line {
+        let note = self.note.map_or_else(|| what.to_owned(), |note| format!("{note}; {what}"));
+        Line { note: Some(note), ..self }
     }
 }
 
