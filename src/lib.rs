@@ -7,7 +7,7 @@
 //!
 //! # Architecture
 //! ```text
-//! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> causal ──> report
+//! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> attack · causal ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
 //! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`interval`], [`answer`] (logits to probabilities and their
@@ -22,6 +22,7 @@
 //!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
 //! - [`train`]: Adam on a planned graph, of a whole network or the head behind a frozen trunk; schedules, checkpoints; and
 //!   [`train::evaluation`], what a network is worth on images that it has not seen.
+//! - [`attack`]: what an adversary does to the pixels of a network.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
@@ -55,6 +56,7 @@
 
 pub mod answer;
 pub mod atomic;
+pub mod attack;
 pub mod backend;
 pub mod causal;
 pub mod cli;

@@ -5,10 +5,11 @@ mod common;
 
 use common::backends;
 use common::hosts::{Host, small};
+use intervene::attack::Targets;
+use intervene::attack::jsma::Jsma;
+use intervene::attack::{Steps, losses};
 use intervene::backend::Backend;
-use intervene::causal::attack::{Steps, losses};
-use intervene::causal::jsma::Jsma;
-use intervene::causal::sweep::{Sweep, Targets};
+use intervene::causal::sweep::Sweep;
 use intervene::tensor::Tensor;
 use safetensors::{Dtype, SafeTensors};
 
@@ -68,17 +69,17 @@ impl Victim {
 
     fn steps(&mut self, from: &[f32], step: f32, steps: u32) -> Vec<f32> {
         let steps = Steps { eps: EPS, step, steps };
-        self.sweep.attack(&self.x, Some(from), Targets::Classes(&self.label), steps).unwrap()
+        self.sweep.victim().steps(&self.x, Some(from), Targets::Classes(&self.label), steps).unwrap()
     }
 
     fn losses(&mut self, x: &[f32]) -> Vec<f64> {
-        let logits = self.sweep.forward(x).unwrap();
+        let logits = self.sweep.victim().forward(x).unwrap();
         losses(&logits, 4, Targets::Classes(&self.label)).unwrap()
     }
 
     /// Whether `ours` is `theirs` within `pixel`, but where the derivative at `at` is too small to have a sign.
     fn same_step(&mut self, at: &[f32], ours: &[f32], theirs: &[f32], pixel: f32, what: &str) {
-        let gradient = self.sweep.input_gradient(at, Targets::Classes(&self.label)).unwrap();
+        let gradient = self.sweep.victim().input_gradient(at, Targets::Classes(&self.label)).unwrap();
         let largest = gradient.iter().fold(0.0, |m: f32, g| m.max(g.abs()));
         let mut ties = 0;
         for (i, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
@@ -109,7 +110,7 @@ fn fgsm_is_that_of_torchattacks_and_foolbox_to_the_bit() {
     for backend in backends() {
         let mut victim = Victim::load(&theirs, backend.as_ref());
         let x = victim.x.clone();
-        let ours = victim.sweep.fgsm(&x, Targets::Classes(&victim.label), EPS).unwrap();
+        let ours = victim.sweep.victim().fgsm(&x, Targets::Classes(&victim.label), EPS).unwrap();
         victim.same_step(&x, &ours, &theirs.floats("torchattacks.fgsm"), 0.0, "torchattacks' FGSM");
         victim.same_step(&x, &ours, &theirs.floats("foolbox.fgsm"), PIXEL, "foolbox's FGSM");
     }
@@ -145,7 +146,7 @@ fn jsma_changes_the_pixels_that_torchattacks_changes() {
     for backend in backends() {
         let mut victim = Victim::load(&theirs, backend.as_ref());
         for (theta, key) in [(0.3, "jsma.0.3"), (1.0, "jsma.1")] {
-            let ours = victim.sweep.jsma(&victim.x, &target, Jsma { theta, gamma: 1.0 }).unwrap();
+            let ours = victim.sweep.victim().jsma(&victim.x, &target, Jsma { theta, gamma: 1.0 }).unwrap();
             let want = theirs.floats(key);
             let (mut changed, mut other) = (0, 0);
             for ((x, ours), want) in victim.x.iter().zip(&ours).zip(&want) {

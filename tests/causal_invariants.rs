@@ -5,16 +5,17 @@ mod common;
 
 use common::hosts::{Host, MAP, Piece, bits, conv3, largest, largest_difference, maps, maps_head, model, small, widen};
 use common::{Data, backends, read};
+use intervene::attack::Targets;
+use intervene::attack::jsma::Jsma;
+use intervene::attack::{Steps, losses, start_at_random};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed};
 use intervene::causal::analysis::{Columns, Quantity, responses};
-use intervene::causal::attack::{Steps, losses, start_at_random};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
 use intervene::causal::intervention::add_random_signs;
-use intervene::causal::jsma::Jsma;
 use intervene::causal::study::{AttackLabel, Input, Study};
-use intervene::causal::sweep::{Logits, Targets};
+use intervene::causal::sweep::Logits;
 use intervene::data::Dataset;
 use intervene::graph::Graph;
 use intervene::graph::plan::{Entry, EntryId, plan};
@@ -482,8 +483,8 @@ fn fgsm_steps_by_eps_along_the_sign_stays_in_the_unit_interval_and_by_0_stays() 
         for eps in [0.1f32, 0.03, 1.0 / 255.0] {
             let x = host.images(n, 10);
             let (stepped, g) = (
-                e(sweep.fgsm(&x, Targets::Classes(&labels), eps)),
-                e(sweep.input_gradient(&x, Targets::Classes(&labels))),
+                e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps)),
+                e(sweep.victim().input_gradient(&x, Targets::Classes(&labels))),
             );
             let mut still = 0;
             for ((x, stepped), g) in x.iter().zip(&stepped).zip(&g) {
@@ -493,15 +494,20 @@ fn fgsm_steps_by_eps_along_the_sign_stays_in_the_unit_interval_and_by_0_stays() 
             }
             assert!(still >= x.len() / 2 && still < x.len(), "{still}");
             let (clipped, g) = (
-                e(sweep.fgsm(&edge, Targets::Classes(&labels), eps)),
-                e(sweep.input_gradient(&edge, Targets::Classes(&labels))),
+                e(sweep.victim().fgsm(&edge, Targets::Classes(&labels), eps)),
+                e(sweep.victim().input_gradient(&edge, Targets::Classes(&labels))),
             );
             for ((x, clipped), g) in edge.iter().zip(&clipped).zip(&g) {
                 let sign = if *g == 0.0 { 0.0 } else { g.signum() };
                 assert_eq!(*clipped, (x + eps * sign).clamp(0.0, 1.0), "on {}", backend.name());
             }
         }
-        assert_eq!(bits(&e(sweep.fgsm(&edge, Targets::Classes(&labels), 0.0))), bits(&edge), "{}", backend.name());
+        assert_eq!(
+            bits(&e(sweep.victim().fgsm(&edge, Targets::Classes(&labels), 0.0))),
+            bits(&edge),
+            "{}",
+            backend.name()
+        );
     }
 }
 
@@ -511,17 +517,19 @@ fn an_attack_wants_one_label_an_image() {
     let x = host.images(5, 18);
     let mut sweep = host.sweep(&[], (2, 2), &Cpu::new());
     for labels in [&[0u32; 4][..], &[0; 6], &[]] {
-        let refused =
-            [sweep.fgsm(&x, Targets::Classes(labels), 0.1), sweep.input_gradient(&x, Targets::Classes(labels))];
+        let refused = [
+            sweep.victim().fgsm(&x, Targets::Classes(labels), 0.1),
+            sweep.victim().input_gradient(&x, Targets::Classes(labels)),
+        ];
         for error in refused.map(|r| r.expect_err("too few or too many labels")) {
             assert!(error.to_string().contains(&format!("{} labels", labels.len())), "{error}");
         }
     }
     assert!(
-        sweep.fgsm(&x[1..], Targets::Classes(&[0; 5]), 0.1).is_err()
-            && sweep.fgsm(&x, Targets::Classes(&[0; 5]), 0.1).is_ok()
+        sweep.victim().fgsm(&x[1..], Targets::Classes(&[0; 5]), 0.1).is_err()
+            && sweep.victim().fgsm(&x, Targets::Classes(&[0; 5]), 0.1).is_ok()
     );
-    assert!(sweep.fgsm(&[], Targets::Classes(&[]), 0.1).is_ok_and(|none| none.is_empty()));
+    assert!(sweep.victim().fgsm(&[], Targets::Classes(&[]), 0.1).is_ok_and(|none| none.is_empty()));
 }
 
 /// Pixels straight into a linear head of two classes; the ReLU changes no pixel, for they are positive.
@@ -544,7 +552,7 @@ fn fgsm_on_a_linear_net_of_two_classes_lowers_the_margin_by_eps_times_the_l1_nor
     let labels = [0u32, 1, 1, 0, 1];
     for backend in backends() {
         let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
-        let attacked = e(sweep.fgsm(&x, Targets::Classes(&labels), eps));
+        let attacked = e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps));
         let [before, after] = [&x, &attacked].map(|x| e(sweep.outcomes::<f64>(x)).orig);
         for (i, &label) in labels.iter().enumerate() {
             let margin = |o: &[f64]| o[2 * i + label as usize] - o[2 * i + 1 - label as usize];
@@ -576,7 +584,7 @@ fn bim_of_one_step_is_fgsm_and_from_any_start_every_step_stays_in_the_ball_and_t
     for backend in backends() {
         let mut sweep = host.sweep(&[], (2, 2), backend.as_ref());
         let mut run = |from: Option<&[f32]>, step, steps| {
-            e(sweep.attack(&x, from, Targets::Classes(&labels), Steps { eps, step, steps }))
+            e(sweep.victim().steps(&x, from, Targets::Classes(&labels), Steps { eps, step, steps }))
         };
         let name = backend.name();
         let fgsm = run(None, eps, 1);
@@ -598,9 +606,9 @@ fn bim_of_one_step_is_fgsm_and_from_any_start_every_step_stays_in_the_ball_and_t
             before = Some(bim);
         }
         let zero = Steps { eps: 0.0, step, steps: 3 };
-        assert_eq!(bits(&e(sweep.attack(&x, None, Targets::Classes(&labels), zero))), bits(&x), "{name}");
-        assert_eq!(bits(&e(sweep.fgsm(&x, Targets::Classes(&labels), eps))), bits(&fgsm), "{name}");
-        let short = sweep.attack(&x, Some(&x[1..]), Targets::Classes(&labels), zero);
+        assert_eq!(bits(&e(sweep.victim().steps(&x, None, Targets::Classes(&labels), zero))), bits(&x), "{name}");
+        assert_eq!(bits(&e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps))), bits(&fgsm), "{name}");
+        let short = sweep.victim().steps(&x, Some(&x[1..]), Targets::Classes(&labels), zero);
         assert!(short.is_err_and(|e| e.to_string().contains("cannot start")), "{name}");
     }
 }
@@ -618,10 +626,10 @@ fn on_a_linear_net_of_two_classes_bim_and_pgd_end_where_fgsm_does() {
     }
     for backend in backends() {
         let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
-        let fgsm = e(sweep.fgsm(&x, Targets::Classes(&labels), eps));
+        let fgsm = e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps));
         let steps = Steps { eps, step: 0.03125, steps: 4 };
         for from in [None, Some(&start[..])] {
-            let end = e(sweep.attack(&x, from, Targets::Classes(&labels), steps));
+            let end = e(sweep.victim().steps(&x, from, Targets::Classes(&labels), steps));
             assert_eq!(bits(&end), bits(&fgsm), "{}", backend.name());
         }
     }
@@ -638,12 +646,12 @@ fn jsma_takes_the_pairs_that_the_whole_jacobian_names_and_ends_at_its_target() {
         // blocks of an odd number of rows: an image's two gradients are not always of one block
         let mut sweep = host.sweep(&[], (3, 4), backend.as_ref());
         let name = backend.name();
-        let clean = e(sweep.forward(&x));
+        let clean = e(sweep.victim().forward(&x));
         let classes = clean.len() / n;
         let answers: Vec<usize> = clean.chunks(classes).map(|row| argmax(row).unwrap()).collect();
         let targets: Vec<u32> = answers.iter().map(|a| ((a + 1) % classes) as u32).collect();
-        let attacked = e(sweep.jsma(&x, &targets, attack));
-        let logits = e(sweep.forward(&attacked));
+        let attacked = e(sweep.victim().jsma(&x, &targets, attack));
+        let logits = e(sweep.victim().forward(&attacked));
         for i in 0..n {
             let (clean, attacked) = (&x[i * pixels..][..pixels], &attacked[i * pixels..][..pixels]);
             let changed = clean.iter().zip(attacked).filter(|(a, b)| a != b).count();
@@ -652,19 +660,22 @@ fn jsma_takes_the_pairs_that_the_whole_jacobian_names_and_ends_at_its_target() {
             let reached = argmax(&logits[i * classes..][..classes]) == Some(targets[i] as usize);
             assert!(reached || changed >= 2 * attack.steps(pixels) as usize - 1, "{changed} on {name}");
             // alone, it is what it is among others
-            assert_eq!(bits(&e(sweep.jsma(clean, &targets[i..=i], attack))), bits(attacked), "{name}");
+            assert_eq!(bits(&e(sweep.victim().jsma(clean, &targets[i..=i], attack))), bits(attacked), "{name}");
         }
         // already there: nothing is done
         let own: Vec<u32> = answers.iter().map(|&a| a as u32).collect();
-        assert_eq!(bits(&e(sweep.jsma(&x, &own, attack))), bits(&x), "{name}");
-        assert!(sweep.jsma(&x, &targets[1..], attack).is_err() && sweep.jsma(&x, &[99; 4], attack).is_err());
-        assert!(sweep.jsma(&[], &[], attack).is_ok_and(|none| none.is_empty()));
+        assert_eq!(bits(&e(sweep.victim().jsma(&x, &own, attack))), bits(&x), "{name}");
+        assert!(
+            sweep.victim().jsma(&x, &targets[1..], attack).is_err()
+                && sweep.victim().jsma(&x, &[99; 4], attack).is_err()
+        );
+        assert!(sweep.victim().jsma(&[], &[], attack).is_ok_and(|none| none.is_empty()));
     }
 
     // the first step by hand, on the f64 reference: one gradient a class, every pair
     let mut sweep = host.sweep(&[], (3, 4), &Reference);
     let image = &x[..pixels];
-    let logits = e(sweep.forward(image));
+    let logits = e(sweep.victim().forward(image));
     let (classes, target) = (logits.len(), (argmax(&logits).unwrap() + 1) % logits.len());
     let jacobian: Vec<Vec<f64>> = (0..classes).map(|c| logit_gradient(&host, image, c)).collect();
     let (mut best, mut most) = ([0, 0], 0.0);
@@ -680,7 +691,7 @@ fn jsma_takes_the_pairs_that_the_whole_jacobian_names_and_ends_at_its_target() {
     assert!(most > 0.0);
     let one = Jsma { theta: 0.4, gamma: 2.5 / pixels as f32 };
     assert_eq!(one.steps(pixels), 1);
-    let stepped = e(sweep.jsma(image, &[target as u32], one));
+    let stepped = e(sweep.victim().jsma(image, &[target as u32], one));
     let changed: Vec<usize> = (0..pixels).filter(|&i| stepped[i] != image[i]).collect();
     assert_eq!(changed, best);
 }
@@ -759,7 +770,8 @@ fn with_two_classes_moving_away_from_one_is_moving_towards_the_other() {
     let (x, n) = (host.images(8, 12), 8);
     for backend in backends() {
         let mut sweep = host.sweep(&[], (8, 8), backend.as_ref());
-        let [away, towards] = [0u32, 1].map(|label| e(sweep.input_gradient(&x, Targets::Classes(&vec![label; n]))));
+        let [away, towards] =
+            [0u32, 1].map(|label| e(sweep.victim().input_gradient(&x, Targets::Classes(&vec![label; n]))));
         let opposite: Vec<f32> = towards.iter().map(|g| -g).collect();
         let (same, all) = same_signs(&away, &opposite, host.pixels(), floor(backend.as_ref()));
         assert!(same == all && all > x.len() / 2, "{same} of {all} on {}", backend.name());
@@ -786,8 +798,8 @@ fn a_constant_on_all_logits_changes_no_attack() {
         let [(a, ga), (b, gb)] = [&host, &shifted].map(|host| {
             let mut sweep = host.sweep(&[], (8, 8), backend.as_ref());
             (
-                e(sweep.fgsm(&x, Targets::Classes(&labels), 0.0625)),
-                e(sweep.input_gradient(&x, Targets::Classes(&labels))),
+                e(sweep.victim().fgsm(&x, Targets::Classes(&labels), 0.0625)),
+                e(sweep.victim().input_gradient(&x, Targets::Classes(&labels))),
             )
         });
         let (same, all) = same_signs(&ga, &gb, host.pixels(), floor(backend.as_ref()));
@@ -807,8 +819,10 @@ fn a_small_fgsm_step_raises_the_loss_by_eps_times_the_l1_norm_of_the_gradient() 
     let (x, n) = (host.images(8, 14), 8);
     let labels: Vec<u32> = (0..n as u32).map(|i| i % 4).collect();
     let mut sweep = host.sweep(&[], (8, 8), &Reference);
-    let (g, attacked) =
-        (e(sweep.input_gradient(&x, Targets::Classes(&labels))), e(sweep.fgsm(&x, Targets::Classes(&labels), eps)));
+    let (g, attacked) = (
+        e(sweep.victim().input_gradient(&x, Targets::Classes(&labels))),
+        e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps)),
+    );
     let [before, after] = [&x, &attacked].map(|x| e(sweep.outcomes::<f64>(x)).orig);
     for (i, &label) in labels.iter().enumerate() {
         let norm: f64 = widen(&g[i * host.pixels()..][..host.pixels()]).iter().map(|g| g.abs()).sum();
@@ -837,7 +851,8 @@ fn where_p_rounds_to_1_the_gradient_keeps_every_sign() {
     assert!(sure.len() >= 8, "only {} images are that sure", sure.len());
     let pick: Vec<f32> = sure.iter().flat_map(|&i| x[i * host.pixels()..][..host.pixels()].to_vec()).collect();
     let labels: Vec<u32> = sure.iter().map(|&i| labels[i]).collect();
-    let gradient = |b: &dyn Backend| e(host.sweep(&[], (n, n), b).input_gradient(&pick, Targets::Classes(&labels)));
+    let gradient =
+        |b: &dyn Backend| e(host.sweep(&[], (n, n), b).victim().input_gradient(&pick, Targets::Classes(&labels)));
     let truth = gradient(&Reference);
     for backend in backends() {
         let got = gradient(backend.as_ref());
@@ -871,7 +886,7 @@ fn random_signs_raise_the_loss_of_the_trained_net_less_than_fgsm_of_the_same_siz
     let n = 40;
     let x = garments(n);
     let mut sweep = host.sweep(&[], (n, n), &Cpu::new());
-    let mut logits = |x: &[f32]| widen(&e(sweep.forward(x)));
+    let mut logits = |x: &[f32]| widen(&e(sweep.victim().forward(x)));
     let clean = logits(&x);
     let labels = predictions(&clean, 10);
     let mean = |o: &[f64]| (0..n).map(|i| loss(row(o, i, 10), labels[i])).sum::<f64>() / n as f64;
@@ -881,8 +896,8 @@ fn random_signs_raise_the_loss_of_the_trained_net_less_than_fgsm_of_the_same_siz
             e(add_random_signs(7, i as u64, eps, image));
         }
         let mut attack = host.sweep(&[], (n, n), &Cpu::new());
-        let attacked = e(attack.fgsm(&x, Targets::Classes(&labels), eps));
-        let [noise, fgsm] = [&noisy, &attacked].map(|x| mean(&widen(&e(attack.forward(x)))) - mean(&clean));
+        let attacked = e(attack.victim().fgsm(&x, Targets::Classes(&labels), eps));
+        let [noise, fgsm] = [&noisy, &attacked].map(|x| mean(&widen(&e(attack.victim().forward(x)))) - mean(&clean));
         println!("eps {eps}: noise {noise:.4}, fgsm {fgsm:.4}");
         assert!(fgsm > 0.0 && noise < fgsm, "eps {eps}: {noise} and {fgsm}");
     }

@@ -5,6 +5,7 @@ mod common;
 
 use common::backends;
 use common::hosts::{Host, bits, small};
+use intervene::attack::Targets;
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError, Completed, Parameters, Program};
@@ -12,7 +13,7 @@ use intervene::causal::analysis::{Columns, Quantity};
 use intervene::causal::effect::Reading;
 use intervene::causal::intervention::NodeSet;
 use intervene::causal::study::{Answers, AttackLabel, Input, Shard, Study};
-use intervene::causal::sweep::{Sweep, Targets};
+use intervene::causal::sweep::Sweep;
 use intervene::data::{Dataset, epoch_order};
 use intervene::model::Model;
 use intervene::random::Stream;
@@ -28,9 +29,9 @@ use intervene::weights::Weights;
 fn answers(sweep: &mut Sweep, x: &[f32], labels: &[u32]) -> Vec<Vec<u64>> {
     let fail = |e: BackendError| -> ! { panic!("{e}") };
     let logits = sweep.outcomes::<f64>(x).unwrap_or_else(|e| fail(e));
-    let attacked = sweep.fgsm(x, Targets::Classes(labels), 0.0625).unwrap_or_else(|e| fail(e));
-    let gradient = sweep.input_gradient(x, Targets::Classes(labels)).unwrap_or_else(|e| fail(e));
-    let forward = sweep.forward(x).unwrap_or_else(|e| fail(e));
+    let attacked = sweep.victim().fgsm(x, Targets::Classes(labels), 0.0625).unwrap_or_else(|e| fail(e));
+    let gradient = sweep.victim().input_gradient(x, Targets::Classes(labels)).unwrap_or_else(|e| fail(e));
+    let forward = sweep.victim().forward(x).unwrap_or_else(|e| fail(e));
     let n = labels.len();
     let mut rows = vec![Vec::new(); n];
     let mut deal = |all: Vec<u64>| {

@@ -55,7 +55,7 @@ fn the_hosts_logits_are_those_of_its_forward_run_and_two_baseline_passes_are_bit
         for (a, b) in [(&a.orig, &b.orig), (&a.idle, &b.idle), (&a.done, &b.done)] {
             assert_eq!(bits(a), bits(b), "{}", backend.name());
         }
-        let forward = sweep.forward(&x).unwrap_or_else(|e| panic!("{e}"));
+        let forward = sweep.victim().forward(&x).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(bits(&forward), bits(&a.orig), "{}", backend.name());
     }
 }

@@ -16,8 +16,9 @@ const LAYERS: [(&str, &[&str]); 14] = [
     // a device receives a planned graph; what the graph is for is not its business
     ("backend", &["graph", "weights"]),
     ("train", &["graph", "data", "weights", "model", "backend"]),
-    ("causal", &["graph", "data", "weights", "model", "backend"]),
-    ("attack", &["graph", "data", "weights", "model", "backend", "train", "causal"]),
+    // a sweep carries the nodes of attacks, which share its weights
+    ("attack", &["graph", "model", "backend"]),
+    ("causal", &["graph", "data", "weights", "model", "backend", "attack"]),
     ("explain", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack"]),
     ("detect", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain"]),
     ("validate", &["graph", "weights", "model", "backend", "train", "causal", "attack", "explain"]),

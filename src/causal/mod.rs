@@ -4,7 +4,6 @@
 //! computed in f32.
 //!
 //! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
-//! - [`attack`]: what an adversary does to the pixels: FGSM, BIM, PGD; [`jsma`]: JSMA.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
 //! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
 //! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
@@ -16,11 +15,9 @@
 //! statistic swallows: it is counted and the statistic is null.
 
 pub mod analysis;
-pub mod attack;
 pub mod claims;
 pub mod effect;
 pub mod intervention;
-pub mod jsma;
 pub mod statistics;
 pub mod study;
 pub mod sweep;

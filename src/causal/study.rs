@@ -5,10 +5,10 @@
 //! files are derived from shards; no image is run twice.
 
 use super::CausalError;
-use super::attack::{Steps, losses, start_at_random};
 use super::intervention::{GridMask, add_random_signs};
-use super::jsma::Jsma;
-use super::sweep::{Logits, Sweep, Targets};
+use super::sweep::{Logits, Sweep};
+use crate::attack::jsma::Jsma;
+use crate::attack::{AttackError, Steps, Targets, losses, start_at_random};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
 use crate::model::Head;
@@ -144,6 +144,9 @@ pub enum StudyError {
     /// An input cannot be made.
     #[error(transparent)]
     Causal(#[from] CausalError),
+    /// An attack's parameters make no sense.
+    #[error(transparent)]
+    Attack(#[from] AttackError),
     /// An image cannot be read, or has no label where the attack needs one.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -243,10 +246,13 @@ impl Study<'_> {
                     fraction.push(grid.fraction() as f32);
                 }
             }
-            Input::Fgsm { eps } => x = self.sweep.fgsm(clean, targets.borrowed(), eps)?,
-            Input::Bim(steps) => x = self.sweep.attack(clean, None, targets.borrowed(), steps)?,
+            Input::Fgsm { eps } => x = self.sweep.victim().fgsm(clean, targets.borrowed(), eps)?,
+            Input::Bim(steps) => x = self.sweep.victim().steps(clean, None, targets.borrowed(), steps)?,
             Input::Pgd { steps, restarts } => x = self.pgd(clean, ids, targets.borrowed(), steps, restarts)?,
-            Input::Jsma(jsma) => x = self.sweep.jsma(clean, &self.second(orig), jsma)?,
+            Input::Jsma(jsma) => {
+                let targets = self.second(orig);
+                x = self.sweep.victim().jsma(clean, &targets, jsma)?
+            }
             Input::Noise { eps } => {
                 for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
                     add_random_signs(self.seed, id, eps, image)?;
@@ -283,11 +289,11 @@ impl Study<'_> {
             for (image, &id) in start.chunks_exact_mut(row).zip(ids) {
                 start_at_random(self.seed, id, restart, steps.eps, image)?;
             }
-            let x = self.sweep.attack(clean, Some(&start), targets, steps)?;
+            let x = self.sweep.victim().steps(clean, Some(&start), targets, steps)?;
             if restarts <= 1 {
                 return Ok(x);
             }
-            let reached = losses(&self.sweep.forward(&x)?, classes, targets)?;
+            let reached = losses(&self.sweep.victim().forward(&x)?, classes, targets)?;
             let Some((furthest, loss)) = &mut best else {
                 best = Some((x, reached));
                 continue;

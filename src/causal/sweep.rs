@@ -9,17 +9,16 @@
 //! Cost of one variant on the Fashion net at tap 2: 0.2 M multiply-adds for `pre` (9·32·676), 6.2 M for the decoder's
 //! second convolution, 2.2 M + 0.4 M for the tail.
 
+use crate::attack::Victim;
+use crate::attack::victim as attack;
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
-use crate::causal::attack::Steps;
 use crate::causal::intervention::NodeSet;
-use crate::causal::jsma::{Jsma, Progress};
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
-use crate::graph::vjp::vjp;
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
-use crate::tensor::{TensorMut, TensorRef, argmax};
+use crate::tensor::{TensorMut, TensorRef};
 
 /// Rows of the device's batches, each at least 1; results do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +54,10 @@ impl Batch {
 const FRONT: EntryId = EntryId(0);
 const DECODE: EntryId = EntryId(1);
 const TAIL: EntryId = EntryId(2);
-const ATTACK: EntryId = EntryId(3);
-const GRADIENT: EntryId = EntryId(4);
-const FORWARD: EntryId = EntryId(5);
-const IDLE: EntryId = EntryId(6);
-const EFFECT: EntryId = EntryId(7);
-const PULL: EntryId = EntryId(8);
+const IDLE: EntryId = EntryId(3);
+const EFFECT: EntryId = EntryId(4);
+/// The first of an attack's.
+const ATTACK: usize = 5;
 
 /// Elements that logits are read as: f32, or f64 where the device is the reference.
 pub trait Logit: Copy + Default {
@@ -77,24 +74,6 @@ impl Logit for f32 {
 impl Logit for f64 {
     fn room(out: &mut [f64]) -> TensorMut<'_> {
         TensorMut::F64(out)
-    }
-}
-
-/// What an attack moves the host away from, for each image.
-#[derive(Clone, Copy, Debug)]
-pub enum Targets<'a> {
-    /// A class each: of a softmax head.
-    Classes(&'a [u32]),
-    /// A row of findings each, 1 or 0 a label: of a sigmoid head.
-    Findings(&'a [f32]),
-}
-
-impl<'a> Targets<'a> {
-    fn write(self) -> TensorRef<'a> {
-        match self {
-            Targets::Classes(labels) => TensorRef::U32(labels),
-            Targets::Findings(findings) => TensorRef::F32(findings),
-        }
     }
 }
 
@@ -135,11 +114,6 @@ pub struct Sweep {
 /// The nodes that entries and data go through.
 struct Nodes {
     x: NodeId,
-    x0: NodeId,
-    /// Labels of a softmax head, rows of findings of a sigmoid one.
-    target: NodeId,
-    one: NodeId,
-    limits: NodeId,
     code: NodeId,
     channel_max: NodeId,
     pre: NodeId,
@@ -152,12 +126,8 @@ struct Nodes {
     logits: NodeId,
     idle: NodeId,
     effect: NodeId,
-    whole: NodeId,
-    gradient: NodeId,
-    stepped: NodeId,
-    /// What the logits are weighed with, and the gradient of their weighed sum.
-    cotangent: NodeId,
-    pulled: NodeId,
+    /// The host once more as one piece, which attacks go through; it shares every weight.
+    attack: attack::Nodes,
 }
 
 struct Built {
@@ -189,46 +159,10 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let idle = g.input("idle", [model.classes]);
     let effect = g.push("effect", Op::WeightedEffect(model.head), &[logits, idle, images])?;
 
-    // the host once more as one piece, for its input gradient; it shares every weight
-    let x0 = g.input("x0", model.input);
-    let one = g.whole_input("one", [1]);
-    let limits = g.whole_input("limits", [2]);
-    let whole = model.tail(&mut g, normalised, 0)?;
-    let (target, loss) = match model.head {
-        Head::Softmax => (g.index_input("label"), Op::CrossEntropy),
-        Head::Sigmoid => (g.input("findings", [model.classes]), Op::BinaryCrossEntropy),
-    };
-    let row_loss = g.push("attack.loss", loss, &[whole, target])?;
-    let loss = g.sum_rows("attack.loss.sum", row_loss)?;
-    let gradient = vjp(&mut g, loss, one, &[x])?[0];
-    let stepped = g.push("attack.step", Op::SignStep, &[x, gradient, x0, limits])?;
-    let cotangent = g.input("cotangent", [model.classes]);
-    let pulled = vjp(&mut g, whole, cotangent, &[x])?[0];
+    let attack = attack::Nodes::add(&mut g, model, x, normalised)?;
 
-    let nodes = Nodes {
-        x,
-        x0,
-        target,
-        one,
-        limits,
-        code,
-        channel_max,
-        pre,
-        images,
-        which,
-        keep,
-        front,
-        decoded,
-        tail_in,
-        logits,
-        idle,
-        effect,
-        whole,
-        gradient,
-        stepped,
-        cotangent,
-        pulled,
-    };
+    let nodes =
+        Nodes { x, code, channel_max, pre, images, which, keep, front, decoded, tail_in, logits, idle, effect, attack };
     Ok(Built { graph: g, nodes })
 }
 
@@ -238,20 +172,17 @@ impl Built {
         let Built { graph, nodes: n } = self;
         let entry = |name, given, want, updates, capacity| Entry { name, given, want, updates, capacity };
         let Batch { images, variants } = batch;
-        plan(
-            graph,
-            &[
-                entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
-                entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
-                entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
-                entry("attack step", &[n.x, n.x0, n.target, n.one, n.limits], &[], &[(n.x, n.stepped)], images),
-                entry("input gradient", &[n.x, n.target, n.one], &[n.gradient], &[], images),
-                entry("forward", &[n.x], &[n.whole], &[], images),
-                entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
-                entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
-                entry("logits and their gradient", &[n.x, n.cotangent], &[n.whole, n.pulled], &[], images),
-            ],
-        )
+        let sweep = |entries: &[Entry<'_>]| {
+            let all: Vec<Entry<'_>> = entries.iter().cloned().chain(n.attack.entries(images)).collect();
+            plan(graph, &all)
+        };
+        sweep(&[
+            entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
+            entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
+            entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
+            entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
+            entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
+        ])
     }
 }
 
@@ -285,7 +216,7 @@ impl Sweep {
         let nodes = built.nodes;
         let constants = model.constants();
         let mut program = backend.load(artifact, &Completed { weights, derived: &constants })?;
-        program.write(nodes.one, TensorRef::F32(&[1.0]))?;
+        nodes.attack.prepare(&mut *program)?;
         let k = autoencoder.nodes;
         let mut table = vec![1.0f32; k];
         for set in sets {
@@ -350,22 +281,9 @@ impl Sweep {
         Err(BackendError::Transfer { node: "x".into(), reason })
     }
 
-    /// The targets of each block of images; one for every image in `x`: an image without one would keep the zeros of its
-    /// room, which look like an answer.
-    fn targets<'a>(&self, x: &[f32], targets: Targets<'a>) -> Result<Vec<Targets<'a>>, BackendError> {
-        let images = self.images(x)?;
-        let block = self.batch.images;
-        let (given, cut): (_, Vec<Targets<'a>>) = match targets {
-            Targets::Classes(labels) => (labels.len(), labels.chunks(block).map(Targets::Classes).collect()),
-            Targets::Findings(f) => {
-                (f.len() / self.classes, f.chunks(block * self.classes).map(Targets::Findings).collect())
-            }
-        };
-        let whole = !matches!(targets, Targets::Findings(f) if !f.len().is_multiple_of(self.classes));
-        if images == given && whole {
-            return Ok(cut);
-        }
-        Err(BackendError::Transfer { node: "label".into(), reason: format!("{given} labels for {images} images") })
+    /// The host alone, to attack it.
+    pub fn victim(&mut self) -> Victim<'_> {
+        Victim::new(&mut *self.program, &self.nodes.attack, ATTACK, self.batch.images)
     }
 
     /// The program, for dumps and checks.
@@ -384,23 +302,6 @@ impl Sweep {
             self.block(block, &mut all)?;
         }
         Ok(all)
-    }
-
-    /// The host's logits alone, in one piece: images x classes.
-    ///
-    /// # Errors
-    /// [`BackendError`].
-    pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
-        let mut out = Vec::with_capacity(self.images(x)? * self.classes);
-        for block in x.chunks(self.batch.images * self.pixels) {
-            let rows = block.len() / self.pixels;
-            self.program.write(self.nodes.x, TensorRef::F32(block))?;
-            self.program.run(FORWARD, rows)?;
-            let mut logits = vec![0.0; rows * self.classes];
-            self.program.read(self.nodes.whole, TensorMut::F32(&mut logits))?;
-            out.extend(logits);
-        }
-        Ok(out)
     }
 
     fn tail<T: Logit>(&mut self, rows: usize) -> Result<Vec<T>, BackendError> {
@@ -496,122 +397,6 @@ impl Sweep {
         all.idle.extend(idle);
         all.live.extend(live);
         Ok(())
-    }
-
-    /// Signed steps on the host alone, around `x` and from `start` on (`x` itself where it is None): each step goes to
-    /// clip(x' + step·sign(gradient of the cross-entropy at `targets`), max(0, x - eps), min(1, x + eps)), and a pixel whose
-    /// gradient is exactly 0 stays. See [`super::attack`].
-    ///
-    /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head, and `start` has as
-    /// many pixels as `x`.
-    pub fn attack(
-        &mut self,
-        x: &[f32],
-        start: Option<&[f32]>,
-        targets: Targets<'_>,
-        steps: Steps,
-    ) -> Result<Vec<f32>, BackendError> {
-        let targets = self.targets(x, targets)?;
-        let start = start.unwrap_or(x);
-        if start.len() != x.len() {
-            let reason = format!("an attack on {} pixels cannot start from {}", x.len(), start.len());
-            return Err(BackendError::Transfer { node: "x".into(), reason });
-        }
-        self.program.write(self.nodes.limits, TensorRef::F32(&[steps.step, steps.eps]))?;
-        let mut out = vec![0.0; x.len()];
-        let size = self.batch.images * self.pixels;
-        let blocks = x.chunks(size).zip(start.chunks(size)).zip(out.chunks_mut(size));
-        for (((block, start), out), targets) in blocks.zip(targets) {
-            self.program.write(self.nodes.x, TensorRef::F32(start))?;
-            self.program.write(self.nodes.x0, TensorRef::F32(block))?;
-            self.program.write(self.nodes.target, targets.write())?;
-            for _ in 0..steps.steps {
-                self.program.run(ATTACK, block.len() / self.pixels)?;
-            }
-            self.program.read(self.nodes.x, TensorMut::F32(out))?;
-        }
-        Ok(out)
-    }
-
-    /// Saliency map attacks on the host alone, each image towards the class of `targets`; see [`super::jsma`].
-    ///
-    /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one class an image that the host has.
-    pub fn jsma(&mut self, x: &[f32], targets: &[u32], attack: Jsma) -> Result<Vec<f32>, BackendError> {
-        let (images, classes, pixels) = (self.images(x)?, self.classes, self.pixels);
-        if targets.len() != images || targets.iter().any(|&t| t as usize >= classes) {
-            let reason = format!("{} targets of {classes} classes for {images} images", targets.len());
-            return Err(BackendError::Transfer { node: "cotangent".into(), reason });
-        }
-        let mut out = x.to_vec();
-        let each = x.chunks_exact(pixels.max(1)).zip(targets);
-        let mut attacks: Vec<Progress> = each.map(|(x, &t)| Progress::new(attack, t, x)).collect();
-        let mut active: Vec<usize> = (0..images).collect();
-        while !active.is_empty() {
-            // the target's logit and the sum of all, as rows of a batch
-            let (mut rows, mut cotangents) = (Vec::new(), Vec::new());
-            for &i in &active {
-                let own = (0..classes).map(|c| f32::from(u8::from(c == attacks[i].target() as usize)));
-                cotangents.extend(own.chain(std::iter::repeat_n(1.0, classes)));
-                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
-                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
-            }
-            let (logits, gradients) = self.pull(&rows, &cotangents)?;
-            let answers = logits.chunks_exact(2 * classes).zip(gradients.chunks_exact(2 * pixels));
-            let going = active.iter().zip(answers).filter_map(|(&i, (logits, gradients))| {
-                let (own, all) = gradients.split_at(pixels);
-                let goes_on = attacks[i].goes_on(argmax(&logits[..classes]));
-                (goes_on && attacks[i].step(own, all, &mut out[i * pixels..(i + 1) * pixels])).then_some(i)
-            });
-            active = going.collect();
-        }
-        Ok(out)
-    }
-
-    /// The host's logits, images x classes, and the gradient of every image's logits weighed with `cotangents`, images x
-    /// classes too, for its pixels.
-    fn pull(&mut self, x: &[f32], cotangents: &[f32]) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
-        let images = self.images(x)?;
-        let (mut logits, mut gradients) = (vec![0.0; images * self.classes], vec![0.0; x.len()]);
-        let rows = self.batch.images;
-        let parts = x.chunks(rows * self.pixels).zip(cotangents.chunks(rows * self.classes));
-        let outs = logits.chunks_mut(rows * self.classes).zip(gradients.chunks_mut(rows * self.pixels));
-        for ((x, cotangents), (logits, gradients)) in parts.zip(outs) {
-            self.program.write(self.nodes.x, TensorRef::F32(x))?;
-            self.program.write(self.nodes.cotangent, TensorRef::F32(cotangents))?;
-            self.program.run(PULL, x.len() / self.pixels)?;
-            self.program.read(self.nodes.whole, TensorMut::F32(logits))?;
-            self.program.read(self.nodes.pulled, TensorMut::F32(gradients))?;
-        }
-        Ok((logits, gradients))
-    }
-
-    /// One step to the edge of the ball: FGSM.
-    ///
-    /// # Errors
-    /// As [`Sweep::attack`].
-    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.attack(x, None, targets, Steps::single(eps))
-    }
-
-    /// Gradient of the host's cross-entropy (binary, summed over labels, of a sigmoid head), summed over images, with
-    /// respect to the pixels.
-    ///
-    /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head.
-    pub fn input_gradient(&mut self, x: &[f32], targets: Targets<'_>) -> Result<Vec<f32>, BackendError> {
-        let targets = self.targets(x, targets)?;
-        let mut out = vec![0.0; x.len()];
-        let step = self.batch.images;
-        let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
-        for ((block, out), targets) in blocks.zip(targets) {
-            self.program.write(self.nodes.x, TensorRef::F32(block))?;
-            self.program.write(self.nodes.target, targets.write())?;
-            self.program.run(GRADIENT, block.len() / self.pixels)?;
-            self.program.read(self.nodes.gradient, TensorMut::F32(out))?;
-        }
-        Ok(out)
     }
 }
 

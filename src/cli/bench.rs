@@ -4,9 +4,10 @@ mod kernels;
 
 use super::common::{Common, Context, makes_no_run};
 use super::{study, ui};
+use crate::attack::Targets;
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
-use crate::causal::sweep::{Subject, Sweep, Targets};
+use crate::causal::sweep::{Subject, Sweep};
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN};
@@ -122,11 +123,13 @@ pub fn run(args: Args) -> Result<(), Error> {
         }
         Job::Forward => {
             let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, || sweep.forward(&x).map(|_| ()).map_err(Error::from))?
+            timed(args.repeats, || sweep.victim().forward(&x).map(|_| ()).map_err(Error::from))?
         }
         Job::Attack => {
             let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, || sweep.fgsm(&x, Targets::Classes(&labels), 0.3).map(|_| ()).map_err(Error::from))?
+            timed(args.repeats, || {
+                sweep.victim().fgsm(&x, Targets::Classes(&labels), 0.3).map(|_| ()).map_err(Error::from)
+            })?
         }
         Job::Train => {
             let mut classifier = Classifier::new(&model, &host, context.backend(), TRAIN_BATCH)?;

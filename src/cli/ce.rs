@@ -5,8 +5,8 @@ use super::study::{
     Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory,
 };
 use super::{subject, ui};
-use crate::causal::attack::Steps;
-use crate::causal::jsma::Jsma;
+use crate::attack::Steps;
+use crate::attack::jsma::Jsma;
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
 use crate::report::run::RunDirectory;

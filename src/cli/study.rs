@@ -194,6 +194,7 @@ fn study_error(e: StudyError) -> Error {
     match e {
         StudyError::Backend(e) => e.into(),
         StudyError::Causal(e) => e.into(),
+        StudyError::Attack(e) => Error::Usage(e.to_string()),
         StudyError::Data(e) => e.into(),
     }
 }

@@ -1,15 +1,69 @@
-//! Attacks by signed steps of the host's input gradient, in pixel space, where eps is a distance in [0, 1] units: FGSM
-//! (Goodfellow et al., arXiv 1412.6572), BIM (Kurakin et al., arXiv 1607.02533) and PGD (Madry et al., arXiv 1706.06083),
-//! which is BIM from a random start. One step formula for all three,
-//! `x' = clip(x + step sign(g), max(0, x0 - eps), min(1, x0 + eps))` with sign(0) = 0, and one code path:
-//! [`super::sweep::Sweep::attack`], on the device. What is here is what attacks need beside it: their parameters, random
-//! starts, and the loss that says which restart went furthest.
+//! Attacks on a network, in pixel space, where eps is a distance in [0, 1] units.
+//!
+//! By signed steps of the input gradient: FGSM (Goodfellow et al., arXiv 1412.6572), BIM (Kurakin et al., arXiv 1607.02533) and
+//! PGD (Madry et al., arXiv 1706.06083), which is BIM from a random start. One step formula for all three,
+//! `x' = clip(x + step sign(g), max(0, x0 - eps), min(1, x0 + eps))` with sign(0) = 0, and one code path, on the device:
+//! [`Victim::steps`]. By saliency: [`jsma`].
+//!
+//! [`victim`] adds what attacks need to a network's graph and drives it; a sweep carries it in its own artifact, so that
+//! attacks share its weights ([`crate::causal::sweep::Sweep::victim`]). What is here is the rest: parameters, what an attack
+//! moves away from, random starts, and the loss that says which of them went furthest.
 
-use super::sweep::Targets;
-use super::{CausalError, same_length};
+pub mod jsma;
+pub mod victim;
+
+pub use victim::Victim;
+
 use crate::answer::{softplus, widen};
 use crate::random::Stream;
+use crate::tensor::TensorRef;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What can be wrong with what an attack is given.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum AttackError {
+    /// A ball of no size.
+    #[error("eps {0} is out of range: 0 or more, and finite")]
+    Eps(f32),
+    /// More pixels than random numbers have places for.
+    #[error("{0} pixels are too many: at most 2^32")]
+    Pixels(usize),
+    /// Not one target an image.
+    #[error("{got} targets for {expected} images")]
+    Targets {
+        /// Images, or labels of all images.
+        expected: usize,
+        /// Targets given.
+        got: usize,
+    },
+    /// A class that there is not.
+    #[error("class {class} does not exist: there are {classes}")]
+    Class {
+        /// The class.
+        class: u32,
+        /// How many there are.
+        classes: usize,
+    },
+}
+
+/// What an attack moves a network away from, for each image.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// A class each: of a softmax head.
+    Classes(&'a [u32]),
+    /// A row of findings each, 1 or 0 a label: of a sigmoid head.
+    Findings(&'a [f32]),
+}
+
+impl<'a> Targets<'a> {
+    fn write(self) -> TensorRef<'a> {
+        match self {
+            Targets::Classes(labels) => TensorRef::U32(labels),
+            Targets::Findings(findings) => TensorRef::F32(findings),
+        }
+    }
+}
 
 /// A run of signed steps in an L-infinity ball.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,14 +87,13 @@ impl Steps {
 /// `restart` of an image is the same whatever else is attacked.
 ///
 /// # Errors
-/// [`CausalError::Range`] unless eps is finite and at least 0, or with more than 2^32 pixels.
-pub fn start_at_random(seed: u64, image: u64, restart: u32, eps: f32, pixels: &mut [f32]) -> Result<(), CausalError> {
+/// [`AttackError`] unless eps is finite and at least 0, or with more than 2^32 pixels.
+pub fn start_at_random(seed: u64, image: u64, restart: u32, eps: f32, pixels: &mut [f32]) -> Result<(), AttackError> {
     if !(eps >= 0.0 && eps.is_finite()) {
-        return Err(CausalError::Range { what: "eps", value: f64::from(eps), range: "0 or more, and finite" });
+        return Err(AttackError::Eps(eps));
     }
     if pixels.len() as u64 > 1 << 32 {
-        let value = pixels.len() as f64;
-        return Err(CausalError::Range { what: "the number of pixels", value, range: "at most 2^32" });
+        return Err(AttackError::Pixels(pixels.len()));
     }
     let stream = Stream::new(seed, &format!("pgd/{restart}"));
     for (i, x) in pixels.iter_mut().enumerate() {
@@ -55,14 +108,14 @@ pub fn start_at_random(seed: u64, image: u64, restart: u32, eps: f32, pixels: &m
 /// images x classes. Logits that are not numbers give NaN.
 ///
 /// # Errors
-/// [`CausalError::Length`] unless there is one target an image; [`CausalError::Index`] for a class that there is not.
-pub fn losses(logits: &[f32], classes: usize, targets: Targets<'_>) -> Result<Vec<f64>, CausalError> {
+/// [`AttackError`] unless there is one target an image, of a class that there is.
+pub fn losses(logits: &[f32], classes: usize, targets: Targets<'_>) -> Result<Vec<f64>, AttackError> {
     let rows = logits.chunks_exact(classes.max(1)).map(widen);
     match targets {
         Targets::Classes(labels) => {
-            same_length("labels", rows.len(), labels.len())?;
+            same_length(rows.len(), labels.len())?;
             let one = |(row, &label): (Vec<f64>, &u32)| {
-                let missing = CausalError::Index { what: "class", index: label as usize, count: classes };
+                let missing = AttackError::Class { class: label, classes };
                 let own = *row.get(label as usize).ok_or(missing)?;
                 let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 Ok(row.iter().map(|o| (o - most).exp()).sum::<f64>().ln() + most - own)
@@ -70,12 +123,16 @@ pub fn losses(logits: &[f32], classes: usize, targets: Targets<'_>) -> Result<Ve
             rows.zip(labels).map(one).collect()
         }
         Targets::Findings(findings) => {
-            same_length("findings", logits.len(), findings.len())?;
+            same_length(logits.len(), findings.len())?;
             let one = |(o, &y): (&f64, &f32)| softplus(*o) - f64::from(y) * o;
             let each = rows.zip(findings.chunks_exact(classes.max(1)));
             Ok(each.map(|(row, y)| row.iter().zip(y).map(one).sum()).collect())
         }
     }
+}
+
+fn same_length(expected: usize, got: usize) -> Result<(), AttackError> {
+    if expected == got { Ok(()) } else { Err(AttackError::Targets { expected, got }) }
 }
 
 #[cfg(test)]
@@ -103,7 +160,7 @@ mod tests {
         start_at_random(1, 7, 0, 0.0, &mut same).unwrap();
         assert_eq!(same, clean);
         for eps in [-0.1, f32::NAN, f32::INFINITY] {
-            assert!(matches!(start_at_random(1, 7, 0, eps, &mut same), Err(CausalError::Range { .. })));
+            assert!(matches!(start_at_random(1, 7, 0, eps, &mut same), Err(AttackError::Eps(_))));
         }
     }
 

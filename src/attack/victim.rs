@@ -1,0 +1,290 @@
+//! What attacks add to a network's graph, and a network under attack.
+
+use super::jsma::{Jsma, Progress};
+use super::{Steps, Targets};
+use crate::backend::{BackendError, Program};
+use crate::graph::op::Op;
+use crate::graph::plan::{Entry, EntryId};
+use crate::graph::vjp::vjp;
+use crate::graph::{Graph, GraphError, NodeId};
+use crate::model::{Head, Model};
+use crate::tensor::{TensorMut, TensorRef, argmax};
+
+/// The nodes of a whole network that attacks go through, and the entries of a program that run them.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    x: NodeId,
+    x0: NodeId,
+    /// Labels of a softmax head, rows of findings of a sigmoid one.
+    target: NodeId,
+    one: NodeId,
+    limits: NodeId,
+    logits: NodeId,
+    gradient: NodeId,
+    /// What the logits are weighed with, and the gradient of their weighed sum.
+    cotangent: NodeId,
+    pulled: NodeId,
+    entries: [Spec; 4],
+}
+
+/// An entry without its rows.
+#[derive(Clone, Debug)]
+struct Spec {
+    name: &'static str,
+    given: Vec<NodeId>,
+    want: Vec<NodeId>,
+    updates: Vec<(NodeId, NodeId)>,
+}
+
+/// Numbers of the entries behind the first.
+const STEP: usize = 0;
+const GRADIENT: usize = 1;
+const FORWARD: usize = 2;
+const PULL: usize = 3;
+
+impl Nodes {
+    /// Adds `model` as one piece to `graph`, from its pixels `x` and these `normalised`, with the gradient of its loss (cross
+    /// entropy, or binary cross-entropy summed over findings) and of its logits for the pixels.
+    ///
+    /// # Errors
+    /// [`GraphError`] when `x` does not fit.
+    pub fn add(graph: &mut Graph, model: &Model, x: NodeId, normalised: NodeId) -> Result<Nodes, GraphError> {
+        let x0 = graph.input("x0", model.input);
+        let one = graph.whole_input("one", [1]);
+        let limits = graph.whole_input("limits", [2]);
+        let logits = model.tail(graph, normalised, 0)?;
+        let (target, loss) = match model.head {
+            Head::Softmax => (graph.index_input("label"), Op::CrossEntropy),
+            Head::Sigmoid => (graph.input("findings", [model.classes]), Op::BinaryCrossEntropy),
+        };
+        let row_loss = graph.push("attack.loss", loss, &[logits, target])?;
+        let loss = graph.sum_rows("attack.loss.sum", row_loss)?;
+        let gradient = vjp(graph, loss, one, &[x])?[0];
+        let stepped = graph.push("attack.step", Op::SignStep, &[x, gradient, x0, limits])?;
+        let cotangent = graph.input("cotangent", [model.classes]);
+        let pulled = vjp(graph, logits, cotangent, &[x])?[0];
+        let spec = |name, given: &[NodeId], want: &[NodeId], updates: &[(NodeId, NodeId)]| Spec {
+            name,
+            given: given.to_vec(),
+            want: want.to_vec(),
+            updates: updates.to_vec(),
+        };
+        let entries = [
+            spec("attack step", &[x, x0, target, one, limits], &[], &[(x, stepped)]),
+            spec("input gradient", &[x, target, one], &[gradient], &[]),
+            spec("forward", &[x], &[logits], &[]),
+            spec("logits and their gradient", &[x, cotangent], &[logits, pulled], &[]),
+        ];
+        Ok(Nodes { x, x0, target, one, limits, logits, gradient, cotangent, pulled, entries })
+    }
+
+    /// The entries, for batches of `rows` images.
+    pub fn entries(&self, rows: usize) -> impl Iterator<Item = Entry<'_>> {
+        self.entries.iter().map(move |spec| Entry {
+            name: spec.name,
+            given: &spec.given,
+            want: &spec.want,
+            updates: &spec.updates,
+            capacity: rows,
+        })
+    }
+
+    /// The node that pixels are written to.
+    pub fn pixels(&self) -> NodeId {
+        self.x
+    }
+
+    /// Writes what is the same for every attack.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn prepare(&self, program: &mut dyn Program) -> Result<(), BackendError> {
+        program.write(self.one, TensorRef::F32(&[1.0]))
+    }
+}
+
+/// A network under attack: a loaded program with the entries of [`Nodes::entries`].
+pub struct Victim<'a> {
+    program: &'a mut dyn Program,
+    nodes: &'a Nodes,
+    /// Number of the first of those entries.
+    first: usize,
+    /// Images a batch.
+    rows: usize,
+    /// Of an image.
+    pixels: usize,
+    classes: usize,
+}
+
+impl<'a> Victim<'a> {
+    /// The network of `program`, where the entries of `nodes`, for `rows` images, begin with number `first`.
+    pub fn new(program: &'a mut dyn Program, nodes: &'a Nodes, first: usize, rows: usize) -> Victim<'a> {
+        let len = |node: NodeId| program.artifact().graph().node(node).shape.len();
+        let (pixels, classes) = (len(nodes.x), len(nodes.logits));
+        Victim { program, nodes, first, rows, pixels, classes }
+    }
+
+    /// Number of images in `x`.
+    fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
+        if x.len().is_multiple_of(self.pixels) {
+            return Ok(x.len() / self.pixels);
+        }
+        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
+        Err(BackendError::Transfer { node: "x".into(), reason })
+    }
+
+    fn run(&mut self, entry: usize, rows: usize) -> Result<(), BackendError> {
+        self.program.run(EntryId(self.first + entry), rows)
+    }
+
+    /// The targets of each block of images; one for every image in `x`: an image without one would keep the zeros of its
+    /// room, which look like an answer.
+    fn targets<'t>(&self, x: &[f32], targets: Targets<'t>) -> Result<Vec<Targets<'t>>, BackendError> {
+        let images = self.images(x)?;
+        let block = self.rows;
+        let (given, cut): (_, Vec<Targets<'t>>) = match targets {
+            Targets::Classes(labels) => (labels.len(), labels.chunks(block).map(Targets::Classes).collect()),
+            Targets::Findings(f) => {
+                (f.len() / self.classes, f.chunks(block * self.classes).map(Targets::Findings).collect())
+            }
+        };
+        let whole = !matches!(targets, Targets::Findings(f) if !f.len().is_multiple_of(self.classes));
+        if images == given && whole {
+            return Ok(cut);
+        }
+        Err(BackendError::Transfer { node: "label".into(), reason: format!("{given} labels for {images} images") })
+    }
+
+    /// The host's logits alone, in one piece: images x classes.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn forward(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let mut out = Vec::with_capacity(self.images(x)? * self.classes);
+        for block in x.chunks(self.rows * self.pixels) {
+            let rows = block.len() / self.pixels;
+            self.program.write(self.nodes.x, TensorRef::F32(block))?;
+            self.run(FORWARD, rows)?;
+            let mut logits = vec![0.0; rows * self.classes];
+            self.program.read(self.nodes.logits, TensorMut::F32(&mut logits))?;
+            out.extend(logits);
+        }
+        Ok(out)
+    }
+
+    /// Signed steps around `x` and from `start` on (`x` itself where it is None): each step goes to
+    /// clip(x' + step·sign(gradient of the cross-entropy at `targets`), max(0, x - eps), min(1, x + eps)), and a pixel whose
+    /// gradient is exactly 0 stays. See [`super`].
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head, and `start` has as
+    /// many pixels as `x`.
+    pub fn steps(
+        &mut self,
+        x: &[f32],
+        start: Option<&[f32]>,
+        targets: Targets<'_>,
+        steps: Steps,
+    ) -> Result<Vec<f32>, BackendError> {
+        let targets = self.targets(x, targets)?;
+        let start = start.unwrap_or(x);
+        if start.len() != x.len() {
+            let reason = format!("an attack on {} pixels cannot start from {}", x.len(), start.len());
+            return Err(BackendError::Transfer { node: "x".into(), reason });
+        }
+        self.program.write(self.nodes.limits, TensorRef::F32(&[steps.step, steps.eps]))?;
+        let mut out = vec![0.0; x.len()];
+        let size = self.rows * self.pixels;
+        let blocks = x.chunks(size).zip(start.chunks(size)).zip(out.chunks_mut(size));
+        for (((block, start), out), targets) in blocks.zip(targets) {
+            self.program.write(self.nodes.x, TensorRef::F32(start))?;
+            self.program.write(self.nodes.x0, TensorRef::F32(block))?;
+            self.program.write(self.nodes.target, targets.write())?;
+            for _ in 0..steps.steps {
+                self.run(STEP, block.len() / self.pixels)?;
+            }
+            self.program.read(self.nodes.x, TensorMut::F32(out))?;
+        }
+        Ok(out)
+    }
+
+    /// Saliency map attacks, each image towards the class of `targets`; see [`super::jsma`].
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one class an image that the host has.
+    pub fn jsma(&mut self, x: &[f32], targets: &[u32], attack: Jsma) -> Result<Vec<f32>, BackendError> {
+        let (images, classes, pixels) = (self.images(x)?, self.classes, self.pixels);
+        if targets.len() != images || targets.iter().any(|&t| t as usize >= classes) {
+            let reason = format!("{} targets of {classes} classes for {images} images", targets.len());
+            return Err(BackendError::Transfer { node: "cotangent".into(), reason });
+        }
+        let mut out = x.to_vec();
+        let each = x.chunks_exact(pixels.max(1)).zip(targets);
+        let mut attacks: Vec<Progress> = each.map(|(x, &t)| Progress::new(attack, t, x)).collect();
+        let mut active: Vec<usize> = (0..images).collect();
+        while !active.is_empty() {
+            // the target's logit and the sum of all, as rows of a batch
+            let (mut rows, mut cotangents) = (Vec::new(), Vec::new());
+            for &i in &active {
+                let own = (0..classes).map(|c| f32::from(u8::from(c == attacks[i].target() as usize)));
+                cotangents.extend(own.chain(std::iter::repeat_n(1.0, classes)));
+                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
+                rows.extend_from_slice(&out[i * pixels..(i + 1) * pixels]);
+            }
+            let (logits, gradients) = self.pull(&rows, &cotangents)?;
+            let answers = logits.chunks_exact(2 * classes).zip(gradients.chunks_exact(2 * pixels));
+            let going = active.iter().zip(answers).filter_map(|(&i, (logits, gradients))| {
+                let (own, all) = gradients.split_at(pixels);
+                let goes_on = attacks[i].goes_on(argmax(&logits[..classes]));
+                (goes_on && attacks[i].step(own, all, &mut out[i * pixels..(i + 1) * pixels])).then_some(i)
+            });
+            active = going.collect();
+        }
+        Ok(out)
+    }
+
+    /// The host's logits, images x classes, and the gradient of every image's logits weighed with `cotangents`, images x
+    /// classes too, for its pixels.
+    fn pull(&mut self, x: &[f32], cotangents: &[f32]) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
+        let images = self.images(x)?;
+        let (mut logits, mut gradients) = (vec![0.0; images * self.classes], vec![0.0; x.len()]);
+        let rows = self.rows;
+        let parts = x.chunks(rows * self.pixels).zip(cotangents.chunks(rows * self.classes));
+        let outs = logits.chunks_mut(rows * self.classes).zip(gradients.chunks_mut(rows * self.pixels));
+        for ((x, cotangents), (logits, gradients)) in parts.zip(outs) {
+            self.program.write(self.nodes.x, TensorRef::F32(x))?;
+            self.program.write(self.nodes.cotangent, TensorRef::F32(cotangents))?;
+            self.run(PULL, x.len() / self.pixels)?;
+            self.program.read(self.nodes.logits, TensorMut::F32(logits))?;
+            self.program.read(self.nodes.pulled, TensorMut::F32(gradients))?;
+        }
+        Ok((logits, gradients))
+    }
+
+    /// One step to the edge of the ball: FGSM.
+    ///
+    /// # Errors
+    /// As [`Victim::steps`].
+    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
+        self.steps(x, None, targets, Steps::single(eps))
+    }
+
+    /// Gradient of the host's cross-entropy (binary, summed over labels, of a sigmoid head), summed over images, with
+    /// respect to the pixels.
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head.
+    pub fn input_gradient(&mut self, x: &[f32], targets: Targets<'_>) -> Result<Vec<f32>, BackendError> {
+        let targets = self.targets(x, targets)?;
+        let mut out = vec![0.0; x.len()];
+        let step = self.rows;
+        let blocks = x.chunks(step * self.pixels).zip(out.chunks_mut(step * self.pixels));
+        for ((block, out), targets) in blocks.zip(targets) {
+            self.program.write(self.nodes.x, TensorRef::F32(block))?;
+            self.program.write(self.nodes.target, targets.write())?;
+            self.run(GRADIENT, block.len() / self.pixels)?;
+            self.program.read(self.nodes.gradient, TensorMut::F32(out))?;
+        }
+        Ok(out)
+    }
+}
