@@ -27,8 +27,8 @@ use crate::graph::op::Activation;
 const CHAIN_MAX: usize = 576;
 
 /// Terms of a piece of a longer one: a block of channels under 9 taps. A sum of K terms in pieces of b is wrong by some
-/// sqrt(b / 2 + K / 2b) roundings of it: 5 times less than one chain of VGG's 4608, and half as much as in pieces of 576. The
-/// pieces cost 2 % of VGG16's time.
+/// sqrt(b / 2 + K / 2b) roundings of it: by that, 5 times less than one chain of VGG's 4608, and half as much as in pieces of
+/// 576. Measured, VGG16's logits err by a fifth less than with pieces of 576, which take 2 % less time.
 const PIECE: usize = 144;
 
 /// Bytes of a task's panel.
