@@ -24,9 +24,12 @@ pub struct Jsma {
 impl Jsma {
     /// Steps that `pixels` pixels allow: floor(pixels gamma / 2).
     pub fn steps(&self, pixels: usize) -> u32 {
-        // gamma as it is written: 0.7f32 is below seven tenths, and would allow a step less
-        let gamma: f64 = self.gamma.to_string().parse().unwrap_or(f64::from(self.gamma));
-        (pixels as f64 * gamma / 2.0).floor() as u32
+        (pixels as f64 * self.share() / 2.0).floor() as u32
+    }
+
+    /// Gamma as it is written: 0.7f32 is below seven tenths, and would allow a step less.
+    pub fn share(&self) -> f64 {
+        self.gamma.to_string().parse().unwrap_or(f64::from(self.gamma))
     }
 }
 

@@ -103,6 +103,18 @@ impl Nodes {
     }
 }
 
+/// Number of images of `pixels` in `x`.
+///
+/// # Errors
+/// [`BackendError::Transfer`] unless it is a whole one.
+pub fn images(x: &[f32], pixels: usize) -> Result<usize, BackendError> {
+    if x.len().is_multiple_of(pixels) {
+        return Ok(x.len() / pixels);
+    }
+    let reason = format!("{} elements are no whole number of images of {pixels}", x.len());
+    Err(BackendError::Transfer { node: "x".into(), reason })
+}
+
 /// A network under attack: a loaded program with the entries of [`Nodes::entries`].
 pub struct Victim<'a> {
     program: &'a mut dyn Program,
@@ -124,13 +136,8 @@ impl<'a> Victim<'a> {
         Victim { program, nodes, first, rows, pixels, classes }
     }
 
-    /// Number of images in `x`.
     fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
-        if x.len().is_multiple_of(self.pixels) {
-            return Ok(x.len() / self.pixels);
-        }
-        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
-        Err(BackendError::Transfer { node: "x".into(), reason })
+        images(x, self.pixels)
     }
 
     fn run(&mut self, entry: usize, rows: usize) -> Result<(), BackendError> {

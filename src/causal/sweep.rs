@@ -274,11 +274,7 @@ impl Sweep {
 
     /// Number of images in `x`.
     fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
-        if x.len().is_multiple_of(self.pixels) {
-            return Ok(x.len() / self.pixels);
-        }
-        let reason = format!("{} elements are no whole number of images of {}", x.len(), self.pixels);
-        Err(BackendError::Transfer { node: "x".into(), reason })
+        attack::images(x, self.pixels)
     }
 
     /// The host alone, to attack it.

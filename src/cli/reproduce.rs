@@ -143,7 +143,7 @@ fn words(input: &Input) -> String {
             s.step,
             if *restarts == 1 { "" } else { "s" }
         ),
-        Input::Jsma(j) => format!("JSMA of {} on at most {} % of the pixels", j.theta, 100.0 * j.gamma),
+        Input::Jsma(j) => format!("JSMA of {} on at most {} of the pixels", j.theta, j.share()),
         Input::Noise { eps } => format!("random signs of eps {eps}"),
     }
 }

@@ -18,8 +18,8 @@ use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
 use crate::tensor::Shape;
+use rayon::prelude::*;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 /// The CPU backend with the best instruction set of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -129,13 +129,17 @@ impl Simd {
         if s.nodes[i].op != Op::Parameter {
             self.packed.remove(&key);
         }
-        match self.packed.entry(key) {
-            Occupied(there) => Ok(there.into_mut()),
-            Vacant(free) => {
-                let made = pack(self.isa, s.node, &s.nodes, s.floats(i), &|| {});
-                Ok(free.insert(made.ok_or_else(|| wrong_pack(s.node))?))
-            }
+        if !self.packed.contains_key(&key) {
+            // a weight that no slot holds is kept in another order
+            let kept = s.floats(i).is_empty().then(|| {
+                let mut logical = vec![0.0; s.nodes[i].shape.len()];
+                self.kept(key.0, &mut logical);
+                logical
+            });
+            let made = pack(self.isa, s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)), &|| {});
+            self.packed.extend(made.map(|made| (key, made)));
         }
+        self.packed.get(&key).ok_or_else(|| wrong_pack(s.node))
     }
 
     fn tiles(&mut self, s: &Step<'_, f32>) -> Result<&Packed, BackendError> {
@@ -195,27 +199,26 @@ impl Engine for Simd {
             })
     }
 
+    /// In the order of the forward pass; an input gradient's is made of it when one is asked for.
     fn keep(&mut self, artifact: &Artifact, parameter: NodeId, logical: &[f32], release: &(dyn Fn() + Sync)) {
         self.parameter_changed(parameter);
         let graph = artifact.graph();
-        for &id in artifact.entries().iter().flat_map(|entry| &entry.steps) {
-            let node = graph.node(id);
-            let Some((i, order)) = weight_of(node).filter(|&(i, _)| node.inputs[i] == parameter) else { continue };
-            if let Vacant(free) = self.packed.entry((node.inputs[i], order)) {
-                let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
-                if let Some(made) = pack(self.isa, node, &nodes, logical, release) {
-                    free.insert(made);
-                }
-            }
-        }
+        let reader = artifact.entries().iter().flat_map(|entry| &entry.steps).map(|&id| graph.node(id)).find(|node| {
+            weight_of(node).is_some_and(|(i, order)| order == Order::Forward && node.inputs[i] == parameter)
+        });
+        let made = reader.and_then(|node| {
+            let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
+            pack(self.isa, node, &nodes, logical, release)
+        });
+        self.packed.extend(made.map(|made| ((parameter, Order::Forward), made)));
     }
 
     fn kept(&self, parameter: NodeId, logical: &mut [f32]) {
         let Some(Pack::Tiles(packed)) = self.packed.get(&(parameter, Order::Forward)) else { return };
         let (taps, channels) = (packed.taps(), packed.channels());
-        for (i, value) in logical.iter_mut().enumerate() {
+        logical.par_iter_mut().enumerate().for_each(|(i, value)| {
             *value = packed.weight(i / taps / channels, i % taps, i / taps % channels);
-        }
+        });
     }
 
     fn parameter_changed(&mut self, node: NodeId) {
