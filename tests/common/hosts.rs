@@ -2,9 +2,11 @@
 //! and a program of any piece of them. Weights are plain vectors, so that a test can plant what it wants to find.
 
 use super::{Data, read, write};
+use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed, Program};
 use intervene::causal::intervention::NodeSet;
 use intervene::causal::sweep::{Batch, Logits, Subject, Sweep};
+use intervene::data::Dataset;
 use intervene::graph::op::Window;
 use intervene::graph::plan::{Entry, EntryId, plan};
 use intervene::graph::{Graph, GraphError, NodeId};
@@ -283,4 +285,57 @@ pub fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 /// Largest |x|.
 pub fn largest(x: &[f64]) -> f64 {
     largest_difference(x, &vec![0.0; x.len()])
+}
+
+/// f64 throughout: some hundred roundings of 1.1e-16.
+pub const F64: f64 = 1e-13;
+
+/// f32 on the way: sums of k products round at random, 4 standard deviations of them (as `Tol::Dot`).
+pub fn f32_sum(k: usize) -> f64 {
+    4.0 * (k as f64).sqrt() * f64::from(f32::EPSILON)
+}
+
+/// What `backend` may be off by, as a part of the largest value, after sums of `k` products.
+pub fn tolerance(backend: &dyn Backend, k: usize) -> f64 {
+    if backend.name() == Reference.name() { F64 } else { f32_sum(k) }
+}
+
+/// The value, or a panic with what went wrong.
+pub fn e<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Row `i` of `classes` values.
+pub fn row(data: &[f64], i: usize, classes: usize) -> &[f64] {
+    &data[i * classes..(i + 1) * classes]
+}
+
+pub fn dataset(host: &Host, n: usize, byte: impl Fn(usize) -> u8) -> Dataset {
+    let bytes = (0..n * host.pixels()).map(byte).collect();
+    let labels = (0..n).map(|i| (i % host.model.classes) as u32).collect();
+    let classes = (0..host.model.classes).map(|c| c.to_string()).collect();
+    e(Dataset::new(bytes, labels, host.model.input, classes))
+}
+
+/// Grey rectangles on black with some noise: what the Fashion net takes for clothes.
+pub fn garments(n: usize) -> Vec<f32> {
+    let stream = Stream::new(1, "garments");
+    let mut x = Vec::new();
+    for image in 0..n as u64 {
+        let below = |i, bound| stream.below(image, i, bound) as usize;
+        let (top, left) = (1 + below(0, 8), 2 + below(1, 8));
+        let (height, width, grey) = (10 + below(2, 9), 7 + below(3, 11), 0.3 + 0.6 * stream.uniform(image, 4));
+        for at in 0..784 {
+            let inside = (top..top + height).contains(&(at / 28)) && (left..left + width).contains(&(at % 28));
+            let texture = 0.2 * (stream.uniform(image, 100 + at as u32) - 0.5);
+            x.push(if inside { (grey + texture).clamp(0.0, 1.0) } else { 0.0 });
+        }
+    }
+    x
+}
+
+pub fn softmax(o: &[f64]) -> Vec<f64> {
+    let max = o.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = o.iter().map(|v| (v - max).exp()).sum();
+    o.iter().map(|v| (v - max).exp() / sum).collect()
 }
