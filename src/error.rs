@@ -1,6 +1,7 @@
 //! The union of the layers' errors, as the binary ends with them: what went wrong, what to do, and the exit code.
 
 use crate::atomic::WriteError;
+use crate::attack::AttackError;
 use crate::backend::BackendError;
 use crate::causal::CausalError;
 use crate::causal::sweep::SweepError;
@@ -116,6 +117,15 @@ impl Error {
 impl From<BackendError> for Error {
     fn from(e: BackendError) -> Self {
         Error::Backend(e)
+    }
+}
+
+impl From<AttackError> for Error {
+    fn from(e: AttackError) -> Self {
+        match e {
+            AttackError::Backend(e) => e.into(),
+            e => Error::Usage(e.to_string()),
+        }
     }
 }
 

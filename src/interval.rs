@@ -2,7 +2,7 @@
 //! `causal::statistics`. Called by whatever reports how surely.
 
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, Normal};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// An interval of values of a statistic.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -33,6 +33,20 @@ impl std::fmt::Display for Interval {
 pub fn deviations(level: f64) -> Option<f64> {
     // statrs panics outside
     (level > 0.0 && level < 1.0).then(|| Normal::standard().inverse_cdf(0.5 + level / 2.0))
+}
+
+impl Interval {
+    /// Of a mean, from the mean and standard deviation (divisor n - 1) of n independent values: Student's t (1908). It needs
+    /// no resampling, so that a hundred thousand of them cost nothing; of few skewed values it is rougher than a bootstrap.
+    /// `None` below two values or for a level outside 0..1.
+    pub fn of_mean(mean: f64, sd: f64, n: usize, level: f64) -> Option<Interval> {
+        if n < 2 || !(level > 0.0 && level < 1.0) {
+            return None;
+        }
+        let half =
+            StudentsT::new(0.0, 1.0, n as f64 - 1.0).ok()?.inverse_cdf(0.5 + level / 2.0) * sd / (n as f64).sqrt();
+        half.is_finite().then_some(Interval { lo: mean - half, hi: mean + half })
+    }
 }
 
 /// So many of so many.
@@ -76,6 +90,21 @@ mod tests {
             assert_relative_eq!(deviations(level).unwrap(), z, max_relative = 1e-14);
         }
         assert!([0.0, 1.0, -1.0, 2.0, f64::NAN].iter().all(|&level| deviations(level).is_none()));
+    }
+
+    #[test]
+    fn a_mean_has_students_interval() {
+        // scipy.stats.t.interval(level, n - 1, mean, sd / sqrt(n))
+        for (mean, sd, n, level, lo, hi) in [
+            (1.0, 2.0, 5, 0.95, -1.4833277, 3.4833277),
+            (-0.5, 0.1, 30, 0.99, -0.5503248, -0.4496752),
+            (0.0, 1.0, 10_000, 0.95, -0.0196020, 0.0196020),
+        ] {
+            let Interval { lo: l, hi: h } = Interval::of_mean(mean, sd, n, level).unwrap();
+            assert!((l - lo).abs() < 1e-6 && (h - hi).abs() < 1e-6, "{l} {h}");
+        }
+        let none = [(1.0, 1.0, 1, 0.95), (f64::NAN, f64::NAN, 5, 0.95), (0.0, 1.0, 5, 1.0)];
+        assert!(none.iter().all(|&(mean, sd, n, level)| Interval::of_mean(mean, sd, n, level).is_none()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The nearest of several names, for errors that say what was probably meant: tensors, taps, nodes, commands.
+//! The nearest of several names, for errors that say what was probably meant: tensors, taps, nodes, commands. And text as HTML.
 
 /// Names longer than this are not compared: a hostile file's could be megabytes long.
 const COMPARED_LEN_MAX: usize = 256;
@@ -59,6 +59,22 @@ pub fn closest<'a>(name: &str, candidates: &[&'a str]) -> &'a str {
     candidates.iter().copied().min_by_key(far).unwrap_or("")
 }
 
+/// Text as a piece of HTML: what would be markup is none.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +103,11 @@ mod tests {
         assert_eq!(nearest("", names), None);
         assert_eq!(nearest(&"x".repeat(1 << 20), names), None);
         assert_eq!(nearest("a", []), None);
+    }
+
+    #[test]
+    fn escaped_text_is_no_markup() {
+        assert_eq!(escaped("<b a=\"1\">&'é"), "&lt;b a=&quot;1&quot;&gt;&amp;&#39;é");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use common::hosts::*;
 use common::{backends, read};
 use intervene::attack::Targets;
 use intervene::attack::jsma::Jsma;
-use intervene::attack::{Steps, losses, start_at_random};
+use intervene::attack::{Attack, AttackError, Norm, Steps, losses, start_at_random};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed};
@@ -85,7 +85,7 @@ fn an_attack_wants_one_label_an_image() {
     for labels in [&[0u32; 4][..], &[0; 6], &[]] {
         let refused = [
             sweep.victim().fgsm(&x, Targets::Classes(labels), 0.1),
-            sweep.victim().input_gradient(&x, Targets::Classes(labels)),
+            sweep.victim().input_gradient(&x, Targets::Classes(labels)).map_err(AttackError::from),
         ];
         for error in refused.map(|r| r.expect_err("too few or too many labels")) {
             assert!(error.to_string().contains(&format!("{} labels", labels.len())), "{error}");
@@ -145,12 +145,12 @@ fn bim_of_one_step_is_fgsm_and_from_any_start_every_step_stays_in_the_ball_and_t
     let labels: Vec<u32> = (0..n as u32).map(|i| i % 2).collect();
     let mut start = x.clone();
     for (i, image) in start.chunks_exact_mut(host.pixels()).enumerate() {
-        e(start_at_random(3, i as u64, 0, eps, image));
+        e(start_at_random(3, i as u64, 0, (Norm::Linf, eps), image));
     }
     for backend in backends() {
         let mut sweep = host.sweep(&[], (2, 2), backend.as_ref());
         let mut run = |from: Option<&[f32]>, step, steps| {
-            e(sweep.victim().steps(&x, from, Targets::Classes(&labels), Steps { eps, step, steps }))
+            e(sweep.victim().steps(&x, from, Targets::Classes(&labels), Steps { eps, step, steps, norm: Norm::Linf }))
         };
         let name = backend.name();
         let fgsm = run(None, eps, 1);
@@ -171,7 +171,7 @@ fn bim_of_one_step_is_fgsm_and_from_any_start_every_step_stays_in_the_ball_and_t
             }
             before = Some(bim);
         }
-        let zero = Steps { eps: 0.0, step, steps: 3 };
+        let zero = Steps { eps: 0.0, step, steps: 3, norm: Norm::Linf };
         assert_eq!(bits(&e(sweep.victim().steps(&x, None, Targets::Classes(&labels), zero))), bits(&x), "{name}");
         assert_eq!(bits(&e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps))), bits(&fgsm), "{name}");
         let short = sweep.victim().steps(&x, Some(&x[1..]), Targets::Classes(&labels), zero);
@@ -188,12 +188,12 @@ fn on_a_linear_net_of_two_classes_bim_and_pgd_end_where_fgsm_does() {
     let labels = [0u32, 1, 1, 0, 1];
     let mut start = x.clone();
     for (i, image) in start.chunks_exact_mut(host.pixels()).enumerate() {
-        e(start_at_random(3, i as u64, 0, eps, image));
+        e(start_at_random(3, i as u64, 0, (Norm::Linf, eps), image));
     }
     for backend in backends() {
         let mut sweep = host.sweep(&[], (4, 4), backend.as_ref());
         let fgsm = e(sweep.victim().fgsm(&x, Targets::Classes(&labels), eps));
-        let steps = Steps { eps, step: 0.03125, steps: 4 };
+        let steps = Steps { eps, step: 0.03125, steps: 4, norm: Norm::Linf };
         for from in [None, Some(&start[..])] {
             let end = e(sweep.victim().steps(&x, from, Targets::Classes(&labels), steps));
             assert_eq!(bits(&end), bits(&fgsm), "{}", backend.name());
@@ -287,12 +287,12 @@ fn logit_gradient(host: &Host, image: &[f32], c: usize) -> Vec<f64> {
 fn of_several_random_starts_the_one_with_the_largest_loss_is_taken() {
     let host = Host::small(2);
     let data = dataset(&host, 6, |at| (at * 97 % 256) as u8);
-    let steps = Steps { eps: 0.05, step: 0.02, steps: 3 };
+    let steps = Steps { eps: 0.05, step: 0.02, steps: 3, norm: Norm::Linf };
     let sets = host.singles();
     let backend = Cpu::new();
     let answers = |seed: u64, restarts: u32| {
         let sweep = host.sweep(&sets, (3, 8), &backend);
-        let (inputs, attack_label) = (vec![Input::Pgd { steps, restarts }], AttackLabel::Predicted);
+        let (inputs, attack_label) = (vec![Input::Attack(Attack::Pgd { steps, restarts })], AttackLabel::Predicted);
         let shard = e(Study { sweep, data: &data, inputs, attack_label, seed }.shard(0, 6));
         (shard.answers[0].logits.orig.clone(), shard.answers[1].logits.orig.clone())
     };

@@ -7,7 +7,7 @@ use common::backends;
 use common::hosts::{Host, small};
 use intervene::attack::Targets;
 use intervene::attack::jsma::Jsma;
-use intervene::attack::{Steps, losses};
+use intervene::attack::{Goal, Norm, Steps, losses};
 use intervene::backend::Backend;
 use intervene::causal::sweep::Sweep;
 use intervene::tensor::Tensor;
@@ -68,7 +68,7 @@ impl Victim {
     }
 
     fn steps(&mut self, from: &[f32], step: f32, steps: u32) -> Vec<f32> {
-        let steps = Steps { eps: EPS, step, steps };
+        let steps = Steps { eps: EPS, step, steps, norm: Norm::Linf };
         self.sweep.victim().steps(&self.x, Some(from), Targets::Classes(&self.label), steps).unwrap()
     }
 
@@ -136,6 +136,54 @@ fn every_step_of_bim_and_pgd_is_theirs_from_the_same_point_and_their_ends_are_as
         let end = theirs.floats("torchattacks.pgd");
         victim.same_end(&end, &reached, "torchattacks' PGD");
         assert!(end.iter().zip(&victim.x).all(|(a, x)| (a - x).abs() <= EPS + PIXEL));
+    }
+}
+
+/// Of an L2 step: gradients agree to 1e-5 of their largest, which a step of 0.3 (and of 0.8) times a direction makes less of.
+const L2_PIXEL: f32 = 5e-6;
+
+#[test]
+fn every_step_in_an_l2_ball_is_theirs_from_the_same_point() {
+    let theirs = Theirs::open();
+    for backend in backends() {
+        let mut victim = Victim::load(&theirs, backend.as_ref());
+        let label = victim.label.clone();
+        let (x, name) = (victim.x.clone(), victim.name.clone());
+        let mut near = |from: &[f32], step: f32, steps: u32, want: &[f32], what: &str| {
+            let steps = Steps { eps: 0.8, step, steps, norm: Norm::L2 };
+            let ours = victim.sweep.victim().steps(&x, Some(from), Targets::Classes(&label), steps).unwrap();
+            let worst =
+                ours.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f32, d| if d <= m { m } else { d });
+            assert!(worst <= L2_PIXEL && ours.len() == want.len(), "{what} on {name}: {worst}");
+        };
+        for library in ["torchattacks", "foolbox"] {
+            let path: Vec<Vec<f32>> = (1..=5).map(|k| theirs.floats(&format!("{library}.l2.{k}"))).collect();
+            near(&x, 0.3, 1, &path[0], library);
+            for (k, pair) in path.windows(2).enumerate() {
+                near(&pair[0], 0.3, 1, &pair[1], &format!("step {} of {library}'s L2 attack", k + 1));
+            }
+        }
+        near(&x, 0.8, 1, &theirs.floats("foolbox.l2.fgm"), "foolbox's L2 step");
+    }
+}
+
+#[test]
+fn every_step_towards_a_class_is_that_of_torchattacks() {
+    let theirs = Theirs::open();
+    let target = theirs.classes("jsma.target");
+    for backend in backends() {
+        let mut victim = Victim::load(&theirs, backend.as_ref());
+        let mut path = vec![victim.x.clone()];
+        path.extend((1..=5).map(|k| theirs.floats(&format!("torchattacks.to.{k}"))));
+        victim.label = target.clone();
+        for (k, pair) in path.windows(2).enumerate() {
+            let steps = Steps { eps: EPS, step: STEP, steps: 1, norm: Norm::Linf };
+            let goal = Goal::towards(Targets::Classes(&target));
+            let ours = victim.sweep.victim().steps(&victim.x, Some(&pair[0]), goal, steps).unwrap();
+            victim.same_step(&pair[0], &ours, &pair[1], PIXEL, &format!("step {k} towards a class"));
+        }
+        let (before, after) = (victim.losses(&path[0]), victim.losses(&path[5]));
+        assert!(before.iter().zip(&after).all(|(before, after)| after < before), "{before:?} {after:?}");
     }
 }
 

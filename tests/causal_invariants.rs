@@ -5,6 +5,7 @@ mod common;
 
 use common::hosts::*;
 use common::{Data, backends, read};
+use intervene::attack::{Attack, Norm};
 use intervene::backend::Backend;
 use intervene::backend::reference::Reference;
 use intervene::causal::analysis::{Columns, Quantity, responses};
@@ -377,7 +378,8 @@ fn an_attack_of_size_0_and_a_mask_of_the_images_own_value_reduce_every_reading()
     );
     // each image one grey: 51 k; masks are filled with 102 / 255
     let flat = |grey: usize| dataset(&host, 5, move |at| if grey > 0 { grey as u8 } else { (51 * (at / 120)) as u8 });
-    let nothing = [Input::Fgsm { eps: 0.0 }, Input::Noise { eps: 0.0 }];
+    let nothing =
+        [Input::Attack(Attack::Fgsm { eps: 0.0, norm: Norm::Linf }), Input::Noise { eps: 0.0, norm: Norm::Linf }];
     let own = Input::Pwm { masks: 2, fill: 102.0 / 255.0 };
     for (data, inputs) in [(flat(0), nothing.to_vec()), (flat(102), [&nothing[..], &[own]].concat())] {
         for backend in backends() {

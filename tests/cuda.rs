@@ -5,6 +5,7 @@ mod common;
 
 use common::cuda;
 use common::hosts::{Host, largest};
+use intervene::attack::{Attack, Norm};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::{Backend, Program};
 use intervene::causal::effect::effects;
@@ -47,7 +48,7 @@ fn per_class(host: &Host, l: &Logits) -> Vec<f64> {
 fn a_study_on_cuda_finds_the_cpus_effects_and_the_cpus_order_of_nodes() {
     let host = Host::fashion_trained();
     let data = images(6);
-    let inputs = vec![Input::Pwm { masks: 1, fill: 0.0 }, Input::Fgsm { eps: 0.1 }];
+    let inputs = vec![Input::Pwm { masks: 1, fill: 0.0 }, Input::Attack(Attack::Fgsm { eps: 0.1, norm: Norm::Linf })];
     let shard = |backend: &dyn Backend| {
         let sweep = host.sweep(&host.singles(), (6, 51), backend);
         let attack_label = AttackLabel::Predicted;

@@ -6,6 +6,7 @@ mod common;
 use common::backends;
 use common::hosts::{Host, bits, small};
 use intervene::attack::Targets;
+use intervene::attack::{Attack, Norm};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError, Completed, Parameters, Program};
@@ -29,7 +30,7 @@ use intervene::weights::Weights;
 fn answers(sweep: &mut Sweep, x: &[f32], labels: &[u32]) -> Vec<Vec<u64>> {
     let fail = |e: BackendError| -> ! { panic!("{e}") };
     let logits = sweep.outcomes::<f64>(x).unwrap_or_else(|e| fail(e));
-    let attacked = sweep.victim().fgsm(x, Targets::Classes(labels), 0.0625).unwrap_or_else(|e| fail(e));
+    let attacked = sweep.victim().fgsm(x, Targets::Classes(labels), 0.0625).unwrap_or_else(|e| panic!("{e}"));
     let gradient = sweep.victim().input_gradient(x, Targets::Classes(labels)).unwrap_or_else(|e| fail(e));
     let forward = sweep.victim().forward(x).unwrap_or_else(|e| fail(e));
     let n = labels.len();
@@ -170,7 +171,11 @@ fn an_image_has_the_same_bits_in_any_shard_and_a_mean_over_images_is_the_weighte
     let model = Model { input: [2, 12, 10], ..small(4) };
     let host = Host::new(model, 2, (9, 6), 3);
     let data = dataset(&host, 12, 8);
-    let inputs = vec![Input::Pwm { masks: 2, fill: 0.0 }, Input::Fgsm { eps: 0.1 }, Input::Noise { eps: 0.1 }];
+    let inputs = vec![
+        Input::Pwm { masks: 2, fill: 0.0 },
+        Input::Attack(Attack::Fgsm { eps: 0.1, norm: Norm::Linf }),
+        Input::Noise { eps: 0.1, norm: Norm::Linf },
+    ];
     for backend in backends() {
         let mut study = Study {
             sweep: host.sweep(&host.singles(), (4, 9), backend.as_ref()),

@@ -1,14 +1,17 @@
 //! What attacks add to a network's graph, and a network under attack.
 
 use super::jsma::{Jsma, Progress};
-use super::{Steps, Targets};
-use crate::backend::{BackendError, Program};
+use super::{Aim, AttackError, Goal, Norm, Steps, Targets, l2_step};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::graph::op::Op;
-use crate::graph::plan::{Entry, EntryId};
+use crate::graph::plan::{Artifact, Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
 use crate::graph::{Graph, GraphError, NodeId};
-use crate::model::{Head, Model};
+use crate::model::autoencoder::Autoencoder;
+use crate::model::{Head, Model, Tap};
 use crate::tensor::{TensorMut, TensorRef, argmax};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The nodes of a whole network that attacks go through, and the entries of a program that run them.
 #[derive(Clone, Debug)]
@@ -42,17 +45,41 @@ const GRADIENT: usize = 1;
 const FORWARD: usize = 2;
 const PULL: usize = 3;
 
+/// What an attack on an autoencoder-inserted network goes through.
+#[derive(Clone, Copy, Debug)]
+pub struct Insert<'a> {
+    /// Where it is spliced in.
+    pub tap: &'a Tap,
+    /// Its shape.
+    pub autoencoder: &'a Autoencoder,
+}
+
 impl Nodes {
-    /// Adds `model` as one piece to `graph`, from its pixels `x` and these `normalised`, with the gradient of its loss (cross
-    /// entropy, or binary cross-entropy summed over findings) and of its logits for the pixels.
+    /// Adds `model` as one piece to `graph`, from its pixels `x` and these `normalised`, and with the autoencoder where one is
+    /// inserted; with the gradient of its loss (cross entropy, or binary cross-entropy summed over findings) and of its logits
+    /// for the pixels.
     ///
     /// # Errors
     /// [`GraphError`] when `x` does not fit.
-    pub fn add(graph: &mut Graph, model: &Model, x: NodeId, normalised: NodeId) -> Result<Nodes, GraphError> {
+    pub fn add(
+        graph: &mut Graph,
+        model: &Model,
+        insert: Option<Insert<'_>>,
+        (x, normalised): (NodeId, NodeId),
+    ) -> Result<Nodes, GraphError> {
         let x0 = graph.input("x0", model.input);
         let one = graph.whole_input("one", [1]);
         let limits = graph.whole_input("limits", [2]);
-        let logits = model.tail(graph, normalised, 0)?;
+        let logits = match insert {
+            None => model.tail(graph, normalised, 0)?,
+            Some(Insert { tap, autoencoder }) => {
+                let front = model.front(graph, normalised, 0, tap.number)?;
+                let code = autoencoder.encode(graph, front)?;
+                let pre = autoencoder.pre(graph, code)?;
+                let decoded = autoencoder.decode(graph, pre)?;
+                model.tail(graph, decoded, tap.number)?
+            }
+        };
         let (target, loss) = match model.head {
             Head::Softmax => (graph.index_input("label"), Op::CrossEntropy),
             Head::Sigmoid => (graph.input("findings", [model.classes]), Op::BinaryCrossEntropy),
@@ -126,6 +153,7 @@ pub struct Victim<'a> {
     /// Of an image.
     pixels: usize,
     classes: usize,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<'a> Victim<'a> {
@@ -133,7 +161,22 @@ impl<'a> Victim<'a> {
     pub fn new(program: &'a mut dyn Program, nodes: &'a Nodes, first: usize, rows: usize) -> Victim<'a> {
         let len = |node: NodeId| program.artifact().graph().node(node).shape.len();
         let (pixels, classes) = (len(nodes.x), len(nodes.logits));
-        Victim { program, nodes, first, rows, pixels, classes }
+        Victim { program, nodes, first, rows, pixels, classes, stop: None }
+    }
+
+    /// The same, whose attacks end with [`AttackError::Stopped`] soon after `stop` is set: one may take hours.
+    pub fn until(self, stop: Option<Arc<AtomicBool>>) -> Victim<'a> {
+        Victim { stop, ..self }
+    }
+
+    /// Answers of the network.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn goes_on(&self) -> Result<(), AttackError> {
+        let stopped = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if stopped { Err(AttackError::Stopped) } else { Ok(()) }
     }
 
     fn images(&self, x: &[f32]) -> Result<usize, BackendError> {
@@ -179,38 +222,56 @@ impl<'a> Victim<'a> {
         Ok(out)
     }
 
-    /// Signed steps around `x` and from `start` on (`x` itself where it is None): each step goes to
-    /// clip(x' + step·sign(gradient of the cross-entropy at `targets`), max(0, x - eps), min(1, x + eps)), and a pixel whose
-    /// gradient is exactly 0 stays. See [`super`].
+    /// Steps in a ball around `x` and from `start` on (`x` itself where it is None). In an L-infinity ball each goes to
+    /// clip(x' ± step·sign(gradient of the loss at the targets), max(0, x - eps), min(1, x + eps)), + away from the targets and -
+    /// towards them, and a pixel whose gradient is exactly 0 stays; on the device. In an L2 ball it goes by the gradient over
+    /// its length and back into the ball, and then to [0, 1]; the gradient is the device's, the step f64 on the host. See
+    /// [`super`].
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one target an image, of the host's head, and `start` has as
-    /// many pixels as `x`.
-    pub fn steps(
+    /// [`AttackError::Backend`], with [`BackendError::Transfer`] unless there is one target an image, of the host's head, and
+    /// `start` has as many pixels as `x`; [`AttackError::Stopped`].
+    pub fn steps<'t>(
         &mut self,
         x: &[f32],
         start: Option<&[f32]>,
-        targets: Targets<'_>,
+        goal: impl Into<Goal<'t>>,
         steps: Steps,
-    ) -> Result<Vec<f32>, BackendError> {
+    ) -> Result<Vec<f32>, AttackError> {
+        let Goal { targets, aim } = goal.into();
         let targets = self.targets(x, targets)?;
         let start = start.unwrap_or(x);
         if start.len() != x.len() {
             let reason = format!("an attack on {} pixels cannot start from {}", x.len(), start.len());
-            return Err(BackendError::Transfer { node: "x".into(), reason });
+            return Err(BackendError::Transfer { node: "x".into(), reason }.into());
         }
-        self.program.write(self.nodes.limits, TensorRef::F32(&[steps.step, steps.eps]))?;
-        let mut out = vec![0.0; x.len()];
+        let step = if aim == Aim::Away { steps.step } else { -steps.step };
+        self.program.write(self.nodes.limits, TensorRef::F32(&[step, steps.eps]))?;
+        let mut out = start.to_vec();
         let size = self.rows * self.pixels;
-        let blocks = x.chunks(size).zip(start.chunks(size)).zip(out.chunks_mut(size));
-        for (((block, start), out), targets) in blocks.zip(targets) {
-            self.program.write(self.nodes.x, TensorRef::F32(start))?;
-            self.program.write(self.nodes.x0, TensorRef::F32(block))?;
-            self.program.write(self.nodes.target, targets.write())?;
-            for _ in 0..steps.steps {
-                self.run(STEP, block.len() / self.pixels)?;
+        for ((block, out), targets) in x.chunks(size).zip(out.chunks_mut(size)).zip(targets) {
+            match steps.norm {
+                Norm::Linf => {
+                    self.program.write(self.nodes.x, TensorRef::F32(out))?;
+                    self.program.write(self.nodes.x0, TensorRef::F32(block))?;
+                    self.program.write(self.nodes.target, targets.write())?;
+                    for _ in 0..steps.steps {
+                        self.goes_on()?;
+                        self.run(STEP, block.len() / self.pixels)?;
+                    }
+                    self.program.read(self.nodes.x, TensorMut::F32(out))?;
+                }
+                Norm::L2 => {
+                    for _ in 0..steps.steps {
+                        self.goes_on()?;
+                        let gradient = self.input_gradient(out, targets)?;
+                        let images = out.chunks_exact_mut(self.pixels).zip(block.chunks_exact(self.pixels));
+                        for ((x, x0), g) in images.zip(gradient.chunks_exact(self.pixels)) {
+                            l2_step(x, x0, g, (step, steps.eps));
+                        }
+                    }
+                }
             }
-            self.program.read(self.nodes.x, TensorMut::F32(out))?;
         }
         Ok(out)
     }
@@ -218,18 +279,20 @@ impl<'a> Victim<'a> {
     /// Saliency map attacks, each image towards the class of `targets`; see [`super::jsma`].
     ///
     /// # Errors
-    /// [`BackendError`]; [`BackendError::Transfer`] unless there is one class an image that the host has.
-    pub fn jsma(&mut self, x: &[f32], targets: &[u32], attack: Jsma) -> Result<Vec<f32>, BackendError> {
+    /// [`AttackError::Backend`], with [`BackendError::Transfer`] unless there is one class an image that the host has;
+    /// [`AttackError::Stopped`].
+    pub fn jsma(&mut self, x: &[f32], targets: &[u32], attack: Jsma) -> Result<Vec<f32>, AttackError> {
         let (images, classes, pixels) = (self.images(x)?, self.classes, self.pixels);
         if targets.len() != images || targets.iter().any(|&t| t as usize >= classes) {
             let reason = format!("{} targets of {classes} classes for {images} images", targets.len());
-            return Err(BackendError::Transfer { node: "cotangent".into(), reason });
+            return Err(BackendError::Transfer { node: "cotangent".into(), reason }.into());
         }
         let mut out = x.to_vec();
         let each = x.chunks_exact(pixels.max(1)).zip(targets);
         let mut attacks: Vec<Progress> = each.map(|(x, &t)| Progress::new(attack, t, x)).collect();
         let mut active: Vec<usize> = (0..images).collect();
         while !active.is_empty() {
+            self.goes_on()?;
             // the target's logit and the sum of all, as rows of a batch
             let (mut rows, mut cotangents) = (Vec::new(), Vec::new());
             for &i in &active {
@@ -268,12 +331,12 @@ impl<'a> Victim<'a> {
         Ok((logits, gradients))
     }
 
-    /// One step to the edge of the ball: FGSM.
+    /// One step to the edge of the L-infinity ball: FGSM.
     ///
     /// # Errors
     /// As [`Victim::steps`].
-    pub fn fgsm(&mut self, x: &[f32], targets: Targets<'_>, eps: f32) -> Result<Vec<f32>, BackendError> {
-        self.steps(x, None, targets, Steps::single(eps))
+    pub fn fgsm<'t>(&mut self, x: &[f32], goal: impl Into<Goal<'t>>, eps: f32) -> Result<Vec<f32>, AttackError> {
+        self.steps(x, None, goal, Steps::single(eps, Norm::Linf))
     }
 
     /// Gradient of the host's cross-entropy (binary, summed over labels, of a sigmoid head), summed over images, with
@@ -294,4 +357,101 @@ impl<'a> Victim<'a> {
         }
         Ok(out)
     }
+}
+
+/// A network on a device that is there to be attacked, and for nothing else.
+pub struct Alone {
+    program: Box<dyn Program>,
+    nodes: Nodes,
+    rows: usize,
+}
+
+/// What an attack works on.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The network.
+    pub model: &'a Model,
+    /// The autoencoder in it, where the attack goes through one.
+    pub insert: Option<Insert<'a>>,
+    /// Weights of both.
+    pub weights: &'a dyn Parameters,
+}
+
+impl Subject<'_> {
+    fn graph(&self) -> Result<(Graph, Nodes), GraphError> {
+        let mut graph = Graph::new();
+        let x = graph.input("x", self.model.input);
+        let normalised = self.model.normalise(&mut graph, x)?;
+        let nodes = Nodes::add(&mut graph, self.model, self.insert, (x, normalised))?;
+        Ok((graph, nodes))
+    }
+
+    /// The most images a batch whose slots stay within `bytes`, 1 to 512; results do not depend on it.
+    ///
+    /// # Errors
+    /// [`GraphError`] when the graph cannot be built.
+    pub fn rows(&self, bytes: usize) -> Result<usize, GraphError> {
+        let (graph, nodes) = self.graph()?;
+        let slots = |rows: usize| planned(&graph, &nodes, rows).map(|artifact| 4 * artifact.slot_elements());
+        let image = slots(2)?.saturating_sub(slots(1)?);
+        Ok((bytes / image.max(1)).clamp(1, 512))
+    }
+}
+
+fn planned(graph: &Graph, nodes: &Nodes, rows: usize) -> Result<Artifact, GraphError> {
+    plan(graph, &nodes.entries(rows).collect::<Vec<_>>())
+}
+
+impl Alone {
+    /// Loads `subject` for batches of `rows` images, or of half as many as often as the device has no memory for them.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the graph cannot be built or the weights do not fit.
+    pub fn load(subject: Subject<'_>, rows: usize, backend: &dyn Backend) -> Result<Alone, LoadError> {
+        let (graph, nodes) = subject.graph()?;
+        let constants = subject.model.constants();
+        let weights = Completed { weights: subject.weights, derived: &constants };
+        let mut rows = rows.max(1);
+        loop {
+            match backend.load(planned(&graph, &nodes, rows)?, &weights) {
+                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
+                loaded => {
+                    let mut program = loaded?;
+                    nodes.prepare(&mut *program)?;
+                    return Ok(Alone { program, nodes, rows });
+                }
+            }
+        }
+    }
+
+    /// Images a batch.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The program, for dumps and checks.
+    pub fn program(&self) -> &dyn Program {
+        &*self.program
+    }
+
+    /// The node of the program that pixels are written to.
+    pub fn pixels(&self) -> NodeId {
+        self.nodes.x
+    }
+
+    /// The network, to attack it.
+    pub fn victim(&mut self) -> Victim<'_> {
+        Victim::new(&mut *self.program, &self.nodes, 0, self.rows)
+    }
+}
+
+/// Why a network cannot be attacked.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its graph cannot be built.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The device cannot take it.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }

@@ -120,7 +120,7 @@ impl Columns {
 const PER_INPUT: [Quantity; 5] =
     [Quantity::Recon, Quantity::Confidence, Quantity::Agreement, Quantity::Correct, Quantity::Difference];
 const PER_SET: [Quantity; 4] = [Quantity::LabelEffect, Quantity::Margin, Quantity::Flip, Quantity::Live];
-const PERTURBED: [Reading; 5] = [Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5];
+const PERTURBED: [Reading; 6] = [Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5, Reading::R6];
 
 /// Whether the shards follow one another and hold the same inputs, sets and classes, so that all are parts of one study.
 fn consistent(shards: &[Shard], like: &Shard, sets: usize, classes: usize) -> Result<(), CausalError> {

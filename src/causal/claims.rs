@@ -251,6 +251,80 @@ pub fn judge(condition: &Condition, bootstrap: &Bootstrap, level: f64) -> Result
     })
 }
 
+/// One attack beside FGSM.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rival {
+    /// What was done to the input, as in [`Condition::name`].
+    pub condition: String,
+    /// Mean over live nodes of the node's mean ECE under FGSM, minus the same under this attack.
+    pub difference: Option<f64>,
+    /// Its paired bootstrap interval.
+    pub interval: Option<Interval>,
+    /// Of that interval against 0.
+    pub verdict: Verdict,
+    /// Live nodes whose mean ECE is lower under FGSM with their whole interval.
+    pub lower: usize,
+    /// Live nodes whose mean ECE is higher under FGSM with their whole interval.
+    pub higher: usize,
+}
+
+/// Claim (c): of the four attacks FGSM makes expected causal effects most negative (ICIP 2019, table 2).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MostNegative {
+    /// Holds against every other attack, fails against one, or undecided.
+    pub verdict: Verdict,
+    /// Images.
+    pub images: usize,
+    /// Live nodes.
+    pub live: usize,
+    /// The other attacks.
+    pub rivals: Vec<Rival>,
+}
+
+/// Judges claim (c) on per-image ECE of each node (reading R1) under FGSM and under each other attack, on live nodes.
+///
+/// # Errors
+/// As [`judge`].
+pub fn most_negative(
+    clean: &[&[f64]],
+    fgsm: &[&[f64]],
+    others: &[(&str, Vec<&[f64]>)],
+    bootstrap: &Bootstrap,
+    level: f64,
+) -> Result<MostNegative, CausalError> {
+    checked_level(level)?;
+    same_length("columns of FGSM (one a node)", clean.len(), fgsm.len())?;
+    let live: Vec<usize> = (0..clean.len()).filter(|&k| mean(clean[k]).abs() > LIVE_MIN).collect();
+    let mut rivals = Vec::with_capacity(others.len());
+    for (name, other) in others {
+        same_length("columns of an attack (one a node)", clean.len(), other.len())?;
+        let columns: Vec<&[f64]> = live.iter().map(|&k| fgsm[k]).chain(live.iter().map(|&k| other[k])).collect();
+        let resampled = bootstrap.means(&columns)?;
+        let own: Vec<f64> = columns.iter().map(|c| mean(c)).collect();
+        let n = live.len();
+        let difference = |row: &[f64]| (0..n).map(|k| row[k] - row[n + k]).sum::<f64>() / n as f64;
+        let value = finite(difference(&own));
+        let interval = interval_of(&resampled, level, difference)?.filter(|_| value.is_some());
+        let mut sides = [0, 0];
+        for k in 0..n {
+            match Verdict::against(interval_of(&resampled, level, |row| row[k] - row[n + k])?, 0.0) {
+                Verdict::Holds => sides[0] += 1,
+                Verdict::Fails => sides[1] += 1,
+                Verdict::Undecided => {}
+            }
+        }
+        let verdict = Verdict::against(interval, 0.0);
+        let [lower, higher] = sides;
+        rivals.push(Rival { condition: (*name).to_owned(), difference: value, interval, verdict, lower, higher });
+    }
+    let verdict = match () {
+        _ if rivals.iter().any(|r| r.verdict == Verdict::Fails) => Verdict::Fails,
+        _ if !rivals.is_empty() && rivals.iter().all(|r| r.verdict == Verdict::Holds) => Verdict::Holds,
+        _ => Verdict::Undecided,
+    };
+    Ok(MostNegative { verdict, images: bootstrap.images(), live: live.len(), rivals })
+}
+
 /// A ratio and its interval; without a finite ratio there is none.
 fn judged(
     value: f64,
@@ -442,6 +516,30 @@ mod tests {
 
     fn boot() -> Bootstrap {
         Bootstrap::new(IMAGES, 1000, 0).unwrap()
+    }
+
+    #[test]
+    fn fgsm_is_most_negative_only_against_every_other_attack() {
+        let clean = clean();
+        let (fgsm, weaker, stronger) = (scaled(&clean, 1.5, 0.2), scaled(&clean, 0.5, 0.2), scaled(&clean, 3.0, 0.2));
+        let judge = |others: &[(&str, &[Vec<f64>])]| {
+            let others: Vec<(&str, Vec<&[f64]>)> = others.iter().map(|(name, o)| (*name, views(o))).collect();
+            most_negative(&views(&clean), &views(&fgsm), &others, &boot(), 0.95).unwrap()
+        };
+        let held = judge(&[("BIM", &weaker)]);
+        assert_eq!((held.verdict, held.live, held.rivals[0].lower, held.rivals[0].higher), (Verdict::Holds, 4, 4, 0));
+        let failed = judge(&[("BIM", &weaker), ("PGD", &stronger)]);
+        assert_eq!(
+            (failed.verdict, failed.rivals[1].verdict, failed.rivals[1].higher),
+            (Verdict::Fails, Verdict::Fails, 4)
+        );
+        // the same columns differ by nothing
+        let same = judge(&[("FGSM again", &fgsm)]);
+        assert_eq!((same.verdict, same.rivals[0].difference), (Verdict::Undecided, Some(0.0)));
+        assert_eq!(judge(&[]).verdict, Verdict::Undecided);
+        let mut nan = weaker.clone();
+        nan[0][3] = f64::NAN;
+        assert_eq!(judge(&[("BIM", &nan)]).rivals[0].interval, None);
     }
 
     #[test]

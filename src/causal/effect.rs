@@ -1,7 +1,7 @@
 //! What an intervention changed: effects per class from two rows of logits, and the numbers made of them.
 //!
 //! Holds the probabilities of a [`Head`], [`effects`] (q - p without cancellation), the estimands E1, E3, E4, the
-//! potential outcomes of one image ([`Responses`], [`Outcomes`]) with the readings Z0, R1..R5, and the artefacts of the
+//! potential outcomes of one image ([`Responses`], [`Outcomes`]) with the readings Z0, R1..R6, and the artefacts of the
 //! paper's released code ([`Artefact`]). Called by the sweep (one `Outcomes` an image) and by `claims`.
 //!
 //! Rows of logits are f32 of length `classes`; everything after them is f64, for effects are differences of
@@ -45,9 +45,12 @@ pub enum Reading {
     R4,
     /// P_ae\[a\] - P_orig\[a\], weights P_orig\[a\]: the autoencoder's gap on the perturbed input; no node in it.
     R5,
+    /// P\[a\]\[0\] - P\[0\]\[0\], weights P\[0\]\[0\]: the perturbation's effect with the node idle; no node in it. What
+    /// the two do by themselves and what they do only together add up: R2 = Z0 + R6 + R3.
+    R6,
 }
 
-named!(Reading, "reading", { Z0 => "Z0", R1 => "R1", R2 => "R2", R3 => "R3", R4 => "R4", R5 => "R5" });
+named!(Reading, "reading", { Z0 => "Z0", R1 => "R1", R2 => "R2", R3 => "R3", R4 => "R4", R5 => "R5", R6 => "R6" });
 
 /// Arithmetic of the paper's released notebooks that can make its claims by itself; used on the perturbed row (R1)
 /// only, which is how the notebooks have it.
@@ -324,7 +327,7 @@ impl Outcomes {
     /// Effects per class under `reading`; R5 has no node in it and is the same for all.
     ///
     /// # Errors
-    /// [`CausalError::Index`] without such a node, [`CausalError::NoPerturbedInput`] for R1..R5 of a clean input.
+    /// [`CausalError::Index`] without such a node, [`CausalError::NoPerturbedInput`] for R1..R6 of a clean input.
     pub fn effects(&self, reading: Reading, node: usize) -> Result<Vec<f64>, CausalError> {
         let clean = &self.clean;
         let zeroed = clean.row(node)?;
@@ -343,17 +346,18 @@ impl Outcomes {
                 Ok(difference(clean.head, &clean.head.of(zeroed), zeroed, perturbed.row(node)?))
             }
             Reading::R5 => Ok(self.perturbed_for(reading)?.recon_effects()),
+            Reading::R6 => Ok(difference(clean.head, &clean.p_idle, &clean.idle, &self.perturbed_for(reading)?.idle)),
         }
     }
 
-    /// The p of `reading`, its class weights: P\[0\]\[0\] for Z0, R2, R3; P\[a\]\[0\] for R1; P\[0\]\[1\] for R4;
+    /// The p of `reading`, its class weights: P\[0\]\[0\] for Z0, R2, R3, R6; P\[a\]\[0\] for R1; P\[0\]\[1\] for R4;
     /// P_orig\[a\] for R5.
     ///
     /// # Errors
     /// As [`Outcomes::effects`].
     pub fn weights(&self, reading: Reading, node: usize) -> Result<Vec<f64>, CausalError> {
         match reading {
-            Reading::Z0 | Reading::R2 | Reading::R3 => Ok(self.clean.p_idle.clone()),
+            Reading::Z0 | Reading::R2 | Reading::R3 | Reading::R6 => Ok(self.clean.p_idle.clone()),
             Reading::R1 => Ok(self.perturbed_for(reading)?.p_idle.clone()),
             Reading::R4 => self.clean.p_zeroed(node),
             Reading::R5 => Ok(self.perturbed_for(reading)?.p_orig.clone()),
@@ -659,7 +663,9 @@ mod tests {
                 let o = Outcomes::with_perturbed(clean, Responses::new(head, &pa0, &pa0, &pa1).unwrap()).unwrap();
                 let of = |reading| o.effects(reading, 0).unwrap();
                 let (z0, r1, r2, r3, r4) = (of(Reading::Z0), of(Reading::R1), of(Reading::R2), of(Reading::R3), of(Reading::R4));
+                let r6 = of(Reading::R6);
                 for k in 0..n {
+                    prop_assert!((r2[k] - z0[k] - r6[k] - r3[k]).abs() < 1e-14);
                     prop_assert!((r2[k] - z0[k] - r4[k]).abs() < 1e-14);
                     prop_assert_eq!(r3[k], r1[k] - z0[k]);
                 }
@@ -679,6 +685,7 @@ mod tests {
                 prop_assert_eq!(ece(Reading::R2).to_bits(), z0.to_bits());
                 prop_assert_eq!(ece(Reading::R3), 0.0);
                 prop_assert_eq!(ece(Reading::R4), 0.0);
+                prop_assert_eq!(ece(Reading::R6), 0.0);
                 prop_assert_eq!(o.effects(Reading::R5, 0).unwrap(), r.recon_effects());
             }
         }

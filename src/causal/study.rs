@@ -7,8 +7,8 @@
 use super::CausalError;
 use super::intervention::{GridMask, add_random_signs};
 use super::sweep::{Logits, Sweep};
-use crate::attack::jsma::Jsma;
-use crate::attack::{AttackError, Steps, Targets, losses, start_at_random};
+use crate::attack::method::Images;
+use crate::attack::{Attack, AttackError, Norm, Targets};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
 use crate::model::Head;
@@ -31,28 +31,17 @@ pub enum Input {
         /// Value of masked pixels in [0, 1].
         fill: f32,
     },
-    /// Fast gradient sign method on the host.
-    Fgsm {
-        /// Largest change of a pixel in [0, 1] units.
-        eps: f32,
-    },
-    /// Basic iterative method: signed steps on the host, from the image.
-    Bim(Steps),
-    /// Projected gradient descent: the same from random starts, of which the one with the largest loss is taken.
-    Pgd {
-        /// The steps from a start.
-        #[serde(flatten)]
-        steps: Steps,
-        /// Starts, at least 1.
-        restarts: u32,
-    },
-    /// Saliency map attack on the host, towards what it takes for the second most likely.
-    Jsma(Jsma),
     /// The control: random signs of the same size.
     Noise {
-        /// Change of every pixel.
+        /// Change of every pixel; in L2 the root of the sum of their squares.
         eps: f32,
+        /// In which it is measured.
+        #[serde(default, skip_serializing_if = "Norm::is_linf")]
+        norm: Norm,
     },
+    /// An attack.
+    #[serde(untagged)]
+    Attack(Attack),
 }
 
 impl Input {
@@ -61,20 +50,17 @@ impl Input {
         match self {
             Input::None => "none",
             Input::Pwm { .. } => "pwm",
-            Input::Fgsm { .. } => "fgsm",
-            Input::Bim(_) => "bim",
-            Input::Pgd { .. } => "pgd",
-            Input::Jsma(_) => "jsma",
             Input::Noise { .. } => "noise",
+            Input::Attack(attack) => attack.name(),
         }
     }
 
-    /// Its largest pixel change, for inputs that have one.
+    /// Its largest pixel change (or the radius of an L2 ball), for inputs that have one.
     pub fn eps(&self) -> Option<f32> {
         match self {
-            Input::None | Input::Pwm { .. } | Input::Jsma(_) => None,
-            Input::Fgsm { eps } | Input::Noise { eps } => Some(*eps),
-            Input::Bim(steps) | Input::Pgd { steps, .. } => Some(steps.eps),
+            Input::None | Input::Pwm { .. } => None,
+            Input::Noise { eps, .. } => Some(*eps),
+            Input::Attack(attack) => attack.ball().map(|(_, eps)| eps),
         }
     }
 
@@ -89,12 +75,8 @@ impl Input {
     /// Gradients of the host that making it takes, for an image of `pixels` pixels, at most.
     pub fn gradients(&self, pixels: usize) -> u32 {
         match self {
-            // the last pair of gradients may only tell that the target is reached
-            Input::Jsma(jsma) => jsma.steps(pixels).saturating_add(1).saturating_mul(2),
             Input::None | Input::Pwm { .. } | Input::Noise { .. } => 0,
-            Input::Fgsm { .. } => 1,
-            Input::Bim(steps) => steps.steps,
-            Input::Pgd { steps, restarts } => steps.steps.saturating_mul(*restarts),
+            Input::Attack(attack) => attack.gradients(pixels),
         }
     }
 }
@@ -198,8 +180,7 @@ impl Study<'_> {
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
-                let orig = &answers[0].logits.orig;
-                let (x, fraction) = self.perturbed(input, mask, (&clean, orig), &ids, &targets)?;
+                let (x, fraction) = self.perturbed(input, mask, &clean, &ids, &targets)?;
                 answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
             }
         }
@@ -229,7 +210,7 @@ impl Study<'_> {
         &mut self,
         input: Input,
         mask: u32,
-        (clean, orig): (&[f32], &[f32]),
+        clean: &[f32],
         ids: &[u64],
         targets: &Answered,
     ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
@@ -246,66 +227,17 @@ impl Study<'_> {
                     fraction.push(grid.fraction() as f32);
                 }
             }
-            Input::Fgsm { eps } => x = self.sweep.victim().fgsm(clean, targets.borrowed(), eps)?,
-            Input::Bim(steps) => x = self.sweep.victim().steps(clean, None, targets.borrowed(), steps)?,
-            Input::Pgd { steps, restarts } => x = self.pgd(clean, ids, targets.borrowed(), steps, restarts)?,
-            Input::Jsma(jsma) => {
-                let targets = self.second(orig);
-                x = self.sweep.victim().jsma(clean, &targets, jsma)?
+            Input::Attack(attack) => {
+                let images = Images { pixels: clean, ids, seed: self.seed };
+                x = attack.run(&mut self.sweep.victim(), images, targets.borrowed().into())?;
             }
-            Input::Noise { eps } => {
+            Input::Noise { eps, norm } => {
+                let eps = if norm == Norm::L2 { eps / (row.max(1) as f32).sqrt() } else { eps };
                 for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
                     add_random_signs(self.seed, id, eps, image)?;
                 }
             }
         }
         Ok((x, fraction))
-    }
-
-    /// The second most likely class of every image; the first of equals.
-    fn second(&self, logits: &[f32]) -> Vec<u32> {
-        let second = |row: &[f32]| {
-            let first = argmax(row).unwrap_or(0);
-            let others = row.iter().enumerate().filter(|(c, _)| *c != first);
-            let best = others.reduce(|best, other| if other.1 > best.1 { other } else { best });
-            best.map_or(first, |(class, _)| class) as u32
-        };
-        logits.chunks_exact(self.sweep.classes()).map(second).collect()
-    }
-
-    /// Of every image, what came of the start from which the loss rose furthest; the first of equals.
-    fn pgd(
-        &mut self,
-        clean: &[f32],
-        ids: &[u64],
-        targets: Targets<'_>,
-        steps: Steps,
-        restarts: u32,
-    ) -> Result<Vec<f32>, StudyError> {
-        let (row, classes) = ((clean.len() / ids.len().max(1)).max(1), self.sweep.classes());
-        let mut best: Option<(Vec<f32>, Vec<f64>)> = None;
-        for restart in 0..restarts.max(1) {
-            let mut start = clean.to_vec();
-            for (image, &id) in start.chunks_exact_mut(row).zip(ids) {
-                start_at_random(self.seed, id, restart, steps.eps, image)?;
-            }
-            let x = self.sweep.victim().steps(clean, Some(&start), targets, steps)?;
-            if restarts <= 1 {
-                return Ok(x);
-            }
-            let reached = losses(&self.sweep.victim().forward(&x)?, classes, targets)?;
-            let Some((furthest, loss)) = &mut best else {
-                best = Some((x, reached));
-                continue;
-            };
-            let images = furthest.chunks_exact_mut(row).zip(x.chunks_exact(row));
-            for ((furthest, x), (loss, reached)) in images.zip(loss.iter_mut().zip(reached)) {
-                if reached > *loss {
-                    furthest.copy_from_slice(x);
-                    *loss = reached;
-                }
-            }
-        }
-        Ok(best.map_or_else(|| clean.to_vec(), |(x, _)| x))
     }
 }

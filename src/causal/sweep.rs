@@ -3,14 +3,14 @@
 //! For a block of images: front once (tap, code, the decoder's first convolution `pre`), then variants (image, set of
 //! nodes) in batches: `pre` updated for the zeroed channels, the rest of the decoder, the tail. p_orig, p_idle and p_do
 //! are runs of the same tail entry, so equal inputs give equal bits. A set that touches no live channel of an image is
-//! never a row: its outcome is the idle one, and its effect exactly 0. Attacks on the host run in the same artifact and
+//! never a row: its outcome is the idle one, and its effect exactly 0. Attacks run in the same artifact and
 //! share its weights.
 //!
 //! Cost of one variant on the Fashion net at tap 2: 0.2 M multiply-adds for `pre` (9·32·676), 6.2 M for the decoder's
 //! second convolution, 2.2 M + 0.4 M for the tail.
 
-use crate::attack::Victim;
 use crate::attack::victim as attack;
+use crate::attack::{Attacked, Victim};
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::causal::intervention::NodeSet;
 use crate::graph::op::Op;
@@ -19,6 +19,10 @@ use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
 use crate::tensor::{TensorMut, TensorRef};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub use crate::attack::victim::LoadError as SweepError;
 
 /// Rows of the device's batches, each at least 1; results do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,7 @@ pub struct Sweep {
     channels: usize,
     pixels: usize,
     sets: Vec<NodeSet>,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// The nodes that entries and data go through.
@@ -126,7 +131,7 @@ struct Nodes {
     logits: NodeId,
     idle: NodeId,
     effect: NodeId,
-    /// The host once more as one piece, which attacks go through; it shares every weight.
+    /// The host once more as one piece, with or without the autoencoder, which attacks go through; it shares every weight.
     attack: attack::Nodes,
 }
 
@@ -137,7 +142,7 @@ struct Built {
 
 /// The graph of host, autoencoder and attack; `sets` sets of nodes beside idle.
 fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
-    let Subject { model, tap, autoencoder, .. } = subject;
+    let Subject { model, tap, autoencoder, attacked, .. } = subject;
     let k = autoencoder.nodes;
     let mut g = Graph::new();
     let x = g.input("x", model.input);
@@ -159,7 +164,8 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let idle = g.input("idle", [model.classes]);
     let effect = g.push("effect", Op::WeightedEffect(model.head), &[logits, idle, images])?;
 
-    let attack = attack::Nodes::add(&mut g, model, x, normalised)?;
+    let insert = (attacked == Attacked::Inserted).then_some(attack::Insert { tap, autoencoder });
+    let attack = attack::Nodes::add(&mut g, model, insert, (x, normalised))?;
 
     let nodes =
         Nodes { x, code, channel_max, pre, images, which, keep, front, decoded, tail_in, logits, idle, effect, attack };
@@ -197,6 +203,8 @@ pub struct Subject<'a> {
     pub autoencoder: &'a Autoencoder,
     /// Weights of both.
     pub weights: &'a dyn Parameters,
+    /// Which of the two networks attacks work on.
+    pub attacked: Attacked,
 }
 
 impl Sweep {
@@ -225,7 +233,7 @@ impl Sweep {
         program.write(nodes.keep, TensorRef::F32(&table))?;
         let pixels = model.input.iter().product();
         let (classes, head) = (model.classes, model.head);
-        Ok(Sweep { program, nodes, batch, classes, head, channels: k, pixels, sets: sets.to_vec() })
+        Ok(Sweep { program, nodes, batch, classes, head, channels: k, pixels, sets: sets.to_vec(), stop: None })
     }
 
     /// As [`Sweep::new`], with half the rows, and half of those, as long as the device has no memory for them; results do
@@ -277,9 +285,14 @@ impl Sweep {
         attack::images(x, self.pixels)
     }
 
-    /// The host alone, to attack it.
+    /// The network that attacks work on, in one piece.
     pub fn victim(&mut self) -> Victim<'_> {
-        Victim::new(&mut *self.program, &self.nodes.attack, ATTACK, self.batch.images)
+        Victim::new(&mut *self.program, &self.nodes.attack, ATTACK, self.batch.images).until(self.stop.clone())
+    }
+
+    /// Attacks end early once `stop` is set: [`Victim::until`].
+    pub fn stop_by(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
     }
 
     /// The program, for dumps and checks.
@@ -298,6 +311,31 @@ impl Sweep {
             self.block(block, &mut all)?;
         }
         Ok(all)
+    }
+
+    /// Nodes, height and width of a code.
+    pub fn code(&self) -> [usize; 3] {
+        match self.program.artifact().graph().node(self.nodes.code).shape.dims() {
+            &[nodes, height, width] => [nodes, height, width],
+            // a code is rows of maps by construction
+            _ => [self.channels, 0, 0],
+        }
+    }
+
+    /// The code of `x` (images x C·H·W pixels in [0, 1]): images x nodes x height x width of the tap.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn codes(&mut self, x: &[f32]) -> Result<Vec<f32>, BackendError> {
+        let images = self.images(x)?;
+        let code = self.program.artifact().graph().node(self.nodes.code).shape.len();
+        let mut codes = vec![0.0; images * code];
+        let blocks = x.chunks(self.batch.images * self.pixels).zip(codes.chunks_mut(self.batch.images * code));
+        for (x, codes) in blocks {
+            self.front(x)?;
+            self.program.read(self.nodes.code, TensorMut::F32(codes))?;
+        }
+        Ok(codes)
     }
 
     fn tail<T: Logit>(&mut self, rows: usize) -> Result<Vec<T>, BackendError> {
@@ -394,15 +432,4 @@ impl Sweep {
         all.live.extend(live);
         Ok(())
     }
-}
-
-/// Why a sweep cannot be set up or run.
-#[derive(Debug, thiserror::Error)]
-pub enum SweepError {
-    /// The graph could not be built.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    /// The device failed.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
 }

@@ -4,7 +4,7 @@ mod kernels;
 
 use super::common::{Common, Context, makes_no_run};
 use super::{study, ui};
-use crate::attack::Targets;
+use crate::attack::{Attacked, Targets};
 use crate::backend::Layered;
 use crate::causal::intervention::NodeSet;
 use crate::causal::sweep::{Subject, Sweep};
@@ -101,7 +101,8 @@ pub fn run(args: Args) -> Result<(), Error> {
         bias.data_mut().fill(1.0);
     }
     let weights = Layered(&[&host, &ae]);
-    let subject = Subject { model: &model, tap: &tap, autoencoder: &autoencoder, weights: &weights };
+    let subject =
+        Subject { model: &model, tap: &tap, autoencoder: &autoencoder, weights: &weights, attacked: Attacked::Host };
     let stream = Stream::new(args.common.seed, "bench");
     let pixels = model.input.iter().product::<usize>();
     let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();

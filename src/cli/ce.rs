@@ -1,65 +1,34 @@
 //! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
 
-use super::common::{self, Common, Context, DataArgs, eps};
+use super::attacks::{AttackArg, AttackArgs};
+use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{
     Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory,
 };
 use super::{subject, ui};
-use crate::attack::Steps;
-use crate::attack::jsma::Jsma;
+use crate::attack::{Attack, Attacked, Norm};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
 use crate::report::run::RunDirectory;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Attack on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum AttackArg {
-    /// Fast gradient sign method: one step
-    Fgsm,
-    /// Basic iterative method
-    Bim,
-    /// Projected gradient descent: BIM from a random start
-    Pgd,
-    /// Jacobian-based saliency map attack, towards the second most likely class
-    Jsma,
-    /// No attack
-    None,
-}
-
-/// Whose defaults attacks have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Preset {
-    /// eps 0.3, 10 steps of 0.05
-    Paper,
-    /// foolbox 1.8: eps 0.3; bim 10 steps of 0.05, pgd 40 of 0.01
-    Foolbox,
-    /// eps 8/255, 10 steps of 2/255
-    Torchattacks,
-    /// Adversarial robustness toolbox: eps 0.3, 100 steps of 0.1
-    Art,
-}
-
-impl Preset {
-    fn steps(self, attack: AttackArg) -> Steps {
-        let (eps, step, steps) = match (self, attack) {
-            (Preset::Foolbox, AttackArg::Pgd) => (0.3, 0.01, 40),
-            (Preset::Paper | Preset::Foolbox, _) => (0.3, 0.05, 10),
-            (Preset::Torchattacks, _) => (8.0 / 255.0, 2.0 / 255.0, 10),
-            (Preset::Art, _) => (0.3, 0.1, 100),
-        };
-        Steps { eps, step, steps }
-    }
-}
-
 /// Whose answer the attack moves away from.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum AttackLabelArg {
+pub enum AttackLabelArg {
     /// The host's own prediction
     Predicted,
     /// The true label
     True,
+}
+
+impl From<AttackLabelArg> for AttackLabel {
+    fn from(label: AttackLabelArg) -> AttackLabel {
+        match label {
+            AttackLabelArg::Predicted => AttackLabel::Predicted,
+            AttackLabelArg::True => AttackLabel::True,
+        }
+    }
 }
 
 /// Flags of `ce`.
@@ -99,30 +68,8 @@ pub struct Args {
 /// Flags for what is done to the images.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InputArgs {
-    /// Attacks beside the clean input, by comma
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "fgsm")]
-    attack: Vec<AttackArg>,
-    /// Whose eps and steps attacks have, where no flag says otherwise
-    #[arg(long, value_enum, default_value = "paper")]
-    preset: Preset,
-    /// Largest pixel change of attacks and noise: `0.3` or `8/255`; default the preset's
-    #[arg(long, value_parser = eps)]
-    eps: Option<f32>,
-    /// Pixel change in one step of bim and pgd; default the preset's, or the same part of another --eps
-    #[arg(long, value_name = "EPS", value_parser = eps)]
-    step: Option<f32>,
-    /// Steps of bim and pgd; default the preset's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    steps: Option<u32>,
-    /// What jsma adds to a pixel, -1 to 1
-    #[arg(long, value_name = "THETA", default_value_t = 1.0, allow_negative_numbers = true)]
-    theta: f32,
-    /// Largest share of pixels that jsma changes
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    gamma: f32,
-    /// Random starts of pgd, of which the one that raises the loss most is taken
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    restarts: u32,
+    #[command(flatten)]
+    attacks: AttackArgs,
     /// Whose answer the attack moves away from
     #[arg(long, value_enum, default_value = "predicted")]
     attack_label: AttackLabelArg,
@@ -130,7 +77,7 @@ pub struct InputArgs {
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(..=1024))]
     masks: Option<u32>,
     /// Value of masked pixels, 0 to 1
-    #[arg(long, default_value = "0", value_parser = eps)]
+    #[arg(long, default_value = "0", value_parser = share)]
     fill: f32,
     /// Leave out the random-noise control
     #[arg(long)]
@@ -157,6 +104,8 @@ pub struct GateArgs {
     batch: String,
 }
 
+/// Attacks where none is named.
+const USUAL: &[AttackArg] = &[AttackArg::Fgsm];
 /// Images from which on one mask an image is enough: mask noise averages over images.
 const ONE_MASK_FROM: usize = 1000;
 /// Beyond this an interval no longer changes in any digit that is printed.
@@ -165,60 +114,35 @@ const RESAMPLES_MAX: usize = 1_000_000;
 impl InputArgs {
     /// Checks what clap cannot.
     pub fn checked(&self) -> Result<(), Error> {
-        if self.attack.len() > 1 && self.attack.contains(&AttackArg::None) {
-            return Err(Error::Usage("--attack none goes with no other attack".into()));
-        }
-        if self.theta == 0.0 || !(-1.0..=1.0).contains(&self.theta) {
-            return Err(Error::Usage(format!("--theta {}: it is a change of pixels, -1 to 1 and not 0", self.theta)));
-        }
-        if !(self.gamma > 0.0 && self.gamma <= 1.0) {
-            return Err(Error::Usage(format!(
-                "--gamma {}: it is a share of pixels, above 0 and at most 1",
-                self.gamma
-            )));
-        }
-        Ok(())
+        self.attacks.checked()
     }
 
-    fn steps(&self, attack: AttackArg) -> Steps {
-        let preset = self.preset.steps(attack);
-        let eps = self.eps.unwrap_or(preset.eps);
-        let step = self.step.unwrap_or(if self.eps.is_some() { preset.step * (eps / preset.eps) } else { preset.step });
-        Steps { eps, step, steps: self.steps.unwrap_or(preset.steps) }
-    }
-
-    /// The inputs beside the clean one, for a study of `images` images.
-    pub fn inputs(&self, images: usize) -> Vec<Input> {
+    /// The inputs beside the clean one, for a study of `images` images: with the attacks that are asked for, or `usual`.
+    pub fn inputs(&self, images: usize, usual: &[AttackArg]) -> Vec<Input> {
         let masks = self.masks.unwrap_or(if images >= ONE_MASK_FROM { 1 } else { 32 });
-        let mut inputs = Vec::new();
-        if masks > 0 {
-            inputs.push(Input::Pwm { masks, fill: self.fill });
-        }
-        for &attack in &self.attack {
-            let steps = self.steps(attack);
-            let input = match attack {
-                AttackArg::Fgsm => Input::Fgsm { eps: steps.eps },
-                AttackArg::Bim => Input::Bim(steps),
-                AttackArg::Pgd => Input::Pgd { steps, restarts: self.restarts },
-                AttackArg::Jsma => Input::Jsma(Jsma { theta: self.theta, gamma: self.gamma }),
-                AttackArg::None => continue,
-            };
-            if !inputs.contains(&input) {
-                inputs.push(input);
+        let masking = (masks > 0).then_some(Input::Pwm { masks, fill: self.fill });
+        let attacks = self.attacks.attacks(usual);
+        // the control of an attack is as large; jsma has no size
+        let mut balls: Vec<(Norm, f32)> = attacks.iter().filter_map(Attack::ball).collect();
+        balls.dedup();
+        let mut controls: Vec<Input> = Vec::new();
+        for (norm, eps) in balls {
+            let control = Input::Noise { eps, norm };
+            if !self.no_control && !controls.contains(&control) {
+                controls.push(control);
             }
         }
-        if let Some(eps) = inputs.iter().find_map(Input::eps).filter(|_| !self.no_control) {
-            inputs.push(Input::Noise { eps });
-        }
-        inputs
+        masking.into_iter().chain(attacks.into_iter().map(Input::Attack)).chain(controls).collect()
+    }
+
+    /// Which network attacks work on.
+    pub fn victim(&self) -> Attacked {
+        self.attacks.victim.into()
     }
 
     /// Whose answer the attack moves away from.
     pub fn label(&self) -> AttackLabel {
-        match self.attack_label {
-            AttackLabelArg::Predicted => AttackLabel::Predicted,
-            AttackLabelArg::True => AttackLabel::True,
-        }
+        self.attack_label.into()
     }
 }
 
@@ -282,8 +206,9 @@ pub fn run(args: Args) -> Result<(), Error> {
                 tap: args.tap,
                 nodes: args.nodes,
                 sets: args.sets,
-                inputs: args.inputs.inputs(args.limit.unwrap_or(10_000)),
+                inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
                 attack_label: args.inputs.label(),
+                victim: args.inputs.victim(),
                 limit: args.limit,
                 min_agreement: args.gate.min_agreement,
                 max_shift: args.gate.max_shift,
@@ -311,14 +236,14 @@ pub fn run(args: Args) -> Result<(), Error> {
             // nothing is fetched for a dry run
             None => config.limit.unwrap_or(10_000),
         };
-        config.inputs = args.inputs.inputs(images);
+        config.inputs = args.inputs.inputs(images, USUAL);
         return ui::print(&cost(&context, &config, &loaded, images, batch)?.told(context.json, ""));
     }
     common::check_out(args.common.out.as_deref())?;
     let sets = subject::data(&config.data, &loaded.model, &context)?;
     let images = first_images(&sets.studied, config.limit)?;
     if resume.is_none() {
-        config.inputs = args.inputs.inputs(images.len());
+        config.inputs = args.inputs.inputs(images.len(), USUAL);
     }
     let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images)?);
     let agreement = gate(&context, &config, &loaded, &images, batch)?;

@@ -373,21 +373,26 @@ fn automatic(arithmetic: Arithmetic, ui: Ui) -> Result<Option<Cuda>, Error> {
     Ok(None)
 }
 
-/// `0.3` or `8/255`.
+/// `0.3` or `8/255`, 0 to 1.
 ///
 /// # Errors
 /// A message for clap.
-pub fn eps(text: &str) -> Result<f32, String> {
+pub fn share(text: &str) -> Result<f32, String> {
+    let value = radius(text)?;
+    if value <= 1.0 { Ok(value) } else { Err(format!("`{text}` is outside of 0 to 1")) }
+}
+
+/// `0.3` or `8/255`, 0 or more.
+///
+/// # Errors
+/// A message for clap.
+pub fn radius(text: &str) -> Result<f32, String> {
     let number = |t: &str| t.trim().parse::<f64>().map_err(|_| format!("`{text}` is neither a number nor a fraction"));
     let value = match text.split_once('/') {
         Some((a, b)) => number(a)? / number(b)?,
         None => number(text)?,
     };
-    if (0.0..=1.0).contains(&value) {
-        Ok(value as f32)
-    } else {
-        Err(format!("`{text}` is outside of 0 to 1 (pixels are in [0, 1]: write 8/255, not 8)"))
-    }
+    if value >= 0.0 && value <= 1e6 { Ok(value as f32) } else { Err(format!("`{text}` is no size: 0 or more")) }
 }
 
 /// Arguments with those of `--config FILE` put behind the verb. A flag that the command line gives itself is left out of
@@ -465,10 +470,11 @@ mod tests {
 
     #[test]
     fn eps_takes_numbers_and_fractions_of_255() {
-        assert_eq!(eps("0.3"), Ok(0.3));
-        assert_eq!(eps("8/255"), Ok((8.0f64 / 255.0) as f32));
-        for bad in ["8", "-0.1", "x", "1/0", "0/0", "nan", ""] {
-            assert!(eps(bad).is_err(), "{bad}");
+        assert_eq!((radius("0.3"), share("0.3"), radius("2")), (Ok(0.3), Ok(0.3), Ok(2.0)));
+        assert_eq!(share("8/255"), Ok((8.0f64 / 255.0) as f32));
+        for bad in ["-0.1", "x", "1/0", "0/0", "nan", ""] {
+            assert!(radius(bad).is_err() && share(bad).is_err(), "{bad}");
         }
+        assert!(share("8").is_err());
     }
 }

@@ -1,12 +1,16 @@
 //! The command line: one file a verb, text in, results on stdout, log and progress on stderr.
 
+mod attack;
+mod attacks;
 mod bench;
 mod ce;
 mod common;
 mod convert;
 mod devices;
+mod diff;
 mod fetch;
 mod inspect;
+mod report;
 mod reproduce;
 mod study;
 mod subject;
@@ -45,12 +49,18 @@ enum Verb {
     TrainAe(train::autoencoder::Args),
     /// Causal effects of nodes on answers, clean, masked and attacked
     Ce(ce::Args),
+    /// Adversarial images, each with a certificate, and whether the attacks can be believed
+    Attack(attack::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
     Inspect(inspect::Args),
     /// Replay a folder that PyTorch made, and print how far each tensor lies from it
     Validate(validate::Args),
     /// Weights of PyTorch or ONNX, checked, as safetensors
     Convert(convert::Args),
+    /// The page of a run, made again from its files
+    Report(report::Args),
+    /// Whether two runs say the same, effect by effect
+    Diff(diff::Args),
     /// Time a job and print it as one JSON line
     Bench(bench::Args),
     /// What this program can run on
@@ -85,9 +95,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Train(args) => train::classifier::run(args),
         Verb::TrainAe(args) => train::autoencoder::run(args),
         Verb::Ce(args) => ce::run(args),
+        Verb::Attack(args) => attack::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Convert(args) => convert::run(args),
+        Verb::Report(args) => report::run(args),
+        Verb::Diff(args) => diff::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Devices(args) => devices::run(args),
     };

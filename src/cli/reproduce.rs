@@ -5,17 +5,14 @@ mod fashion;
 mod networks;
 mod paper;
 
+use super::attacks::AttackArg;
 use super::ce::{GateArgs, InputArgs};
 use super::common::{Common, Context, DataArgs};
 use super::study::{self, Config, Done, WIDTH};
-use crate::causal::analysis::Quantity;
-use crate::causal::claims::{Claim, Condition, Judgement, judge};
-use crate::causal::effect::Reading;
+use crate::attack::Attack;
 use crate::causal::named_nodes;
-use crate::causal::statistics::Bootstrap;
 use crate::causal::study::Input;
 use crate::error::Error;
-use crate::model::Head;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::closest;
 use std::fmt::Write;
@@ -84,8 +81,9 @@ pub fn run(args: Args) -> Result<(), Error> {
 }
 
 impl Args {
-    /// The study that is asked for, at `tap` of `model`; its inputs are for `images` images.
-    fn study(&self, model: &str, tap: usize, images: usize) -> Config {
+    /// The study that is asked for, at `tap` of `model`; its inputs are for `images` images, with the attacks `usual` where none
+    /// are named.
+    fn study(&self, model: &str, tap: usize, images: usize, usual: &[AttackArg]) -> Config {
         Config {
             model: model.into(),
             weights: None,
@@ -93,8 +91,9 @@ impl Args {
             tap: tap.to_string(),
             nodes: "all".into(),
             sets: Vec::new(),
-            inputs: self.inputs.inputs(images),
+            inputs: self.inputs.inputs(images, usual),
             attack_label: self.inputs.label(),
+            victim: self.inputs.victim(),
             limit: self.limit,
             min_agreement: self.gate.min_agreement(),
             max_shift: self.gate.max_shift(),
@@ -127,65 +126,17 @@ fn here(e: Error, directory: &RunDirectory) -> Error {
     }
 }
 
-/// What an input is called in a verdict.
-fn words(input: &Input) -> String {
-    match input {
-        Input::None => "the clean input".into(),
-        Input::Pwm { masks, .. } => {
-            format!("pixel masking ({masks} mask{} an image)", if *masks == 1 { "" } else { "s" })
-        }
-        Input::Fgsm { eps } => format!("FGSM at eps {eps}"),
-        Input::Bim(s) => format!("BIM at eps {}, {} steps of {}", s.eps, s.steps, s.step),
-        Input::Pgd { steps: s, restarts } => format!(
-            "PGD at eps {}, {} steps of {} from {restarts} random start{}",
-            s.eps,
-            s.steps,
-            s.step,
-            if *restarts == 1 { "" } else { "s" }
-        ),
-        Input::Jsma(j) => format!("JSMA of {} on at most {} of the pixels", j.theta, j.share()),
-        Input::Noise { eps } => format!("random signs of eps {eps}"),
-    }
-}
-
 /// What an input is called in the head of a table.
 fn heading(input: &Input) -> &'static str {
     match input {
         Input::None => "Z0",
         Input::Pwm { .. } => "F_i: PWM 10 %",
-        Input::Fgsm { .. } => "F_j: FGSM",
-        Input::Bim(_) => "F_j: BIM",
-        Input::Pgd { .. } => "F_j: PGD",
-        Input::Jsma(_) => "F_j: JSMA",
+        Input::Attack(Attack::Fgsm { .. }) => "F_j: FGSM",
+        Input::Attack(Attack::Bim(_)) => "F_j: BIM",
+        Input::Attack(Attack::Pgd { .. }) => "F_j: PGD",
+        Input::Attack(Attack::Jsma(_)) => "F_j: JSMA",
         Input::Noise { .. } => "control: noise",
     }
-}
-
-/// The verdict on every perturbed input.
-fn judgements(done: &Done, config: &Config) -> Result<Vec<Judgement>, Error> {
-    let c = &done.columns;
-    let bootstrap = Bootstrap::new(c.images(), config.resamples, config.seed)?;
-    let row = |input: usize, quantity| (0..c.sets).map(|s| c.get(input, s, quantity)).collect::<Vec<_>>();
-    let mut all = Vec::new();
-    for (k, input) in c.inputs.iter().enumerate().skip(1) {
-        let claim = match input {
-            Input::Pwm { .. } => Claim::Masking,
-            Input::Fgsm { .. } | Input::Bim(_) | Input::Pgd { .. } | Input::Jsma(_) => Claim::Attack,
-            Input::None | Input::Noise { .. } => Claim::Control,
-        };
-        let condition = Condition {
-            claim,
-            name: &words(input),
-            clean: row(0, Quantity::Ece(Reading::Z0)),
-            perturbed: row(k, Quantity::Ece(Reading::R1)),
-            double_softmax: (done.head == Head::Softmax).then(|| row(k, Quantity::DoubleSoftmax)),
-            baseline_orig: Some(row(k, Quantity::BaselineOrig)),
-            confidence_clean: c.get(0, 0, Quantity::Confidence),
-            confidence_perturbed: c.get(k, 0, Quantity::Confidence),
-        };
-        all.push(judge(&condition, &bootstrap, config.level)?);
-    }
-    Ok(all)
 }
 
 /// Our effects at tap `tap`, and below a node the paper's number where it prints one.

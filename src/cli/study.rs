@@ -3,26 +3,35 @@
 
 mod cost;
 mod floor;
+mod verdicts;
 
 pub use cost::cost;
 pub use floor::Floor;
+pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
+use crate::atomic::write_atomic;
+use crate::attack::{AttackError, Attacked};
 use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
+use crate::causal::breakdown::{Stratum, by_class, by_stratum, strata as breakdown_strata};
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::effect::Reading;
+use crate::causal::gallery::Gallery;
 use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
-use crate::data::Dataset;
+use crate::data::files::Record;
+use crate::data::{Dataset, Labels as DataLabels};
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
+use crate::report::page::{self, PAGE};
 use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
 use crate::report::table::{self, Labels, Row, Sampling};
+use crate::report::{breakdown, gallery};
 use crate::tensor::argmax;
 use crate::weights::Weights;
 use cost::{Macs, shard_images};
@@ -31,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What decides a study, as the manifest holds it.
@@ -53,6 +62,9 @@ pub struct Config {
     pub inputs: Vec<Input>,
     /// Whose answer attacks move away from.
     pub attack_label: AttackLabel,
+    /// Which network attacks work on.
+    #[serde(default, skip_serializing_if = "Attacked::is_host")]
+    pub victim: Attacked,
     /// Images.
     pub limit: Option<usize>,
     /// Gate: least share of images whose answer the autoencoder leaves.
@@ -127,12 +139,12 @@ impl Loaded {
     /// [`Error::Usage`] for a text that is neither `auto` nor a number of rows.
     pub fn batch(&self, config: &Config, text: &str, context: &Context) -> Result<Batch, Error> {
         let sets = node_sets(config, self.autoencoder.nodes)?.len();
-        batch(text, self.subject(&Layered(&[])), sets, context)
+        batch(text, self.subject(&Layered(&[]), config.victim), sets, context)
     }
 
     /// As a sweep takes it; `weights` holds both.
-    fn subject<'a>(&'a self, weights: &'a dyn Parameters) -> Subject<'a> {
-        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights }
+    fn subject<'a>(&'a self, weights: &'a dyn Parameters, attacked: Attacked) -> Subject<'a> {
+        Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights, attacked }
     }
 }
 
@@ -146,6 +158,8 @@ pub struct Done {
     pub rows: Vec<Row>,
     /// How far rounding alone moves effects.
     pub floor: Floor,
+    /// The paper's claims (a) to (c).
+    pub verdicts: Verdicts,
     /// Warnings of the run.
     pub warnings: Vec<String>,
     /// Where it is.
@@ -194,7 +208,7 @@ fn study_error(e: StudyError) -> Error {
     match e {
         StudyError::Backend(e) => e.into(),
         StudyError::Causal(e) => e.into(),
-        StudyError::Attack(e) => Error::Usage(e.to_string()),
+        StudyError::Attack(e) => e.into(),
         StudyError::Data(e) => e.into(),
     }
 }
@@ -263,7 +277,7 @@ pub fn gate(
     batch: Batch,
 ) -> Result<Agreement, Error> {
     let both = Layered(&[&loaded.host, &loaded.ae]);
-    let found = agreement(loaded.subject(&both), data, batch, context)?;
+    let found = agreement(loaded.subject(&both, config.victim), data, batch, context)?;
     // not a number is no agreement
     let same = found.top >= config.min_agreement;
     let near = found.shift.is_none_or(|shift| shift <= config.max_shift);
@@ -314,7 +328,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let images = data.len();
     let sets = node_sets(config, autoencoder.nodes)?;
     let both = Layered(&[host, ae]);
-    let subject = loaded.subject(&both);
+    let subject = loaded.subject(&both, config.victim);
     let mut warnings = Vec::new();
     let started = Instant::now();
     if manifest.simulated {
@@ -332,7 +346,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 
     let mut studies = Vec::with_capacity(context.backends.len());
     for backend in &context.backends {
-        let sweep = Sweep::fitting(subject, &sets, batch, &**backend)?;
+        let mut sweep = Sweep::fitting(subject, &sets, batch, &**backend)?;
+        sweep.stop_by(context.stop.clone());
         if sweep.batch() != batch {
             context.ui.warn(format!("memory for {} rows a batch, not for {}", sweep.batch().variants, batch.variants));
         }
@@ -363,6 +378,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     data.announce(&ahead.map(|i| i as u32).collect::<Vec<_>>());
     let reused = all.iter().flatten().count();
     let mut done: usize = all.iter().flatten().map(|shard| shard.ids.len()).sum();
+    bar.begin_at(done as u64);
     // every device takes a shard of its own; which one took it does not show in it
     for round in missing.chunks(studies.len()) {
         if context.stopped() {
@@ -385,7 +401,13 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         }
         if let Some(e) = failed {
             bar.finish();
-            return Err(study_error(e));
+            return Err(match e {
+                // what is saved stays, and the shard under way is run again
+                StudyError::Attack(AttackError::Stopped) => {
+                    Error::Interrupted { resume: directory.finished_path().into() }
+                }
+                e => study_error(e),
+            });
         }
     }
     bar.finish();
@@ -413,7 +435,21 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     };
     table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
+    let cells = by_class(&all, &columns, (model.head, model.classes), config.level)?;
+    let names = if data.classes().len() == model.classes { data.classes() } else { &[] };
+    breakdown::matrix(&directory.path("effect_matrix.csv"), &cells, &columns, &sets, (&labels, names))?;
+    let strata = strata(data, &all, model.head, names);
+    let within = by_stratum(&columns, &strata, config.level)?;
+    breakdown::strata(&directory.path("strata.csv"), (&strata, &within), &columns, &sets, &labels)?;
+    let verdicts = Verdicts::of(&columns, config, model.head, &manifest.run_id)?;
+    save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
+
+    let started = Instant::now();
+    if let Some(study) = studies.first_mut() {
+        show_nodes(context, &mut study.sweep, data, (&columns, &sets), &directory, &manifest.run_id)?;
+    }
+    manifest.timing.insert("gallery_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
     if columns.images() < 100 {
         warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
@@ -429,8 +465,91 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     manifest.results.insert("agreement".into(), json!(by_input));
     manifest.warnings = warnings.clone();
     let run_id = manifest.run_id.clone();
+    directory.write_manifest(&manifest)?;
+    page::write(&directory.path(""), &directory.path(PAGE))?;
     let directory = directory.finish(&manifest)?;
-    Ok(Done { columns, sets, rows, floor, warnings, directory, run_id, level: config.level, head: model.head })
+    Ok(Done {
+        columns,
+        sets,
+        rows,
+        floor,
+        verdicts,
+        warnings,
+        directory,
+        run_id,
+        level: config.level,
+        head: model.head,
+    })
+}
+
+/// Kinds of images that effects are told apart by: the label, what the host says of the clean image, whether it is right, findings,
+/// and what else the data say of a patient.
+fn strata(data: &Dataset, shards: &[Shard], head: Head, names: &[String]) -> Vec<Stratum> {
+    let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let rows = |shard: &Shard| -> Vec<Option<usize>> {
+        let logits = &shard.answers[0].logits.orig;
+        logits.chunks_exact(logits.len() / shard.ids.len().max(1)).map(argmax).collect()
+    };
+    let predicted: Vec<Option<usize>> = shards.iter().flat_map(rows).collect();
+    let mut all = Vec::new();
+    if head == Head::Softmax {
+        let labels: Vec<Option<usize>> = (0..data.len()).map(|i| data.label(i).map(|label| label as usize)).collect();
+        let named = |classes: &[Option<usize>]| classes.iter().map(|class| class.map(name)).collect::<Vec<_>>();
+        all.extend(breakdown_strata("label", &named(&labels)));
+        all.extend(breakdown_strata("predicted", &named(&predicted)));
+        let correct = labels.iter().zip(&predicted).map(|(label, answer)| {
+            let right = |(label, answer): (&usize, &usize)| if label == answer { "yes" } else { "no" };
+            label.as_ref().zip(answer.as_ref()).map(|pair| right(pair).to_string())
+        });
+        all.extend(breakdown_strata("correct", &correct.collect::<Vec<_>>()));
+    }
+    if let DataLabels::Findings(findings) = data.targets() {
+        for (j, finding) in names.iter().enumerate() {
+            let images: Vec<u32> = (0..findings.len()).filter(|&i| findings[i].contains(j)).map(|i| i as u32).collect();
+            if !images.is_empty() {
+                all.push(Stratum { by: "finding".into(), value: finding.clone(), images });
+            }
+        }
+    }
+    let said = |value: fn(&Record) -> &Option<String>| -> Vec<Option<String>> {
+        (0..data.len()).map(|i| data.record(i).and_then(|record| value(record).clone())).collect()
+    };
+    all.extend(breakdown_strata("sex", &said(|record| &record.sex)));
+    all.extend(breakdown_strata("view", &said(|record| &record.view)));
+    all
+}
+
+/// Writes what serialises as a file of JSON.
+fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(write_atomic(path, |file| writeln!(file, "{text}"))?)
+}
+
+/// Shows what the nodes are: one more pass of the front over the clean images.
+fn show_nodes(
+    context: &Context,
+    sweep: &mut Sweep,
+    data: &Dataset,
+    (columns, sets): (&Columns, &[NodeSet]),
+    directory: &RunDirectory,
+    run_id: &str,
+) -> Result<(), Error> {
+    let [nodes, height, width] = sweep.code();
+    let mut gallery = Gallery::new(nodes, [height, width], gallery::SHOWN);
+    let all: Vec<u32> = (0..data.len() as u32).collect();
+    data.announce(&all);
+    for block in all.chunks(SHARD_IMAGES) {
+        if context.stopped() {
+            return Err(Error::Interrupted { resume: directory.finished_path().into() });
+        }
+        gallery.add(&sweep.codes(&data.pixels(block)?)?);
+    }
+    let single = |(s, set): (usize, &NodeSet)| {
+        let node = set.iter().next().filter(|_| set.len() == 1)?;
+        Some((node, columns.get(0, s, Quantity::Ece(Reading::Z0))))
+    };
+    let effects: Vec<(usize, &[f64])> = sets.iter().enumerate().filter_map(single).collect();
+    gallery::write(&directory.path(""), run_id, &gallery, &effects, data)
 }
 
 /// How both nets answer on clean images.

@@ -259,7 +259,7 @@ impl Surroundings for Live<'_> {
     }
 
     fn progress(&mut self, done: u64, _: u64, _: &[f64]) {
-        self.bar.set(done);
+        self.bar.step(done);
     }
 
     fn epoch_done(&mut self, record: &EpochRecord, checkpoint: &Checkpoint) -> Result<(), TrainError> {

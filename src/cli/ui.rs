@@ -68,15 +68,25 @@ pub struct Progress {
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
 impl Progress {
+    /// `done` of the total were done before: their time is not ours.
+    pub fn begin_at(&mut self, done: u64) {
+        self.first = Some(done);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    /// Step `done` of the total, of which none is left out, is done.
+    pub fn step(&mut self, done: u64) {
+        if self.first.is_none() {
+            self.begin_at(done.saturating_sub(1));
+        }
+        self.set(done);
+    }
+
     /// `done` of the total are done.
     pub fn set(&mut self, done: u64) {
-        if self.first.is_none() {
-            self.first = Some(done.saturating_sub(1));
-            self.bar.set_position(done);
-            self.bar.reset_eta();
-        }
         self.bar.set_position(done);
-        let ours = done - self.first.unwrap_or(0).min(done);
+        let ours = done.saturating_sub(self.first.unwrap_or(0));
         if self.lines && self.said.elapsed() >= LINE_EVERY && ours > 0 {
             self.said = Instant::now();
             let per_step = self.started.elapsed().as_secs_f64() / ours as f64;

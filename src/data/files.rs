@@ -63,6 +63,10 @@ pub struct Record {
     pub part: Option<Part>,
     /// Marked places.
     pub marked: Vec<Marked>,
+    /// The patient's sex, as the table has it.
+    pub sex: Option<String>,
+    /// How the image was taken (of X-rays `PA` or `AP`), as the table has it.
+    pub view: Option<String>,
 }
 
 impl Record {

@@ -45,6 +45,8 @@ pub struct Listed {
 struct Entry {
     findings: Findings,
     patient: String,
+    sex: Option<String>,
+    view: Option<String>,
 }
 
 /// The table directly in `root`, if there is one.
@@ -70,6 +72,9 @@ fn read_table(file: &Path) -> Result<BTreeMap<String, Entry>, DataError> {
     let name_at = column(file, header, "Image Index")?;
     let findings_at = column(file, header, "Finding Labels")?;
     let patient_at = column(file, header, "Patient ID")?;
+    // nothing rests on these two, and copies of the table may lack them
+    let [sex_at, view_at] =
+        ["Patient Gender", "View Position"].map(|name| header.1.iter().position(|h| h.trim() == name));
     let want = fields_meant(trimmed(&header.1));
     let mut table = BTreeMap::new();
     for (line, fields) in &rows[1..] {
@@ -84,7 +89,9 @@ fn read_table(file: &Path) -> Result<BTreeMap<String, Entry>, DataError> {
             return Err(wrong("the image's name or the patient is empty".into()));
         }
         let findings = Findings::parse(&fields[findings_at]).map_err(wrong)?;
-        if table.insert(name.clone(), Entry { findings, patient }).is_some() {
+        let said = |at: Option<usize>| at.and_then(|at| fields.get(at)).filter(|text| !text.is_empty()).cloned();
+        let entry = Entry { findings, patient, sex: said(sex_at), view: said(view_at) };
+        if table.insert(name.clone(), entry).is_some() {
             return Err(wrong(format!("{name} is there twice")));
         }
     }
@@ -262,7 +269,7 @@ pub fn read(root: &Path) -> Result<Scanned, DataError> {
         None => {
             let from_list = |(name, (_, findings)): (&String, &(Part, Option<Findings>))| {
                 let (Some(findings), Some(patient)) = (*findings, patient_of(name)) else { return None };
-                Some((name.clone(), Entry { findings, patient }))
+                Some((name.clone(), Entry { findings, patient, sex: None, view: None }))
             };
             parts.iter().filter_map(from_list).collect()
         }
@@ -279,7 +286,7 @@ pub fn read(root: &Path) -> Result<Scanned, DataError> {
     };
     let (mut records, mut without_row, mut unlisted, mut disagree) = (Vec::new(), 0usize, 0usize, 0usize);
     for (name, path) in images {
-        let Some(Entry { findings, patient }) = entries.remove(&name) else {
+        let Some(Entry { findings, patient, sex, view }) = entries.remove(&name) else {
             without_row += 1;
             continue;
         };
@@ -288,7 +295,8 @@ pub fn read(root: &Path) -> Result<Scanned, DataError> {
         disagree += usize::from(listed.and_then(|(_, f)| f).is_some_and(|f| f != findings));
         let marked = boxes.remove(&name).unwrap_or_default();
         let part = listed.map(|(part, _)| part);
-        records.push(Record { path, class: None, findings: Some(findings), patient: Some(patient), part, marked });
+        let (findings, patient) = (Some(findings), Some(patient));
+        records.push(Record { path, class: None, findings, patient, part, marked, sex, view });
     }
     let mut note = |count: usize, text: &str| {
         if count > 0 {

@@ -1,6 +1,11 @@
 //! Outputs of a run: its directory, its manifest, its tables.
 
+pub mod adversarial;
+pub mod breakdown;
+pub mod diff;
 pub mod evaluation;
+pub mod gallery;
+pub mod page;
 pub mod run;
 pub mod shards;
 pub mod table;

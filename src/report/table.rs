@@ -46,7 +46,7 @@ pub(super) fn quoted(text: &str) -> Cow<'_, str> {
 
 impl Labels {
     /// `fashion/features.1/ae@1a2b3c4d/ch3`: the node's name in files.
-    fn node(&self, set: &NodeSet) -> String {
+    pub(super) fn node(&self, set: &NodeSet) -> String {
         format!("{}/{}/ae@{}/ch{}", self.arch, self.tap, self.ae_hash8, named_nodes(set))
     }
 }
@@ -195,7 +195,7 @@ pub fn summarise(columns: &Columns, head: Head, classes: usize, sampling: Sampli
         let readings: &[Reading] = if input == 0 {
             &[Reading::Z0]
         } else {
-            &[Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5]
+            &[Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5, Reading::R6]
         };
         for set in 0..columns.sets {
             for &reading in readings {
@@ -252,8 +252,8 @@ fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Resul
             p_adjusted: None,
         })
         .collect();
-    // Holm over the nodes of one table column; R5 has no node in it, so its rows are one and the same test
-    for row in rows.iter_mut().filter(|r| r.reading == Reading::R5) {
+    // Holm over the nodes of one table column; R5 and R6 have no node in them, so their rows are one and the same test
+    for row in rows.iter_mut().filter(|r| matches!(r.reading, Reading::R5 | Reading::R6)) {
         row.p_adjusted = row.p;
     }
     for at in 0..rows.len() {
@@ -270,9 +270,9 @@ fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Resul
 }
 
 const SUMMARY: &str = "schema_version,run_id,arch,tap,node,condition,input,reading,estimand,mean,sd,median,mean_abs,\
-                       share_positive,live_share,n,ci_lo,ci_hi,p,p_adj\n";
+                       share_positive,live_share,n,ci_lo,ci_hi,p,p_adj,eps\n";
 
-/// Writes `summary.csv`: 20 columns.
+/// Writes `summary.csv`: 21 columns; `eps` tells inputs of one name apart.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
@@ -283,7 +283,7 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
             let s = &row.summary;
             writeln!(
                 file,
-                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 labels.run_id,
                 labels.arch,
                 labels.tap,
@@ -302,6 +302,7 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
                 optional(row.interval.map(|i| i.hi)),
                 optional(row.p),
                 optional(row.p_adjusted),
+                columns.inputs[row.input].eps().map_or(String::new(), |eps| eps.to_string()),
             )?;
         }
         Ok(())

@@ -11,6 +11,7 @@ pub mod quantity;
 mod run;
 
 use crate::answer::difference;
+use crate::attack::Attacked;
 use crate::backend::{Backend, BackendError, Completed, Layered};
 use crate::causal::CausalError;
 use crate::causal::intervention::NodeSet;
@@ -445,7 +446,7 @@ fn outcomes(folder: &Folder, backend: &dyn Backend, got: &mut Values) -> Result<
     let sets: Vec<NodeSet> =
         (0..autoencoder.nodes).map(|node| NodeSet::of(&[node], autoencoder.nodes)).collect::<Result<_, _>>()?;
     let weights = Layered(&[&folder.host, ae]);
-    let subject = Subject { model: &folder.model, tap, autoencoder, weights: &weights };
+    let subject = Subject { model: &folder.model, tap, autoencoder, weights: &weights, attacked: Attacked::Host };
     let mut batch = Batch::auto(subject, sets.len(), backend.batch_bytes())?;
     batch.images = batch.images.min(folder.images);
     batch.variants = batch.variants.min(folder.images * (sets.len() + 1));

@@ -62,7 +62,7 @@ fn attacks_that_make_no_sense_are_refused() {
     lab.run(&["ce", "--attack", "bmi"]).fails(2, &["'bmi'", "bim"]);
     lab.run(&["ce", "--steps", "0"]).fails(2, &["--steps", "1..=100000"]);
     lab.run(&["ce", "--restarts", "0"]).fails(2, &["--restarts"]);
-    lab.run(&["ce", "--step", "2"]).fails(2, &["`2` is outside of 0 to 1"]);
+    lab.run(&["ce", "--step", "2"]).fails(2, &["--step 2 is outside of 0 to 1"]);
     for theta in ["0", "1.5", "nan"] {
         lab.run(&["ce", "--theta", theta]).fails(2, &["--theta", "-1 to 1 and not 0"]);
     }

@@ -1,6 +1,6 @@
 //! What a training on findings says of itself: `auc.csv`, `predictions.csv`, and cuts that the test images did not choose.
 
-use super::support::Lab;
+use super::support::{Lab, Table};
 
 /// Parts of the images in `own/`: name, first image, one behind the last. Two images a patient.
 const PARTS: [(&str, usize, usize); 3] = [("train", 0, 32), ("val", 32, 48), ("test", 48, 64)];
@@ -34,27 +34,6 @@ fn own(lab: &Lab, masses: impl Fn(usize) -> bool) {
         }
     }
     lab.write("own/manifest.csv", table.as_bytes());
-}
-
-/// A table by its columns' names.
-struct Table {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn of(text: &str) -> Table {
-        let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
-        let head = lines.next().unwrap();
-        let rows: Vec<Vec<String>> = lines.collect();
-        assert!(rows.iter().all(|row| row.len() == head.len()));
-        Table { head, rows }
-    }
-
-    fn column(&self, name: &str) -> Vec<&str> {
-        let at = self.head.iter().position(|h| h == name).unwrap_or_else(|| panic!("no {name} in {:?}", self.head));
-        self.rows.iter().map(|row| row[at].as_str()).collect()
-    }
 }
 
 const TRAIN: [&str; 10] =

@@ -2,6 +2,7 @@
 //! Data are small synthetic IDX files; the weights are the bundled ones.
 #![cfg(unix)]
 
+mod attack;
 mod attacks;
 mod convert;
 mod cuda;

@@ -229,3 +229,24 @@ fn await_file(path: &Path, child: &mut Child) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// A table by its columns' names.
+pub struct Table {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn of(text: &str) -> Table {
+        let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let head = lines.next().unwrap();
+        let rows: Vec<Vec<String>> = lines.collect();
+        assert!(rows.iter().all(|row| row.len() == head.len()));
+        Table { head, rows }
+    }
+
+    pub fn column(&self, name: &str) -> Vec<&str> {
+        let at = self.head.iter().position(|h| h == name).unwrap_or_else(|| panic!("no {name} in {:?}", self.head));
+        self.rows.iter().map(|row| row[at].as_str()).collect()
+    }
+}

@@ -2,6 +2,7 @@
 //! and a program of any piece of them. Weights are plain vectors, so that a test can plant what it wants to find.
 
 use super::{Data, read, write};
+use intervene::attack::Attacked;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed, Program};
 use intervene::causal::intervention::NodeSet;
@@ -149,7 +150,7 @@ impl Host {
     /// The sweep over `sets` with `images` images and `variants` variants a batch.
     pub fn sweep(&self, sets: &[NodeSet], (images, variants): (usize, usize), backend: &dyn Backend) -> Sweep {
         let Host { model, tap, autoencoder, weights } = self;
-        let subject = Subject { model, tap, autoencoder, weights };
+        let subject = Subject { model, tap, autoencoder, weights, attacked: Attacked::Host };
         Sweep::new(subject, sets, Batch { images, variants }, backend).unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -1,8 +1,8 @@
 //! `reproduce fashion`: Table 3, with the bundled weights or with weights trained in the run.
 
-use super::{Args, here, judgements, paper, phase, table};
-use crate::causal::claims::Judgement;
+use super::{Args, here, paper, phase, table};
 use crate::causal::sweep::Batch;
+use crate::cli::attacks;
 use crate::cli::common::{self, Context};
 use crate::cli::study::{self, Agreement, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
@@ -49,7 +49,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     let (mut config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Reproduction>(directory, "reproduce")?,
         None => {
-            let mut study = args.study("fashion", paper::FASHION[0].tap, args.limit.unwrap_or(10_000));
+            let mut study = args.study("fashion", paper::FASHION[0].tap, args.limit.unwrap_or(10_000), &attacks::ALL);
             study.ae = args.ae.first().cloned();
             (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
         }
@@ -66,7 +66,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     let sets = subject::data(&config.study.data, &Model::named(&config.study.model)?, context)?;
     let images = study::first_images(&sets.studied, config.study.limit)?;
     if resume.is_none() {
-        config.study.inputs = args.inputs.inputs(images.len());
+        config.study.inputs = args.inputs.inputs(images.len(), &attacks::ALL);
     }
     let mut hashes = BTreeMap::from([("data".to_string(), images.hash()?)]);
     if config.retrain {
@@ -92,13 +92,13 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     manifest.hashes.extend(study::hashes(&loaded, &images)?);
     let run = Run { batch, directory, manifest, agreement, part: sets.part };
     let done = study::execute(context, &config.study, &loaded, &images, run)?;
-    let judgements = judgements(&done, &config.study)?;
     if context.json {
         let mut out = done.json();
-        out["claims"] = json!(judgements);
+        out["claims"] = json!(done.verdicts.claims);
+        out["most_negative"] = json!(done.verdicts.most_negative);
         return ui::print(&format!("{out}\n"));
     }
-    ui::print(&report(&done, &judgements, &config))
+    ui::print(&report(&done, &config))
 }
 
 /// A shut gate behind a training: its weights are not lost.
@@ -175,7 +175,7 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
 }
 
 /// Table 3 beside ours, the verdicts, and how to read them.
-fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> String {
+fn report(done: &Done, config: &Reproduction) -> String {
     let mut text = String::from(
         "Table 3 of the paper (Fashion-MNIST, 2-convolution net, tap L = 2): expected causal effect of setting node N to 0\n\n",
     );
@@ -187,8 +187,11 @@ fn report(done: &Done, judgements: &[Judgement], config: &Reproduction) -> Strin
     );
     text += &done.notes();
     text.push('\n');
-    for j in judgements {
+    for j in &done.verdicts.claims {
         let _ = writeln!(text, "{j}\n");
+    }
+    if let Some(told) = done.verdicts.most_negative_told() {
+        let _ = writeln!(text, "{told}\n");
     }
     let weights = match &config.study.ae {
         _ if config.retrain => "trained in this run".to_string(),

@@ -6,6 +6,7 @@ mod cost;
 mod work;
 
 use super::{Args, paper};
+use crate::cli::attacks::AttackArg;
 use crate::cli::common::{self, Context};
 use crate::cli::fetch::published_weights;
 use crate::cli::study::{self, Config};
@@ -34,6 +35,8 @@ pub struct Experiment {
     title: &'static str,
     /// Its networks.
     networks: &'static [Network],
+    /// The attacks of its tables, where none is named.
+    attacks: &'static [AttackArg],
 }
 
 /// A network of an experiment.
@@ -74,6 +77,7 @@ pub const IMAGENET: Experiment = Experiment {
         },
         Network { arch: "vgg19", rows: &paper::VGG19, features: None, answers: Answers::Classes, head: (3, 1e-4) },
     ],
+    attacks: &[AttackArg::Fgsm],
 };
 
 /// Tables 1 and 2.
@@ -87,6 +91,8 @@ pub const CHEST: Experiment = Experiment {
         answers: Answers::Findings(14),
         head: (10, 1e-3),
     }],
+    // Table 2 has jsma too: tens of thousands of gradients an image at this size, for whoever asks for it
+    attacks: &[AttackArg::Fgsm, AttackArg::Bim, AttackArg::Pgd],
 };
 
 /// Passes over the training images for an autoencoder.
@@ -149,7 +155,7 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
         Some(directory) => RunDirectory::resume_configured::<Reproduction>(directory, "reproduce")?,
         None => {
             let first = &experiment.networks[0];
-            let study = args.study(first.arch, first.rows[0].tap, args.limit.unwrap_or(1));
+            let study = args.study(first.arch, first.rows[0].tap, args.limit.unwrap_or(1), experiment.attacks);
             let config = Reproduction {
                 experiment: args.experiment.clone(),
                 weights: args.weights.clone(),
@@ -198,7 +204,7 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     let studied: Vec<(Dataset, &'static str)> = studied.collect::<Result<_, _>>()?;
     if resume.is_none() {
         let images = studied.iter().map(|(images, _)| images.len()).max().unwrap_or(0);
-        config.study.inputs = args.inputs.inputs(images);
+        config.study.inputs = args.inputs.inputs(images, experiment.attacks);
     }
     if args.common.dry_run {
         let cost = cost::cost(experiment, &config, args.gate.batch(), (&sources, &sets, &studied), &brought, context)?;

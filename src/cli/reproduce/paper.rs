@@ -2,6 +2,7 @@
 //! level L to 0. Each is of one image or of a few, of autoencoders and images that nobody has; node numbers do not carry over
 //! between autoencoders. So they stand beside ours for their sign and size.
 
+use crate::attack::Attack;
 use crate::causal::study::Input;
 
 /// A row of its tables.
@@ -27,10 +28,10 @@ impl Row {
         match input {
             Input::None => Some(self.z0),
             Input::Pwm { .. } => self.pwm,
-            Input::Fgsm { .. } => self.fgsm,
-            Input::Bim(_) => self.iterated.map(|[bim, ..]| bim),
-            Input::Jsma(_) => self.iterated.map(|[_, jsma, _]| jsma),
-            Input::Pgd { .. } => self.iterated.map(|[.., pgd]| pgd),
+            Input::Attack(Attack::Fgsm { .. }) => self.fgsm,
+            Input::Attack(Attack::Bim(_)) => self.iterated.map(|[bim, ..]| bim),
+            Input::Attack(Attack::Jsma(_)) => self.iterated.map(|[_, jsma, _]| jsma),
+            Input::Attack(Attack::Pgd { .. }) => self.iterated.map(|[.., pgd]| pgd),
             Input::Noise { .. } => None,
         }
     }

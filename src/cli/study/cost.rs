@@ -82,7 +82,7 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     let runs: u32 = 1 + config.inputs.iter().map(Input::repeats).sum::<u32>();
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let one = &sets[..1];
-    let mut sweep = Sweep::fitting(loaded.subject(&both), one, batch, context.backend())?;
+    let mut sweep = Sweep::fitting(loaded.subject(&both, config.victim), one, batch, context.backend())?;
     let timed = sweep.batch().images.min(64);
     let pixels: usize = loaded.model.input.iter().product();
     let x = vec![0.5f32; timed * pixels];

@@ -4,7 +4,7 @@
 use super::{Answers, Brought, Reproduction, Source, Tapped};
 use crate::causal::named_nodes;
 use crate::cli::common::Context;
-use crate::cli::reproduce::{here, judgements, paper, phase, table};
+use crate::cli::reproduce::{here, paper, phase, table};
 use crate::cli::study::{self, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
 use crate::cli::train::autoencoder::{AUTOENCODER_FILE, AutoencoderConfig, train_autoencoder};
@@ -196,7 +196,7 @@ impl Work<'_> {
                 let own = study::open_directory(Some(path), resume, &manifest)?;
                 let run = Run { batch, directory: own, manifest, agreement, part };
                 let done = study::execute(context, &asked, &loaded, images, run).map_err(|e| here(e, directory))?;
-                let judged = judgements(&done, &asked)?;
+                let judged = &done.verdicts.claims;
                 let _ = write!(tapped.text, "\n{}\n{}", table(&done, number, source.network.rows), done.notes());
                 judged.iter().for_each(|j| tapped.text += &format!("\n{j}\n"));
                 tapped.claims = json!(judged);

@@ -1,0 +1,163 @@
+//! The files of a run, as its page reads them.
+
+use crate::error::Error;
+use crate::report::gallery::{GALLERY, Index};
+use crate::report::run::Manifest;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A row of `summary.csv`, of what a page shows.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Effect {
+    pub arch: String,
+    pub tap: String,
+    pub node: String,
+    pub input: String,
+    pub eps: Option<f64>,
+    pub reading: String,
+    pub estimand: String,
+    pub mean: Option<f64>,
+    pub median: Option<f64>,
+    pub live_share: Option<f64>,
+    pub n: usize,
+    pub ci_lo: Option<f64>,
+    pub ci_hi: Option<f64>,
+    pub p_adj: Option<f64>,
+}
+
+/// A row of `effect_matrix.csv`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Cell {
+    pub node: String,
+    pub input: String,
+    pub class: usize,
+    pub class_name: String,
+    pub effect: Option<f64>,
+    pub ci_lo: Option<f64>,
+    pub ci_hi: Option<f64>,
+}
+
+/// A row of `strata.csv`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Stratum {
+    pub node: String,
+    pub input: String,
+    pub by: String,
+    pub value: String,
+    pub ece: Option<f64>,
+    pub ci_lo: Option<f64>,
+    pub ci_hi: Option<f64>,
+    pub n: usize,
+}
+
+/// What is read of a run.
+pub struct Run {
+    pub directory: PathBuf,
+    pub manifest: Manifest,
+    pub effects: Vec<Effect>,
+    pub cells: Vec<Cell>,
+    pub strata: Vec<Stratum>,
+    pub gallery: Option<Index>,
+    /// `claims.json`.
+    pub claims: Option<Value>,
+    /// `detector.json`.
+    pub detector: Option<Value>,
+}
+
+/// The number of a node out of its name: `ch3` of `fashion/features.1/ae@1a2b3c4d/ch3`.
+pub fn node_number(name: &str) -> &str {
+    name.rsplit("/ch").next().unwrap_or(name)
+}
+
+impl Run {
+    /// Reads the run in `directory`, finished or about to be.
+    pub fn read(directory: &Path) -> Result<Run, Error> {
+        let manifest: Manifest = json(&directory.join("manifest.json"))?.ok_or_else(|| Error::Input {
+            path: directory.into(),
+            reason: "there is no manifest.json: this is no run directory".into(),
+        })?;
+        let gallery = json(&directory.join(GALLERY).join("gallery.json"))?;
+        let effects: Vec<Effect> = table(&directory.join("summary.csv"))?;
+        if effects.is_empty() {
+            let reason = format!("there are no effects in it to report (it is a run of `{}`)", manifest.verb);
+            return Err(Error::Input { path: directory.into(), reason });
+        }
+        Ok(Run {
+            effects,
+            cells: table(&directory.join("effect_matrix.csv"))?,
+            strata: table(&directory.join("strata.csv"))?,
+            gallery,
+            claims: json(&directory.join("claims.json"))?,
+            detector: json(&directory.join("detector.json"))?,
+            manifest,
+            directory: directory.into(),
+        })
+    }
+
+    pub fn arch(&self) -> &str {
+        self.effects.first().map_or("", |row| &row.arch)
+    }
+
+    pub fn tap(&self) -> &str {
+        self.effects.first().map_or("", |row| &row.tap)
+    }
+
+    /// Inputs (name and eps) in the order of the table, the clean one first.
+    pub fn inputs(&self) -> Vec<(&str, Option<f64>)> {
+        let mut inputs: Vec<(&str, Option<f64>)> = Vec::new();
+        for row in &self.effects {
+            if !inputs.contains(&(row.input.as_str(), row.eps)) {
+                inputs.push((&row.input, row.eps));
+            }
+        }
+        inputs
+    }
+
+    /// Nodes in the order of the table.
+    pub fn nodes(&self) -> Vec<&str> {
+        let mut nodes: Vec<&str> = Vec::new();
+        for row in self.effects.iter().filter(|row| row.reading == "Z0") {
+            if !nodes.contains(&row.node.as_str()) {
+                nodes.push(&row.node);
+            }
+        }
+        nodes
+    }
+
+    /// The class-weighted effect of a node within an input (Z0, or R1).
+    pub fn effect(&self, node: &str, (input, eps): (&str, Option<f64>)) -> Option<&Effect> {
+        let reading = if input == "none" { "Z0" } else { "R1" };
+        self.effects.iter().find(|row| {
+            let weighted = row.estimand == "e1" || row.estimand == "bernoulli";
+            weighted && row.node == node && row.input == input && row.eps == eps && row.reading == reading
+        })
+    }
+
+    /// The node with the largest clean effect.
+    pub fn strongest(&self) -> Option<&Effect> {
+        let clean = self.nodes().into_iter().filter_map(|node| self.effect(node, ("none", None)));
+        let size = |row: &Effect| row.mean.unwrap_or(0.0).abs();
+        clean.reduce(|best, next| if size(next) > size(best) { next } else { best })
+    }
+}
+
+/// A table by its header; nothing where there is no such file.
+fn table<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let wrong = |e: csv::Error| Error::Input { path: path.into(), reason: format!("cannot be read: {e}") };
+    csv::Reader::from_path(path).map_err(wrong)?.deserialize().collect::<Result<_, _>>().map_err(wrong)
+}
+
+/// A file of JSON; nothing where there is none.
+fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let wrong = |reason: String| Error::Input { path: path.into(), reason: format!("cannot be read: {reason}") };
+    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(e.to_string()))
+}
