@@ -5,7 +5,8 @@
 //!
 //! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
-//! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
+//! - [`statistics`]: how surely: bootstrap over images, patients and seeds, permutation tests, many tests, equivalence,
+//!   agreement.
 //! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
 //! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`claims`]: the verdict on the paper's claims (a) and (b), with its artefacts and controls.
