@@ -5,12 +5,13 @@
 //!
 //! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R6.
-//! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
+//! - [`statistics`]: how surely: bootstrap over images, patients and seeds, permutation tests, many tests, equivalence,
+//!   agreement.
 //! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
 //! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`breakdown`]: effects by the class they change and by the images they are of.
 //! - [`gallery`]: what a node is: the images and places that excite it.
-//! - [`claims`]: the verdict on the paper's claims (a) and (b), with its artefacts and controls.
+//! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
 //! Networks", ICIP 2019. Sign: an effect is do minus idle. An image whose logits are not numbers gives NaN, which no
