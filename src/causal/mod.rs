@@ -7,6 +7,7 @@
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R5.
 //! - [`statistics`]: how surely: paired bootstrap over images, sign-flip test, Holm.
 //! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
+//! - [`perturbation`]: images masked, attacked, with noise.
 //! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`claims`]: the verdict on the paper's claims (a) and (b), with its artefacts and controls.
 //!
@@ -18,6 +19,7 @@ pub mod analysis;
 pub mod claims;
 pub mod effect;
 pub mod intervention;
+pub mod perturbation;
 pub mod statistics;
 pub mod study;
 pub mod sweep;

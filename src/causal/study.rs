@@ -5,14 +5,12 @@
 //! files are derived from shards; no image is run twice.
 
 use super::CausalError;
-use super::intervention::{GridMask, add_random_signs};
+use super::perturbation::{Clean, Perturbation};
 use super::sweep::{Logits, Sweep};
 use crate::attack::jsma::Jsma;
-use crate::attack::{AttackError, Steps, Targets, losses, start_at_random};
+use crate::attack::{AttackError, Steps};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
-use crate::model::Head;
-use crate::tensor::argmax;
 use serde::{Deserialize, Serialize};
 
 /// Images a shard.
@@ -166,21 +164,6 @@ pub struct Study<'a> {
     pub seed: u64,
 }
 
-/// Owned [`Targets`].
-enum Answered {
-    Classes(Vec<u32>),
-    Findings(Vec<f32>),
-}
-
-impl Answered {
-    fn borrowed(&self) -> Targets<'_> {
-        match self {
-            Answered::Classes(labels) => Targets::Classes(labels),
-            Answered::Findings(findings) => Targets::Findings(findings),
-        }
-    }
-}
-
 impl Study<'_> {
     /// Runs the images from `first` on, at most `count`.
     ///
@@ -192,120 +175,20 @@ impl Study<'_> {
         let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
-        let clean = self.data.pixels(&which)?;
-        let logits = self.sweep.outcomes(&clean)?;
-        let targets = self.targets(&which, &logits.orig)?;
+        let pixels = self.data.pixels(&which)?;
+        let logits = self.sweep.outcomes(&pixels)?;
+        let Study { data, attack_label, seed, .. } = *self;
+        let (head, classes) = (self.sweep.head(), self.sweep.classes());
+        let perturbation = Perturbation { data, head, classes, attack_label, seed };
+        let targets = perturbation.targets(&which, &logits.orig)?;
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
-                let orig = &answers[0].logits.orig;
-                let (x, fraction) = self.perturbed(input, mask, (&clean, orig), &ids, &targets)?;
+                let clean = Clean { pixels: &pixels, ids: &ids, logits: &answers[0].logits.orig };
+                let (x, fraction) = perturbation.apply(&mut self.sweep.victim(), input, mask, clean, &targets)?;
                 answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
             }
         }
         Ok(Shard { first, ids, labels, answers })
-    }
-
-    /// What attacks move away from: with a softmax head a class, with a sigmoid one a row of findings.
-    fn targets(&self, which: &[u32], logits: &[f32]) -> Result<Answered, StudyError> {
-        let classes = self.sweep.classes();
-        let rows = logits.chunks_exact(classes);
-        let what = "an attack on the true label";
-        Ok(match (self.sweep.head(), self.attack_label) {
-            (Head::Softmax, AttackLabel::True) => Answered::Classes(self.data.labels_of(which, what)?),
-            // without a prediction (NaN) the attack's gradient is NaN for every label
-            (Head::Softmax, AttackLabel::Predicted) => {
-                Answered::Classes(rows.map(|row| argmax(row).unwrap_or(0) as u32).collect())
-            }
-            // above 0 a finding's probability is above one half
-            (Head::Sigmoid, AttackLabel::Predicted) => {
-                Answered::Findings(logits.iter().map(|&o| if o > 0.0 { 1.0 } else { 0.0 }).collect())
-            }
-            (Head::Sigmoid, AttackLabel::True) => Answered::Findings(self.data.findings_of(which, classes, what)?),
-        })
-    }
-
-    fn perturbed(
-        &mut self,
-        input: Input,
-        mask: u32,
-        (clean, orig): (&[f32], &[f32]),
-        ids: &[u64],
-        targets: &Answered,
-    ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
-        let mut x = clean.to_vec();
-        let mut fraction = Vec::new();
-        let row = clean.len() / ids.len().max(1);
-        let side = |i: usize| self.data.shape().dims().get(i).copied().unwrap_or(1);
-        match input {
-            Input::None => {}
-            Input::Pwm { fill, .. } => {
-                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
-                    let grid = GridMask::draw(self.seed, id, mask, side(1), side(2))?;
-                    grid.apply(image, fill)?;
-                    fraction.push(grid.fraction() as f32);
-                }
-            }
-            Input::Fgsm { eps } => x = self.sweep.victim().fgsm(clean, targets.borrowed(), eps)?,
-            Input::Bim(steps) => x = self.sweep.victim().steps(clean, None, targets.borrowed(), steps)?,
-            Input::Pgd { steps, restarts } => x = self.pgd(clean, ids, targets.borrowed(), steps, restarts)?,
-            Input::Jsma(jsma) => {
-                let targets = self.second(orig);
-                x = self.sweep.victim().jsma(clean, &targets, jsma)?
-            }
-            Input::Noise { eps } => {
-                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
-                    add_random_signs(self.seed, id, eps, image)?;
-                }
-            }
-        }
-        Ok((x, fraction))
-    }
-
-    /// The second most likely class of every image; the first of equals.
-    fn second(&self, logits: &[f32]) -> Vec<u32> {
-        let second = |row: &[f32]| {
-            let first = argmax(row).unwrap_or(0);
-            let others = row.iter().enumerate().filter(|(c, _)| *c != first);
-            let best = others.reduce(|best, other| if other.1 > best.1 { other } else { best });
-            best.map_or(first, |(class, _)| class) as u32
-        };
-        logits.chunks_exact(self.sweep.classes()).map(second).collect()
-    }
-
-    /// Of every image, what came of the start from which the loss rose furthest; the first of equals.
-    fn pgd(
-        &mut self,
-        clean: &[f32],
-        ids: &[u64],
-        targets: Targets<'_>,
-        steps: Steps,
-        restarts: u32,
-    ) -> Result<Vec<f32>, StudyError> {
-        let (row, classes) = ((clean.len() / ids.len().max(1)).max(1), self.sweep.classes());
-        let mut best: Option<(Vec<f32>, Vec<f64>)> = None;
-        for restart in 0..restarts.max(1) {
-            let mut start = clean.to_vec();
-            for (image, &id) in start.chunks_exact_mut(row).zip(ids) {
-                start_at_random(self.seed, id, restart, steps.eps, image)?;
-            }
-            let x = self.sweep.victim().steps(clean, Some(&start), targets, steps)?;
-            if restarts <= 1 {
-                return Ok(x);
-            }
-            let reached = losses(&self.sweep.victim().forward(&x)?, classes, targets)?;
-            let Some((furthest, loss)) = &mut best else {
-                best = Some((x, reached));
-                continue;
-            };
-            let images = furthest.chunks_exact_mut(row).zip(x.chunks_exact(row));
-            for ((furthest, x), (loss, reached)) in images.zip(loss.iter_mut().zip(reached)) {
-                if reached > *loss {
-                    furthest.copy_from_slice(x);
-                    *loss = reached;
-                }
-            }
-        }
-        Ok(best.map_or_else(|| clean.to_vec(), |(x, _)| x))
     }
 }
