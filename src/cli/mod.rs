@@ -7,6 +7,7 @@ mod convert;
 mod devices;
 mod fetch;
 mod inspect;
+mod map;
 mod reproduce;
 mod study;
 mod subject;
@@ -45,6 +46,8 @@ enum Verb {
     TrainAe(train::autoencoder::Args),
     /// Causal effects of nodes on answers, clean, masked and attacked
     Ce(ce::Args),
+    /// Maps of where answers come from, clean and attacked, and how far attacks move them
+    Map(map::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
     Inspect(inspect::Args),
     /// Replay a folder that PyTorch made, and print how far each tensor lies from it
@@ -85,6 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Train(args) => train::classifier::run(args),
         Verb::TrainAe(args) => train::autoencoder::run(args),
         Verb::Ce(args) => ce::run(args),
+        Verb::Map(args) => map::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Convert(args) => convert::run(args),
