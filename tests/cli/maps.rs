@@ -150,3 +150,55 @@ fn a_dry_run_says_what_maps_cost_and_makes_nothing() {
     assert!(cost("cem-cells,occlusion") > 3.0 * cost("cem"));
     assert_eq!(lab.names("."), ["d"]);
 }
+
+/// X-rays in NIH's layout in `nih/`: each has a mass, in a box that is marked.
+fn x_rays(lab: &Lab, count: usize) {
+    std::fs::create_dir_all(lab.path("nih/images")).unwrap();
+    let mut table = String::from(
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
+         OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n",
+    );
+    let mut boxes = String::from("Image Index,Finding Label,Bbox [x,y,w,h],,,\n");
+    let (mut train, mut test) = (String::new(), String::new());
+    for i in 0..count {
+        let name = format!("{i:08}_000.png");
+        let pixels: Vec<u8> = (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8).collect();
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 28, 28);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        lab.write(&format!("nih/images/{name}"), &file);
+        table += &format!("{name},Mass,0,{i},50,M,PA,28,28,0.1,0.1\n");
+        // the first box is the whole image: every map that points anywhere points into it
+        let place = if i == count - 1 { "0,0,1024,1024" } else { "512,512,100,100" };
+        boxes += &format!("{name},Mass,{place}\n");
+        if i < count - 3 { &mut train } else { &mut test }.push_str(&format!("{name}\n"));
+    }
+    for (name, text) in [
+        ("Data_Entry_2017.csv", table),
+        ("BBox_List_2017.csv", boxes),
+        ("train_val_list.txt", train),
+        ("test_list.txt", test),
+    ] {
+        lab.write(&format!("nih/{name}"), text.as_bytes());
+    }
+}
+
+#[test]
+fn maps_of_marked_findings_are_judged_by_their_boxes_and_few_boxes_are_no_verdict() {
+    let lab = Lab::with(1, 1);
+    x_rays(&lab, 12);
+    lab.run(&["train", "--data", "nih", "--batch", "4", "--epochs", "1", "--quiet", "--out", "host"]).succeeds();
+    let flags = ["--weights", "host/fashion.safetensors", "--data", "nih", "--attack", "none", "--quiet"];
+    let methods = ["--method", "grad-cam,occlusion", "--sign", "signed", "--resamples", "50"];
+    let ran = lab.run(&[&["map", "--out", "run"][..], &flags, &methods].concat()).succeeds();
+    assert!(ran.out.contains("of 3 boxes") && ran.out.contains("no verdict under 30"), "{}", ran.out);
+    let table = lab.read("run/pointing.csv");
+    let (score, n) = (column(&table, "score"), column(&table, "n"));
+    // a row of the pointing game, then nine thresholds of two overlaps, of each method
+    assert_eq!(score.len(), 2 * (1 + 2 * 9));
+    assert_eq!((&*score[0], &*n[0], &*score[1], &*score[10]), ("pointing", "3", "iou", "iobb"));
+    let value = column(&table, "value");
+    assert!(value.iter().filter(|v| !v.is_empty()).all(|v| (0.0..=1.0).contains(&v.parse::<f64>().unwrap())));
+    assert!(value[0].parse::<f64>().unwrap() >= 1.0 / 3.0 - 1e-12, "{}", value[0]);
+}
