@@ -319,3 +319,35 @@ fn an_image_without_numbers_has_a_map_without_numbers_and_leaves_its_neighbours_
         assert_eq!(maps[1][0], e(explainer.maps(method, &clean, &[vec![1], vec![1]]))[1][0]);
     }
 }
+
+/// 42, 43 and what Ablation-CAM's weights then are, where the ReLU in front of the average is no part of `features`.
+#[test]
+fn densenets_maps_lie_behind_its_outer_relu() {
+    let net = e(e(intervene::model::Model::named("densenet121")).with_input(64, 64));
+    let net = e(net.with_classes(3));
+    let weights = net.initial_weights(2);
+    let backend = intervene::backend::cpu::Cpu::new();
+    let methods = [Method::Cam, Method::GradCam, Method::AblationCam];
+    let subject = Subject { model: &net, inserted: None, weights: &weights };
+    let mut explainer = e(Explainer::new(subject, &methods, LOGIT, Some(16), &backend));
+    let x: Vec<f32> = (0..2 * 3 * 64 * 64).map(|i| ((i * 7919 + 13) % 1009) as f32 / 1009.0).collect();
+    let logits = widen(&e(explainer.victim().forward(&x)));
+    let bias = widen(weights.iter().find(|(n, _)| n == "classifier.bias").unwrap().1.data());
+    let classes = vec![vec![0, 1, 2]; 2];
+    let [cam, grad_cam, ablation] = methods.map(|method| e(explainer.maps(method, &x, &classes)));
+    for image in 0..2 {
+        for class in 0..3 {
+            let cam = widen(cam[image][class].values());
+            assert_eq!(cam.len(), 4);
+            let mean = cam.iter().sum::<f64>() / 4.0;
+            let difference = (mean + bias[class] - logits[image * 3 + class]).abs();
+            assert!(difference <= f32_sum(1024) * largest(&logits), "{difference}");
+            let over_cells: Vec<f64> = cam.iter().map(|v| v / 4.0).collect();
+            assert_near(grad_cam[image][class].values(), &over_cells, f32_sum(1024));
+        }
+    }
+    // a channel is one of 1024: what is lost without it is near the rounding of logits, so only that there is a map is said
+    for maps in &ablation {
+        assert!(maps.iter().all(|map| map.size() == (2, 2) && map.range().is_some()));
+    }
+}

@@ -5,16 +5,17 @@
 //! batches, and no map depends on which. What a map needs of the device are answers; sums over channels and places are made
 //! on the host in f64.
 
-use super::cam::{self, Maps, ablation_weights, one_hot};
+use super::cam::{ablation_weights, one_hot};
 use super::causal::{Blocks, weighted};
 use super::method::{Method, Settings, Sign, drops, level};
+use super::program::{Host, Inserted, Job, Nodes, build};
 use super::{ExplainError, Map};
 use crate::answer::widen;
 use crate::attack::Victim;
 use crate::attack::victim as attack;
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, takes_images};
-use crate::graph::plan::{Artifact, Entry, EntryId, plan};
-use crate::graph::{Graph, GraphError, NodeId};
+use crate::graph::NodeId;
+use crate::graph::plan::EntryId;
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
 use crate::tensor::{Shape, TensorMut, TensorRef};
@@ -30,190 +31,11 @@ pub struct Subject<'a> {
     pub weights: &'a dyn Parameters,
 }
 
-/// A map of a class of an image.
+/// Maps of one image, one for each class asked for.
 pub type OfClasses = Vec<Map>;
 
 /// Most images of a batch: more gain nothing, and what is read back of them is held in memory.
 const ROWS_MAX: usize = 64;
-
-/// What methods run, one entry each.
-struct Nodes {
-    x: NodeId,
-    attack: attack::Nodes,
-    host: Host,
-    inserted: Option<Inserted>,
-    pieces: Vec<Piece>,
-}
-
-#[derive(Clone, Copy)]
-struct Host {
-    maps: NodeId,
-    seed: NodeId,
-    grad_cam: NodeId,
-    cam: Option<NodeId>,
-    lists: Lists,
-    ablated: NodeId,
-}
-
-#[derive(Clone, Copy)]
-struct Inserted {
-    code: NodeId,
-    pre: NodeId,
-    lists: Lists,
-    done: NodeId,
-    idle: NodeId,
-    changed: NodeId,
-    answered: NodeId,
-}
-
-/// What is run for a method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Job {
-    /// Pixels to the maps A.
-    Maps,
-    /// Maps and seeds to Grad-CAM.
-    GradCam,
-    /// Maps and seeds to CAM.
-    Cam,
-    /// Maps with channels zeroed to logits.
-    Ablate,
-    /// Pixels to the code and the decoder's first sums.
-    Code,
-    /// Those with nodes zeroed to logits.
-    Do,
-    /// A code to logits.
-    Decode,
-    /// Pixels to the idle logits.
-    Idle,
-}
-
-/// A job as the plan takes it.
-struct Piece {
-    job: Job,
-    given: Vec<NodeId>,
-    want: Vec<NodeId>,
-}
-
-fn build(subject: Subject<'_>, methods: &[Method]) -> Result<(Graph, Nodes), ExplainError> {
-    let Subject { model, inserted, .. } = subject;
-    let mut g = Graph::new();
-    let x = g.input("x", model.input);
-    let normalised = model.normalise(&mut g, x)?;
-    let attack = attack::Nodes::add(&mut g, model, x, normalised)?;
-    let at = cam::maps(model, &mut g, normalised, 0)?;
-    let host = host(model, &mut g, at)?;
-    let inserted = inserted.map(|(tap, ae)| insert(model, &mut g, normalised, tap, ae)).transpose()?;
-    let mut pieces: Vec<Piece> = Vec::new();
-    let mut add = |job: Job, given: &[NodeId], want: &[NodeId]| {
-        if pieces.iter().all(|piece| piece.job != job) {
-            pieces.push(Piece { job, given: given.to_vec(), want: want.to_vec() });
-        }
-    };
-    for &method in methods {
-        method.check(model)?;
-        let ae = || inserted.ok_or(ExplainError::NoAutoencoder { method: method.name() });
-        match method {
-            Method::Cam | Method::GradCam | Method::AblationCam => add(Job::Maps, &[x], &[host.maps]),
-            Method::Cem | Method::CemCells => add(Job::Code, &[x], &[ae()?.code, ae()?.pre]),
-            Method::CemOcclusion => add(Job::Idle, &[x], &[ae()?.idle]),
-            Method::Occlusion => {}
-        }
-        match method {
-            Method::Cam => add(Job::Cam, &[host.maps, host.seed], &host.cam.map_or(vec![], |cam| vec![cam])),
-            Method::GradCam => add(Job::GradCam, &[host.maps, host.seed], &[host.grad_cam]),
-            Method::AblationCam => {
-                let Lists { images, sets, keep } = host.lists;
-                add(Job::Ablate, &[host.maps, images, sets, keep], &[host.ablated]);
-            }
-            Method::Cem => {
-                let Inserted { code, pre, lists: Lists { images, sets, keep }, done, .. } = ae()?;
-                add(Job::Do, &[pre, code, images, sets, keep], &[done]);
-            }
-            Method::CemCells => add(Job::Decode, &[ae()?.changed], &[ae()?.answered]),
-            Method::CemOcclusion | Method::Occlusion => {}
-        }
-    }
-    Ok((g, Nodes { x, attack, host, inserted, pieces }))
-}
-
-fn lists(g: &mut Graph, name: &str, channels: usize) -> Lists {
-    Lists {
-        images: g.index_input(&format!("{name}.image")),
-        sets: g.index_input(&format!("{name}.set")),
-        // set 0 keeps everything, set k + 1 all but channel k
-        keep: g.whole_input(&format!("{name}.keep"), [channels + 1, channels]),
-    }
-}
-
-fn host(model: &Model, g: &mut Graph, at: Maps) -> Result<Host, GraphError> {
-    let seed = g.input("seed", [model.classes]);
-    let grad_cam = cam::signed_grad_cam(g, at, seed)?;
-    let head = model.linear_head();
-    let weight = head.as_ref().and_then(|key| g.parameter_named(key));
-    let cam = weight.map(|weight| cam::cam(g, at.maps, weight, seed)).transpose()?;
-    let channels = g.node(at.maps).shape.dims().first().copied().unwrap_or(1);
-    let lists = lists(g, "ablated", channels);
-    let ablated = cam::ablated(model, g, at.maps, lists)?;
-    Ok(Host { maps: at.maps, seed, grad_cam, cam, lists, ablated })
-}
-
-fn insert(
-    model: &Model,
-    g: &mut Graph,
-    normalised: NodeId,
-    tap: &Tap,
-    autoencoder: &Autoencoder,
-) -> Result<Inserted, GraphError> {
-    let front = model.front(g, normalised, 0, tap.number)?;
-    let code = autoencoder.encode(g, front)?;
-    let pre = autoencoder.pre(g, code)?;
-    let behind = |g: &mut Graph, pre: NodeId| {
-        let decoded = autoencoder.decode(g, pre)?;
-        model.tail(g, decoded, tap.number)
-    };
-    let lists = lists(g, "variant", autoencoder.nodes);
-    let intervened = autoencoder.intervened_pre(g, pre, code, lists)?;
-    let done = behind(g, intervened)?;
-    let idle = behind(g, pre)?;
-    let changed = g.input("code.changed", g.node(code).shape.clone());
-    let answered = autoencoder.pre(g, changed).and_then(|pre| behind(g, pre))?;
-    Ok(Inserted { code, pre, lists, done, idle, changed, answered })
-}
-
-impl Nodes {
-    /// Attacks first, then the pieces, for batches of `rows`.
-    fn plan(&self, graph: &Graph, rows: usize) -> Result<Artifact, GraphError> {
-        let own = self.pieces.iter().map(|p| Entry {
-            name: p.job.name(),
-            given: &p.given,
-            want: &p.want,
-            updates: &[],
-            capacity: rows,
-        });
-        plan(graph, &self.attack.entries(rows).chain(own).collect::<Vec<_>>())
-    }
-
-    fn entry(&self, job: Job, method: Method) -> Result<EntryId, ExplainError> {
-        let found = self.pieces.iter().position(|piece| piece.job == job);
-        let number = found.ok_or(ExplainError::NotLoaded { method: method.name() })?;
-        Ok(EntryId(self.attack.entries(1).count() + number))
-    }
-}
-
-impl Job {
-    fn name(self) -> &'static str {
-        match self {
-            Job::Maps => "maps",
-            Job::GradCam => "grad-cam",
-            Job::Cam => "cam",
-            Job::Ablate => "ablated logits",
-            Job::Code => "code",
-            Job::Do => "logits of do",
-            Job::Decode => "logits of a code",
-            Job::Idle => "idle logits",
-        }
-    }
-}
 
 /// A network ready to be asked.
 pub struct Explainer {

@@ -22,6 +22,7 @@ pub mod map;
 pub mod method;
 pub mod npy;
 pub mod occlusion;
+mod program;
 pub mod render;
 pub mod stability;
 

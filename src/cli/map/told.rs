@@ -306,6 +306,12 @@ impl Done {
                 signed(more)
             );
         }
+        let causal = self.first().any(|row| row.method.inserts() && row.beyond_noise.is_some());
+        if causal && self.first().all(|row| row.reference.is_none()) {
+            text.push_str(
+                "claim (e) compares causal maps with CAM or Grad-CAM: add cam or grad-cam to --method for a verdict\n",
+            );
+        }
         if self.first().any(|row| row.reference.is_some()) {
             text.extend(self.no_cam.iter().map(|why| format!("{why}\n")));
         }
