@@ -7,6 +7,7 @@ use crate::causal::CausalError;
 use crate::causal::sweep::SweepError;
 use crate::data::DataError;
 use crate::data::fetch::wheel::WheelError;
+use crate::explain::ExplainError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
 use crate::train::TrainError;
@@ -26,6 +27,9 @@ pub enum Error {
     /// A node set, interval level or eps that cannot be: exit 2.
     #[error(transparent)]
     Causal(#[from] CausalError),
+    /// A map that this network does not have: exit 2.
+    #[error(transparent)]
+    Explain(ExplainError),
     /// Data are invalid or cannot be had: exit 3.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -74,7 +78,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Write(_) | Error::Failed(_) => 1,
-            Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
+            Error::Usage(_) | Error::Model(_) | Error::Causal(_) | Error::Explain(_) => 2,
             Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
             Error::Data(DataError::Interrupted { .. }) => 130,
             Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) | Error::Input { .. } => 3,
@@ -149,6 +153,16 @@ impl From<SweepError> for Error {
         match e {
             SweepError::Graph(e) => e.into(),
             SweepError::Backend(e) => e.into(),
+        }
+    }
+}
+
+impl From<ExplainError> for Error {
+    fn from(e: ExplainError) -> Self {
+        match e {
+            ExplainError::Graph(e) => e.into(),
+            ExplainError::Backend(e) => e.into(),
+            e => Error::Explain(e),
         }
     }
 }

@@ -24,7 +24,7 @@
 //!   [`train::evaluation`], what a network is worth on images that it has not seen.
 //! - [`attack`]: what an adversary does to the pixels of a network.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
-//! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
+//! - [`explain`]: maps of where an answer comes from, and what they are worth. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
 //!
 //! # Invariants, each a test that carries its name

@@ -53,7 +53,7 @@ step() {
 
 # The same assertions as in CI, on the GPU.
 step launchers cargo test --locked --package intervene --lib -- backend::cuda
-for test in conformance determinism causal_invariants attack_invariants attacks cuda_sizes masks winograd; do
+for test in conformance determinism causal_invariants attack_invariants attacks maps cuda_sizes masks winograd; do
     step "$test" cargo test --locked --package intervene --test "$test"
 done
 # registers and gates; counters are the simulated device's, and it says that they were not compared

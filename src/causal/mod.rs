@@ -8,6 +8,7 @@
 //! - [`statistics`]: how surely: bootstrap over images, patients and seeds, permutation tests, many tests, equivalence,
 //!   agreement.
 //! - [`sweep`]: the potential outcomes of every node on every image, from one pass of the prefix.
+//! - [`perturbation`]: images masked, attacked, with noise.
 //! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`breakdown`]: effects by the class they change and by the images they are of.
 //! - [`gallery`]: what a node is: the images and places that excite it.
@@ -23,6 +24,7 @@ pub mod claims;
 pub mod effect;
 pub mod gallery;
 pub mod intervention;
+pub mod perturbation;
 pub mod statistics;
 pub mod study;
 pub mod sweep;

@@ -5,14 +5,12 @@
 //! files are derived from shards; no image is run twice.
 
 use super::CausalError;
-use super::intervention::{GridMask, add_random_signs};
+use super::perturbation::Perturbation;
 use super::sweep::{Logits, Sweep};
 use crate::attack::method::Images;
-use crate::attack::{Attack, AttackError, Norm, Targets};
+use crate::attack::{Attack, AttackError, Norm};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
-use crate::model::Head;
-use crate::tensor::argmax;
 use serde::{Deserialize, Serialize};
 
 /// Images a shard.
@@ -148,21 +146,6 @@ pub struct Study<'a> {
     pub seed: u64,
 }
 
-/// Owned [`Targets`].
-enum Answered {
-    Classes(Vec<u32>),
-    Findings(Vec<f32>),
-}
-
-impl Answered {
-    fn borrowed(&self) -> Targets<'_> {
-        match self {
-            Answered::Classes(labels) => Targets::Classes(labels),
-            Answered::Findings(findings) => Targets::Findings(findings),
-        }
-    }
-}
-
 impl Study<'_> {
     /// Runs the images from `first` on, at most `count`.
     ///
@@ -174,70 +157,20 @@ impl Study<'_> {
         let which: Vec<u32> = (first..last).map(|i| i as u32).collect();
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
-        let clean = self.data.pixels(&which)?;
-        let logits = self.sweep.outcomes(&clean)?;
-        let targets = self.targets(&which, &logits.orig)?;
+        let pixels = self.data.pixels(&which)?;
+        let logits = self.sweep.outcomes(&pixels)?;
+        let Study { data, attack_label, .. } = *self;
+        let (head, classes) = (self.sweep.head(), self.sweep.classes());
+        let perturbation = Perturbation { data, head, classes, attack_label };
+        let targets = perturbation.targets(&which, &logits.orig)?;
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
-                let (x, fraction) = self.perturbed(input, mask, &clean, &ids, &targets)?;
+                let clean = Images { pixels: &pixels, ids: &ids, seed: self.seed };
+                let (x, fraction) = perturbation.apply(&mut self.sweep.victim(), input, mask, clean, &targets)?;
                 answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
             }
         }
         Ok(Shard { first, ids, labels, answers })
-    }
-
-    /// What attacks move away from: with a softmax head a class, with a sigmoid one a row of findings.
-    fn targets(&self, which: &[u32], logits: &[f32]) -> Result<Answered, StudyError> {
-        let classes = self.sweep.classes();
-        let rows = logits.chunks_exact(classes);
-        let what = "an attack on the true label";
-        Ok(match (self.sweep.head(), self.attack_label) {
-            (Head::Softmax, AttackLabel::True) => Answered::Classes(self.data.labels_of(which, what)?),
-            // without a prediction (NaN) the attack's gradient is NaN for every label
-            (Head::Softmax, AttackLabel::Predicted) => {
-                Answered::Classes(rows.map(|row| argmax(row).unwrap_or(0) as u32).collect())
-            }
-            // above 0 a finding's probability is above one half
-            (Head::Sigmoid, AttackLabel::Predicted) => {
-                Answered::Findings(logits.iter().map(|&o| if o > 0.0 { 1.0 } else { 0.0 }).collect())
-            }
-            (Head::Sigmoid, AttackLabel::True) => Answered::Findings(self.data.findings_of(which, classes, what)?),
-        })
-    }
-
-    fn perturbed(
-        &mut self,
-        input: Input,
-        mask: u32,
-        clean: &[f32],
-        ids: &[u64],
-        targets: &Answered,
-    ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
-        let mut x = clean.to_vec();
-        let mut fraction = Vec::new();
-        let row = clean.len() / ids.len().max(1);
-        let side = |i: usize| self.data.shape().dims().get(i).copied().unwrap_or(1);
-        match input {
-            Input::None => {}
-            Input::Pwm { fill, .. } => {
-                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
-                    let grid = GridMask::draw(self.seed, id, mask, side(1), side(2))?;
-                    grid.apply(image, fill)?;
-                    fraction.push(grid.fraction() as f32);
-                }
-            }
-            Input::Attack(attack) => {
-                let images = Images { pixels: clean, ids, seed: self.seed };
-                x = attack.run(&mut self.sweep.victim(), images, targets.borrowed().into())?;
-            }
-            Input::Noise { eps, norm } => {
-                let eps = if norm == Norm::L2 { eps / (row.max(1) as f32).sqrt() } else { eps };
-                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(ids) {
-                    add_random_signs(self.seed, id, eps, image)?;
-                }
-            }
-        }
-        Ok((x, fraction))
     }
 }

@@ -75,13 +75,13 @@ pub struct InputArgs {
     attack_label: AttackLabelArg,
     /// Pixel masks an image (0: no masking); default 1 from 1000 images on, 32 below
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(..=1024))]
-    masks: Option<u32>,
+    pub(super) masks: Option<u32>,
     /// Value of masked pixels, 0 to 1
     #[arg(long, default_value = "0", value_parser = share)]
     fill: f32,
     /// Leave out the random-noise control
     #[arg(long)]
-    no_control: bool,
+    pub(super) no_control: bool,
 }
 
 /// Flags of statistics and gate.

@@ -10,6 +10,7 @@ mod devices;
 mod diff;
 mod fetch;
 mod inspect;
+mod map;
 mod report;
 mod reproduce;
 mod study;
@@ -51,6 +52,8 @@ enum Verb {
     Ce(ce::Args),
     /// Adversarial images, each with a certificate, and whether the attacks can be believed
     Attack(attack::Args),
+    /// Maps of where answers come from, clean and attacked, and how far attacks move them
+    Map(map::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
     Inspect(inspect::Args),
     /// Replay a folder that PyTorch made, and print how far each tensor lies from it
@@ -96,6 +99,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::TrainAe(args) => train::autoencoder::run(args),
         Verb::Ce(args) => ce::run(args),
         Verb::Attack(args) => attack::run(args),
+        Verb::Map(args) => map::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Convert(args) => convert::run(args),

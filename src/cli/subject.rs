@@ -21,6 +21,11 @@ const BUNDLED_AUTOENCODER: &[u8] = include_bytes!("../../weights/fashion-ae.safe
 /// The network that they belong to.
 const BUNDLED: &str = "fashion";
 
+/// Whether an autoencoder for that network comes with the program.
+pub fn has_bundled_autoencoder(arch: &str) -> bool {
+    arch == BUNDLED
+}
+
 /// Images cut into parts.
 #[derive(Clone, Debug)]
 pub struct Sets {

@@ -5,6 +5,7 @@ pub mod breakdown;
 pub mod diff;
 pub mod evaluation;
 pub mod gallery;
+pub mod maps;
 pub mod page;
 pub mod run;
 pub mod shards;

@@ -10,6 +10,7 @@ mod findings;
 mod images;
 mod input;
 mod interrupt;
+mod maps;
 mod outputs;
 mod reproduce;
 mod support;
