@@ -6,6 +6,7 @@ use crate::causal::CausalError;
 use crate::causal::sweep::SweepError;
 use crate::data::DataError;
 use crate::data::fetch::wheel::WheelError;
+use crate::detect::DetectError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
 use crate::train::TrainError;
@@ -42,6 +43,9 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A saved detector is invalid, or another subject's: exit 3.
+    #[error(transparent)]
+    Detector(DetectError),
     /// The autoencoder does not follow its host well enough: exit 4.
     #[error("{0}")]
     Gate(String),
@@ -76,7 +80,8 @@ impl Error {
             Error::Usage(_) | Error::Model(_) | Error::Causal(_) => 2,
             Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
             Error::Data(DataError::Interrupted { .. }) => 130,
-            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) | Error::Input { .. } => 3,
+            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) => 3,
+            Error::Input { .. } | Error::Detector(_) => 3,
             Error::Gate(_) | Error::Validation(_) => 4,
             Error::Backend(e) => match e {
                 BackendError::Parameter { .. } => 3,
@@ -139,6 +144,30 @@ impl From<SweepError> for Error {
         match e {
             SweepError::Graph(e) => e.into(),
             SweepError::Backend(e) => e.into(),
+        }
+    }
+}
+
+impl From<DetectError> for Error {
+    fn from(e: DetectError) -> Self {
+        match e {
+            DetectError::Causal(e) => e.into(),
+            DetectError::Write(e) => e.into(),
+            DetectError::Name { .. }
+            | DetectError::Statistic { .. }
+            | DetectError::Range { .. }
+            | DetectError::Length { .. }
+            | DetectError::Input { .. }
+            | DetectError::NoAttack(_) => Error::Usage(e.to_string()),
+            DetectError::Read { .. }
+            | DetectError::Invalid { .. }
+            | DetectError::Subject { .. }
+            | DetectError::Duplicate(_) => Error::Detector(e),
+            DetectError::Classes(_)
+            | DetectError::Few(_)
+            | DetectError::Nothing { .. }
+            | DetectError::Singular { .. }
+            | DetectError::Diverged { .. } => Error::Failed(e.to_string()),
         }
     }
 }

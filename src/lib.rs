@@ -24,6 +24,7 @@
 //!   [`train::evaluation`], what a network is worth on images that it has not seen.
 //! - [`attack`]: what an adversary does to the pixels of a network.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
+//! - [`detect`]: whether effects tell attacked images from clean ones, what has to be beaten, and what must not be flagged.
 //! - [`explain`]: maps of where an answer comes from, as graphs. [`validate`]: another framework's numbers replayed.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
 //!
@@ -61,6 +62,7 @@ pub mod backend;
 pub mod causal;
 pub mod cli;
 pub mod data;
+pub mod detect;
 pub mod digest;
 pub mod error;
 pub mod explain;
