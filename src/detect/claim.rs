@@ -132,6 +132,8 @@ fn words(verdict: Verdict, attacks: &[ClaimRow]) -> String {
         };
         let against = match row.verdict {
             Verdict::None => "too few images for a verdict",
+            // of two that are upside down the higher is no better detector
+            Verdict::Fails if interval.lo > 0.0 => "higher, and of no use",
             _ if interval.lo > 0.0 => "better",
             _ if interval.hi < 0.0 => "worse",
             _ => "neither better nor worse is shown",

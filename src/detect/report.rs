@@ -376,6 +376,18 @@ mod tests {
     }
 
     #[test]
+    fn an_attack_that_draws_the_effects_together_is_upside_down_and_no_success() {
+        let mut planted = Planted { images: 1200, ..Planted::default() };
+        planted.shifts[1] = Shift { doubt: -1.5, effect: -0.8, ..planted.shifts[1] };
+        let claim = report(&planted, &[1200]).claim;
+        assert_eq!((claim.attacks[1].verdict, claim.verdict), (Verdict::Fails, Verdict::Fails));
+        // above confidence, which is still more upside down
+        assert!(claim.attacks[1].difference_interval.is_some_and(|i| i.lo > 0.0));
+        assert!(claim.words.contains("pgd 0.3: effect-std is upside down"), "{}", claim.words);
+        assert!(claim.words.ends_with("higher, and of no use"), "{}", claim.words);
+    }
+
+    #[test]
     fn an_attack_that_changes_nothing_but_the_answer_is_not_told() {
         let mut planted = Planted { images: 2000, ..Planted::default() };
         for shift in &mut planted.shifts {
