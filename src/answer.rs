@@ -53,21 +53,21 @@ pub fn widen(logits: &[f32]) -> Vec<f64> {
 }
 
 /// log(1 + exp(o)) without overflow.
-pub(crate) fn softplus(o: f64) -> f64 {
+pub fn softplus(o: f64) -> f64 {
     // a NaN goes through the logarithm
     let tail = (-o.abs()).exp().ln_1p();
     if o > 0.0 { o + tail } else { tail }
 }
 
 /// p log(p/q) + (1-p) log((1-p)/(1-q)), p and q the sigmoids of two logits.
-pub(crate) fn bernoulli_kl(target: f64, logit: f64) -> f64 {
+pub fn bernoulli_kl(target: f64, logit: f64) -> f64 {
     let term = |p: f64, log_p: f64, log_q: f64| if p == 0.0 { 0.0 } else { p * (log_p - log_q) };
     term(sigmoid(target), -softplus(-target), -softplus(-logit))
         + term(sigmoid(-target), -softplus(target), -softplus(logit))
 }
 
 /// 1 / (1 + exp(-o)) without overflow, and without rounding to 1 - tiny for negative o.
-pub(crate) fn sigmoid(o: f64) -> f64 {
+pub fn sigmoid(o: f64) -> f64 {
     if o >= 0.0 {
         1.0 / (1.0 + (-o).exp())
     } else {

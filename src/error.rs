@@ -7,6 +7,7 @@ use crate::causal::CausalError;
 use crate::causal::sweep::SweepError;
 use crate::data::DataError;
 use crate::data::fetch::wheel::WheelError;
+use crate::detect::DetectError;
 use crate::explain::ExplainError;
 use crate::graph::GraphError;
 use crate::model::ModelError;
@@ -47,6 +48,9 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A saved detector is invalid, or another subject's: exit 3.
+    #[error(transparent)]
+    Detector(DetectError),
     /// The autoencoder does not follow its host well enough: exit 4.
     #[error("{0}")]
     Gate(String),
@@ -81,7 +85,8 @@ impl Error {
             Error::Usage(_) | Error::Model(_) | Error::Causal(_) | Error::Explain(_) => 2,
             Error::Data(DataError::Write(_)) | Error::Weights(WeightsError::Write(_)) => 1,
             Error::Data(DataError::Interrupted { .. }) => 130,
-            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) | Error::Input { .. } => 3,
+            Error::Data(_) | Error::Wheel(_) | Error::Weights(_) | Error::Reference(_) => 3,
+            Error::Input { .. } | Error::Detector(_) => 3,
             Error::Gate(_) | Error::Validation(_) => 4,
             Error::Backend(e) => match e {
                 BackendError::Parameter { .. } => 3,
@@ -163,6 +168,30 @@ impl From<ExplainError> for Error {
             ExplainError::Graph(e) => e.into(),
             ExplainError::Backend(e) => e.into(),
             e => Error::Explain(e),
+        }
+    }
+}
+
+impl From<DetectError> for Error {
+    fn from(e: DetectError) -> Self {
+        match e {
+            DetectError::Causal(e) => e.into(),
+            DetectError::Write(e) => e.into(),
+            DetectError::Name { .. }
+            | DetectError::Statistic { .. }
+            | DetectError::Range { .. }
+            | DetectError::Length { .. }
+            | DetectError::Input { .. }
+            | DetectError::NoAttack(_) => Error::Usage(e.to_string()),
+            DetectError::Read { .. }
+            | DetectError::Invalid { .. }
+            | DetectError::Subject { .. }
+            | DetectError::Duplicate(_) => Error::Detector(e),
+            DetectError::Classes(_)
+            | DetectError::Few(_)
+            | DetectError::Nothing { .. }
+            | DetectError::Singular { .. }
+            | DetectError::Diverged { .. } => Error::Failed(e.to_string()),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Intervals of confidence: what one is, and those that have a closed form. Resampled ones are made by
 //! `causal::statistics`. Called by whatever reports how surely.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// An interval of values of a statistic.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Lower end.
     pub lo: f64,

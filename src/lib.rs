@@ -7,7 +7,7 @@
 //!
 //! # Architecture
 //! ```text
-//! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> attack · causal ──> report
+//! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> attack · causal · explain · detect ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
 //! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`interval`], [`answer`] (logits to probabilities and their
@@ -25,6 +25,7 @@
 //! - [`attack`]: what an adversary does to the pixels of a network.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, and what they are worth. [`validate`]: another framework's numbers replayed.
+//! - [`detect`]: whether effects tell attacked images from clean ones, what has to be beaten, and what must not be flagged.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
 //!
 //! # Invariants, each a test that carries its name
@@ -61,6 +62,7 @@ pub mod backend;
 pub mod causal;
 pub mod cli;
 pub mod data;
+pub mod detect;
 pub mod digest;
 pub mod error;
 pub mod explain;

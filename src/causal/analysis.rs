@@ -123,7 +123,10 @@ const PER_SET: [Quantity; 4] = [Quantity::LabelEffect, Quantity::Margin, Quantit
 const PERTURBED: [Reading; 6] = [Reading::R1, Reading::R2, Reading::R3, Reading::R4, Reading::R5, Reading::R6];
 
 /// Whether the shards follow one another and hold the same inputs, sets and classes, so that all are parts of one study.
-fn consistent(shards: &[Shard], like: &Shard, sets: usize, classes: usize) -> Result<(), CausalError> {
+///
+/// # Errors
+/// [`CausalError::Shard`] names the first that does not.
+pub fn consistent(shards: &[Shard], like: &Shard, sets: usize, classes: usize) -> Result<(), CausalError> {
     let mut next = like.first;
     for shard in shards {
         let n = shard.ids.len();

@@ -211,6 +211,29 @@ impl Responses {
         self.orig.len()
     }
 
+    /// How logits become probabilities.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Logits of the network without the autoencoder, per class.
+    pub fn orig(&self) -> &[f64] {
+        &self.orig
+    }
+
+    /// Logits with the autoencoder in place and nothing intervened on, per class.
+    pub fn idle(&self) -> &[f64] {
+        &self.idle
+    }
+
+    /// Logits with node `node` zeroed, per class.
+    ///
+    /// # Errors
+    /// [`CausalError::Index`] when there is no such node.
+    pub fn zeroed(&self, node: usize) -> Result<&[f64], CausalError> {
+        self.row(node)
+    }
+
     /// p of the network without the autoencoder, per class.
     pub fn p_orig(&self) -> &[f64] {
         &self.p_orig

@@ -392,7 +392,7 @@ pub fn radius(text: &str) -> Result<f32, String> {
         Some((a, b)) => number(a)? / number(b)?,
         None => number(text)?,
     };
-    if value >= 0.0 && value <= 1e6 { Ok(value as f32) } else { Err(format!("`{text}` is no size: 0 or more")) }
+    if (0.0..=1e6).contains(&value) { Ok(value as f32) } else { Err(format!("`{text}` is no size: 0 or more")) }
 }
 
 /// Arguments with those of `--config FILE` put behind the verb. A flag that the command line gives itself is left out of

@@ -24,6 +24,7 @@ use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, Study
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::data::files::Record;
 use crate::data::{Dataset, Labels as DataLabels};
+use crate::detect::{self, DetectError, DetectorReport, Plan, Table};
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
@@ -95,6 +96,8 @@ fn is_usual_shift(shift: &f64) -> bool {
     *shift == MAX_SHIFT
 }
 
+/// Resamples of a detector's intervals at most: each takes every score once more.
+const DETECTOR_RESAMPLES: usize = 1000;
 /// Images of the gate's check.
 const GATE_IMAGES: usize = 2000;
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
@@ -160,6 +163,8 @@ pub struct Done {
     pub floor: Floor,
     /// The paper's claims (a) to (c).
     pub verdicts: Verdicts,
+    /// Claim (d), where images were attacked.
+    pub detector: Option<DetectorReport>,
     /// Warnings of the run.
     pub warnings: Vec<String>,
     /// Where it is.
@@ -441,6 +446,10 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let strata = strata(data, &all, model.head, names);
     let within = by_stratum(&columns, &strata, config.level)?;
     breakdown::strata(&directory.path("strata.csv"), (&strata, &within), &columns, &sets, &labels)?;
+    let detector = detector(context, config, loaded, data, &all)?;
+    if let Some(detector) = &detector {
+        save_json(&directory.path("detector.json"), detector)?;
+    }
     let verdicts = Verdicts::of(&columns, config, model.head, &manifest.run_id)?;
     save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
@@ -474,12 +483,52 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         rows,
         floor,
         verdicts,
+        detector,
         warnings,
         directory,
         run_id,
         level: config.level,
         head: model.head,
     })
+}
+
+/// What effects are worth as a detector of the study's attacks; nothing where it has none, or too few images for it.
+fn detector(
+    context: &Context,
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    shards: &[Shard],
+) -> Result<Option<DetectorReport>, Error> {
+    if !config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) {
+        return Ok(None);
+    }
+    let Loaded { model, tap, host_hash, ae, autoencoder, .. } = loaded;
+    let names = node_sets(config, autoencoder.nodes)?;
+    let nodes = names.iter().map(|set| format!("{}/ch{}", tap.name, named_nodes(set))).collect();
+    let hashes = BTreeMap::from([("host".to_string(), host_hash.clone()), ("autoencoder".to_string(), ae.hash())]);
+    let plan = Plan {
+        seed: config.seed,
+        resamples: config.resamples.min(DETECTOR_RESAMPLES),
+        level: config.level,
+        ..Plan::new(detect::detector::Subject { nodes, hashes })
+    };
+    let patients: Vec<Option<&str>> = (0..data.len()).map(|i| data.patient(i)).collect();
+    let made =
+        Table::of(shards, model.head, model.classes, &patients).and_then(|table| DetectorReport::of(&table, &plan));
+    match made {
+        Ok(report) => Ok(Some(report)),
+        Err(
+            e @ (DetectError::Few(_)
+            | DetectError::Nothing { .. }
+            | DetectError::Singular { .. }
+            | DetectError::Diverged { .. }),
+        ) => {
+            context.ui.log(format!("no detector: {e}"));
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Kinds of images that effects are told apart by: the label, what the host says of the clean image, whether it is right, findings,

@@ -21,8 +21,6 @@ const TILE: usize = 72;
 const GAP: usize = 4;
 /// Of frames: orange, seen on grey and on most photographs.
 const FRAME: [u8; 3] = [255, 140, 0];
-/// Between tiles.
-const PAPER: [u8; 3] = [255, 255, 255];
 
 /// What one sheet shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,7 +97,7 @@ pub fn write(
     Ok(write_atomic(&directory.join("gallery.json"), |file| writeln!(file, "{text}"))?)
 }
 
-/// A picture of 8-bit RGB.
+/// A picture of 8-bit RGB, transparent where nothing is set, so that a page's paper shows between the tiles.
 struct Picture {
     width: usize,
     height: usize,
@@ -108,20 +106,20 @@ struct Picture {
 
 impl Picture {
     fn new(width: usize, height: usize) -> Picture {
-        Picture { width, height, pixels: PAPER.repeat(width * height) }
+        Picture { width, height, pixels: vec![0; 4 * width * height] }
     }
 
     fn set(&mut self, x: usize, y: usize, color: [u8; 3]) {
         if x < self.width && y < self.height {
-            let at = 3 * (y * self.width + x);
-            self.pixels[at..at + 3].copy_from_slice(&color);
+            let at = 4 * (y * self.width + x);
+            self.pixels[at..at + 4].copy_from_slice(&[color[0], color[1], color[2], 255]);
         }
     }
 
     fn save(&self, path: &Path) -> Result<(), Error> {
         Ok(write_atomic(path, |file| {
             let mut encoder = png::Encoder::new(file, self.width as u32, self.height as u32);
-            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_color(png::ColorType::Rgba);
             encoder.set_depth(png::BitDepth::Eight);
             encoder.write_header()?.write_image_data(&self.pixels)?;
             Ok(())

@@ -16,7 +16,7 @@ use std::path::Path;
 /// Name of the page in a run directory.
 pub const PAGE: &str = "report.html";
 
-const CSS: &str = include_str!("page.css");
+const CSS: &str = include_str!("page/page.css");
 
 /// Makes the page of the run whose files are in `directory`, and writes it to `to`.
 ///

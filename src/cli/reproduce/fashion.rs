@@ -193,6 +193,9 @@ fn report(done: &Done, config: &Reproduction) -> String {
     if let Some(told) = done.verdicts.most_negative_told() {
         let _ = writeln!(text, "{told}\n");
     }
+    if let Some(detector) = &done.detector {
+        let _ = writeln!(text, "{detector}\n");
+    }
     let weights = match &config.study.ae {
         _ if config.retrain => "trained in this run".to_string(),
         Some(path) => format!("bundled classifier, autoencoder {}", path.display()),

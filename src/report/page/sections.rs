@@ -118,7 +118,13 @@ pub fn claims(run: &Run) -> String {
             "<tr><td>{text}</td><td>{}</td><td>{}</td><td>{value} {interval}</td><td>{svg}</td><td>{matched} {matched_interval}</td>\
              <td>{artefact}</td></tr>",
             escaped(judged["condition"].as_str().unwrap_or_default()),
-            verdict(judged["verdict"].as_str().unwrap_or_default()),
+            match (judged["claim"].as_str(), judged["verdict"].as_str().unwrap_or_default()) {
+                (Some("a" | "b"), word) => verdict(word),
+                // nobody claims anything of noise
+                (_, "holds") => "they fall".into(),
+                (_, "fails") => "they rise".into(),
+                _ => "no change seen".into(),
+            },
         );
     }
     let mut text = format!(
@@ -143,10 +149,10 @@ pub fn claims(run: &Run) -> String {
         text += &(each.collect::<Vec<_>>().join("; ") + ".</p>\n");
     }
     if let Some(detector) = &run.detector {
-        let _ = write!(
+        let _ = writeln!(
             text,
             "<p>(d) effects part attacked images from clean ones, better than the network's confidence does: {} \
-             (see <a href=\"#detector\">the detector</a>).</p>\n",
+             (see <a href=\"#detector\">the detector</a>).</p>",
             verdict(detector["claim"]["verdict"].as_str().unwrap_or_default())
         );
     }
@@ -156,28 +162,37 @@ pub fn claims(run: &Run) -> String {
 
 pub fn nodes(run: &Run) -> String {
     let Some(gallery) = &run.gallery else { return String::new() };
-    let mut cards = String::new();
+    let (mut cards, mut dead) = (String::new(), Vec::new());
     for sheet in &gallery.sheets {
+        if sheet.live_share == 0.0 {
+            dead.push(escaped(&sheet.node));
+            continue;
+        }
         let Ok(png) = std::fs::read(run.directory.join(sheet_name(&sheet.node))) else { continue };
         let effect = run.nodes().into_iter().find(|name| node_number(name) == sheet.node);
         let effect = effect.and_then(|node| run.effect(node, ("none", None)));
         let told = effect.map_or(String::new(), |row| {
             format!(", effect {} {}", short(row.mean.unwrap_or(f64::NAN)), bracketed(ends(row.ci_lo, row.ci_hi)))
         });
-        let _ = write!(
+        let _ = writeln!(
             cards,
             "<figure><figcaption><b>Node {}</b>: live on {:.1} % of images{told}</figcaption>\
-             <img alt=\"Mean map and strongest images of node {}\" src=\"data:image/png;base64,{}\"></figure>\n",
+             <img alt=\"Mean map and strongest images of node {}\" src=\"data:image/png;base64,{}\"></figure>",
             escaped(&sheet.node),
             100.0 * sheet.live_share,
             escaped(&sheet.node),
             STANDARD.encode(png)
         );
     }
+    let dead = match dead.len() {
+        0 => String::new(),
+        1 => format!(" Node {} is 0 on every image: it is dead, and stands for nothing.", dead[0]),
+        _ => format!(" Nodes {} are 0 on every image: they are dead, and stand for nothing.", dead.join(", ")),
+    };
     format!(
         "<section>\n<h2>What the nodes are</h2>\n<p>Top left of each: where the node is active on average (dark: strongly). Beside it, \
          the {} images that excite it most, each with a frame around the place that does. Below: the images on which setting it \
-         to 0 changes the answer most.</p>\n<div class=\"cards\">{cards}</div>\n</section>\n",
+         to 0 changes the answer most.{dead}</p>\n<div class=\"cards\">{cards}</div>\n</section>\n",
         crate::report::gallery::SHOWN
     )
 }
@@ -343,9 +358,9 @@ pub fn detector(run: &Run) -> String {
             }
         }
         if !curves.is_empty() {
-            let _ = write!(
+            let _ = writeln!(
                 plots,
-                "<figure><figcaption><b>{}</b></figcaption>{}</figure>\n",
+                "<figure><figcaption><b>{}</b></figcaption>{}</figure>",
                 escaped(input),
                 chart::roc(&curves)
             );
