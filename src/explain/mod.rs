@@ -1,6 +1,6 @@
 //! Maps of where an answer comes from, and what they are worth.
 //!
-//! - [`method`]: which maps there are. [`cam`]: CAM, Grad-CAM and Ablation-CAM, which weigh the maps A that a network's
+//! - [`method`]: which maps there are. [`mod@cam`]: CAM, Grad-CAM and Ablation-CAM, which weigh the maps A that a network's
 //!   `features` give; [`causal`]: causal effect maps, which weigh or clear the code of an autoencoder; [`occlusion`]: a patch that
 //!   slides over the image. [`explainer`] runs them on a device.
 //! - [`map`]: a map as numbers; [`agreement`]: how alike two are (rank correlation, structural similarity, overlap of what
