@@ -10,6 +10,8 @@ use intervene::backend::Backend;
 use intervene::backend::reference::Reference;
 use intervene::causal::analysis::{Columns, Quantity, responses};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
+use intervene::causal::screen::Screen;
+use intervene::causal::shapley::Plan;
 use intervene::causal::study::{AttackLabel, Input, Study};
 use intervene::causal::sweep::Logits;
 use intervene::graph::Graph;
@@ -456,6 +458,64 @@ fn a_node_that_is_0_on_an_image_is_found_and_has_its_idle_outcome_there() {
         for (at, _) in live.iter().enumerate().filter(|(_, live)| !**live) {
             let [done, idle] = [row(&l.done, at, 4), row(&l.idle, at / nodes, 4)].map(bits);
             assert_eq!(done, idle, "{}", backend.name());
+        }
+    }
+}
+
+// ---- screens and shares ----
+
+/// 13, of the class-weighted effect: scaling a node by 1 - t is scaling its weights in the decoder's first convolution.
+#[test]
+fn a_screen_is_the_derivative_of_the_effect_at_idle() {
+    const H: f32 = 0.0009765625;
+    let host = Host::small(4);
+    let (classes, nodes) = (host.model.classes, host.autoencoder.nodes);
+    let x = host.images(3, 9);
+    let idle = host.outcomes(&x, &Reference).idle;
+    let effect_of_scaling = |node: usize, t: f32| -> Vec<f64> {
+        let mut scaled = Host::small(4);
+        scaled.decoder_weights_of(node).for_each(|w| *w *= 1.0 - t);
+        let moved = scaled.outcomes(&x, &Reference).idle;
+        let one = |i: usize| {
+            let effects = e(effects_f64(Head::Softmax, row(&idle, i, classes), row(&moved, i, classes)));
+            e(class_weighted(Estimand::E1, &softmax(row(&idle, i, classes)), &effects))
+        };
+        (0..3).map(one).collect()
+    };
+    let mut want = vec![0.0; 3 * nodes];
+    for node in 0..nodes {
+        let (up, down) = (effect_of_scaling(node, H), effect_of_scaling(node, -H));
+        (0..3).for_each(|i| want[i * nodes + node] = (up[i] - down[i]) / (2.0 * f64::from(H)));
+    }
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    assert!(largest > 1e-3, "{largest}");
+    for backend in backends() {
+        let mut screen = e(Screen::new(host.subject(), 2, backend.as_ref()));
+        let got = e(screen.effects(&x));
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(&want) {
+            // scaled weights are rounded: 6e-8 of a weight over H; gradients are f32
+            assert!((got - want).abs() <= 1e-3 * largest, "{got} and {want} on {}", backend.name());
+        }
+    }
+}
+
+/// What Shapley's values of all nodes share out is the effect of zeroing all of them, of every image.
+#[test]
+fn shapley_values_of_nodes_add_up_to_the_effect_of_zeroing_all() {
+    let host = Host::small(4);
+    let (classes, nodes) = (host.model.classes, host.autoencoder.nodes);
+    let plan = e(Plan::new(nodes, 2, 5));
+    let x = host.images(2, 3);
+    for backend in backends() {
+        let outcomes: Logits<f64> = e(host.sweep(plan.sets(), (2, 5), backend.as_ref()).outcomes(&x));
+        let effects = ece1(&outcomes, classes);
+        let all = plan.sets().iter().position(|set| set.len() == nodes).unwrap();
+        for of_image in effects.chunks(plan.sets().len()) {
+            let values = e(plan.values(of_image));
+            let sum: f64 = values.iter().sum();
+            assert!((sum - of_image[all]).abs() <= 1e-14, "{sum} and {} on {}", of_image[all], backend.name());
+            assert!(values.iter().any(|v| v.abs() > 1e-6));
         }
     }
 }

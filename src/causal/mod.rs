@@ -12,6 +12,7 @@
 //! - [`study`]: which images under which inputs, shard by shard; [`analysis`]: from shards to columns, a number an image.
 //! - [`breakdown`]: effects by the class they change and by the images they are of.
 //! - [`gallery`]: what a node is: the images and places that excite it.
+//! - [`shapley`]: nodes' shares of the effect of zeroing all; [`screen`]: first-order effects from one pass back.
 //! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -25,6 +26,8 @@ pub mod effect;
 pub mod gallery;
 pub mod intervention;
 pub mod perturbation;
+pub mod screen;
+pub mod shapley;
 pub mod statistics;
 pub mod study;
 pub mod sweep;

@@ -56,6 +56,18 @@ pub struct Args {
     /// Nodes to set to 0 together, beside those (`3,7`; repeatable)
     #[arg(long = "set", value_name = "NODES")]
     sets: Vec<String>,
+    /// Beside each node, all but it together: whether the rest suffices
+    #[arg(long)]
+    others: bool,
+    /// Every pair of nodes together, and what the two do only together
+    #[arg(long)]
+    pairs: bool,
+    /// Shapley values of nodes on clean images, over N orders of nodes and their reverses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    shapley: Option<u64>,
+    /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
+    #[arg(long)]
+    screen: bool,
     #[command(flatten)]
     inputs: InputArgs,
     /// The first N test images
@@ -206,6 +218,10 @@ pub fn run(args: Args) -> Result<(), Error> {
                 tap: args.tap,
                 nodes: args.nodes,
                 sets: args.sets,
+                others: args.others.then_some(true),
+                pairs: args.pairs.then_some(true),
+                shapley: args.shapley.map(|n| n as usize),
+                screen: args.screen.then_some(true),
                 inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
                 attack_label: args.inputs.label(),
                 victim: args.inputs.victim(),

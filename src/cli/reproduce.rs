@@ -91,6 +91,10 @@ impl Args {
             tap: tap.to_string(),
             nodes: "all".into(),
             sets: Vec::new(),
+            others: None,
+            pairs: None,
+            shapley: None,
+            screen: None,
             inputs: self.inputs.inputs(images, usual),
             attack_label: self.inputs.label(),
             victim: self.inputs.victim(),
@@ -143,26 +147,36 @@ fn heading(input: &Input) -> &'static str {
 fn table(done: &Done, tap: usize, paper: &[paper::Row]) -> String {
     let inputs = &done.columns.inputs;
     let wide = 6 + tap.to_string().len();
-    let mut text = format!("{:<wide$}", "(L,N)");
-    inputs.iter().for_each(|input| {
-        let _ = write!(text, "{:<WIDTH$}", heading(input));
-    });
-    text.push('\n');
-    for (s, set) in done.sets.iter().enumerate() {
-        let _ = write!(text, "{:<wide$}", format!("({tap},{})", named_nodes(set)));
-        for k in 0..inputs.len() {
-            let cell = done.row(s, k).map_or_else(String::new, study::with_interval);
-            let _ = write!(text, "{cell:<WIDTH$}");
+    let mut text = String::new();
+    for block in done.blocks() {
+        if block.start > 0 {
+            text.push('\n');
         }
-        let _ = writeln!(text, "{}", done.remark(s));
-        for row in paper.iter().filter(|row| row.tap == tap && set.len() == 1 && set.contains(row.node)) {
-            let _ = write!(text, "{:<wide$}", " paper");
-            for input in inputs {
-                let cell = row.under(input).map_or_else(String::new, |v| format!("{v:+.4e}"));
+        let _ = write!(text, "{:<wide$}", "(L,N)");
+        block.clone().for_each(|k| {
+            let _ = write!(text, "{:<WIDTH$}", heading(&inputs[k]));
+        });
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        for (s, set) in done.sets.iter().enumerate() {
+            let _ = write!(text, "{:<wide$}", format!("({tap},{})", named_nodes(set)));
+            for k in block.clone() {
+                let cell = done.row(s, k).map_or_else(String::new, study::with_interval);
                 let _ = write!(text, "{cell:<WIDTH$}");
             }
-            text.truncate(text.trim_end().len());
-            text.push('\n');
+            let _ = writeln!(text, "{}", done.remark(s));
+            for row in paper.iter().filter(|row| row.tap == tap && set.len() == 1 && set.contains(row.node)) {
+                if !block.clone().any(|k| row.under(&inputs[k]).is_some()) {
+                    continue;
+                }
+                let _ = write!(text, "{:<wide$}", " paper");
+                for k in block.clone() {
+                    let cell = row.under(&inputs[k]).map_or_else(String::new, |v| format!("{v:+.4e}"));
+                    let _ = write!(text, "{cell:<WIDTH$}");
+                }
+                text.truncate(text.trim_end().len());
+                text.push('\n');
+            }
         }
     }
     text

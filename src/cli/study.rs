@@ -2,6 +2,7 @@
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
 mod cost;
+mod extra;
 mod floor;
 mod verdicts;
 
@@ -20,6 +21,7 @@ use crate::causal::effect::Reading;
 use crate::causal::gallery::Gallery;
 use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
+use crate::causal::statistics::Summary;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::data::files::Record;
@@ -59,6 +61,18 @@ pub struct Config {
     pub nodes: String,
     /// Sets of nodes.
     pub sets: Vec<String>,
+    /// Whether all nodes but one are set to 0 too, for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<bool>,
+    /// Whether every pair of nodes is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<bool>,
+    /// Pairs of orders of Shapley values; none: no such values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shapley: Option<usize>,
+    /// Whether first-order effects are put beside exact ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<bool>,
     /// Inputs beside the clean one.
     pub inputs: Vec<Input>,
     /// Whose answer attacks move away from.
@@ -183,9 +197,19 @@ fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
     for node in NodeSet::parse(&config.nodes, nodes)?.iter() {
         sets.push(NodeSet::of(&[node], nodes)?);
     }
-    for text in &config.sets {
-        let set = NodeSet::parse(text, nodes)?;
-        if !sets.contains(&set) {
+    let singles: Vec<usize> = sets.iter().flat_map(NodeSet::iter).collect();
+    let mut joint: Vec<NodeSet> =
+        config.sets.iter().map(|text| NodeSet::parse(text, nodes)).collect::<Result<_, _>>()?;
+    if config.pairs == Some(true) {
+        let pairs = singles.iter().enumerate().flat_map(|(i, &a)| singles[i + 1..].iter().map(move |&b| [a, b]));
+        joint.extend(pairs.map(|pair| NodeSet::of(&pair, nodes)).collect::<Result<Vec<_>, _>>()?);
+    }
+    if config.others == Some(true) {
+        let others = |node: usize| (0..nodes).filter(|&other| other != node).collect::<Vec<_>>();
+        joint.extend(singles.iter().map(|&n| NodeSet::of(&others(n), nodes)).collect::<Result<Vec<_>, _>>()?);
+    }
+    for set in joint {
+        if !sets.contains(&set) && !set.is_empty() {
             sets.push(set);
         }
     }
@@ -460,6 +484,19 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     }
     manifest.timing.insert("gallery_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
+    let mean_of = |set: usize| Summary::of(columns.get(0, set, Quantity::Ece(Reading::Z0))).mean;
+    let alone = |node: usize| sets.iter().position(|set| set.len() == 1 && set.contains(node)).and_then(mean_of);
+    let study = extra::Study { context, config, loaded, data, batch, directory: &directory, labels: &labels };
+    extra::interactions(&study, &columns, &sets)?;
+    if let Some(pairs) = config.shapley {
+        drop(studies);
+        extra::shapley(&study, pairs, &alone)?;
+    }
+    if config.screen == Some(true) {
+        let screened = extra::screen(&study, &columns, &sets)?;
+        manifest.results.insert("screen".into(), json!(screened));
+    }
+
     if columns.images() < 100 {
         warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
     }
@@ -637,6 +674,8 @@ pub fn with_interval(row: &Row) -> String {
 
 /// Columns of a table cell on a terminal.
 pub const WIDTH: usize = 28;
+/// Cells beside each other.
+const COLUMNS: usize = 4;
 
 impl Done {
     /// The row of a set under an input's own reading (Z0, else R1).
@@ -666,21 +705,36 @@ impl Done {
 
     /// Mean effects of every set under every input.
     pub fn table(&self) -> String {
-        let mut text = format!("{:<8}", "node");
-        for input in &self.columns.inputs {
-            let name = if *input == Input::None { "Z0" } else { input.name() };
-            let _ = write!(text, "{name:<WIDTH$}");
-        }
-        text.push('\n');
-        for (s, set) in self.sets.iter().enumerate() {
-            let _ = write!(text, "{:<8}", named_nodes(set));
-            for input in 0..self.columns.inputs.len() {
-                let cell = self.row(s, input).map_or_else(String::new, with_interval);
-                let _ = write!(text, "{cell:<WIDTH$}");
+        let mut text = String::new();
+        for inputs in self.blocks() {
+            let _ = write!(text, "{:<8}", "node");
+            for input in inputs.clone().map(|k| &self.columns.inputs[k]) {
+                let size = input.eps().filter(|_| self.several(input)).map_or(String::new(), |eps| format!(" {eps}"));
+                let name = if *input == Input::None { "Z0" } else { input.name() };
+                let _ = write!(text, "{:<WIDTH$}", format!("{name}{size}"));
             }
-            let _ = writeln!(text, "{}", self.remark(s));
+            text.push('\n');
+            for (s, set) in self.sets.iter().enumerate() {
+                let _ = write!(text, "{:<8}", named_nodes(set));
+                for input in inputs.clone() {
+                    let cell = self.row(s, input).map_or_else(String::new, with_interval);
+                    let _ = write!(text, "{cell:<WIDTH$}");
+                }
+                let _ = writeln!(text, "{}", self.remark(s));
+            }
         }
         text
+    }
+
+    /// Inputs that stand beside each other in a table on a terminal: four at most.
+    pub fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let inputs = self.columns.inputs.len();
+        (0..inputs).step_by(COLUMNS).map(move |first| first..inputs.min(first + COLUMNS))
+    }
+
+    /// Whether another input has the name of this one.
+    fn several(&self, input: &Input) -> bool {
+        self.columns.inputs.iter().filter(|other| other.name() == input.name()).count() > 1
     }
 
     /// What to know about the numbers.

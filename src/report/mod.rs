@@ -6,6 +6,7 @@ pub mod diff;
 pub mod evaluation;
 pub mod gallery;
 pub mod maps;
+pub mod nodes;
 pub mod page;
 pub mod run;
 pub mod shards;

@@ -13,6 +13,7 @@ mod interrupt;
 mod maps;
 mod outputs;
 mod reproduce;
+mod study;
 mod support;
 mod usage;
 mod validate;

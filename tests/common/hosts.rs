@@ -147,11 +147,15 @@ impl Host {
         NodeSet::of(nodes, self.autoencoder.nodes).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// Host and autoencoder, as a sweep takes them.
+    pub fn subject(&self) -> Subject<'_> {
+        let Host { model, tap, autoencoder, weights } = self;
+        Subject { model, tap, autoencoder, weights, attacked: Attacked::Host }
+    }
+
     /// The sweep over `sets` with `images` images and `variants` variants a batch.
     pub fn sweep(&self, sets: &[NodeSet], (images, variants): (usize, usize), backend: &dyn Backend) -> Sweep {
-        let Host { model, tap, autoencoder, weights } = self;
-        let subject = Subject { model, tap, autoencoder, weights, attacked: Attacked::Host };
-        Sweep::new(subject, sets, Batch { images, variants }, backend).unwrap_or_else(|e| panic!("{e}"))
+        Sweep::new(self.subject(), sets, Batch { images, variants }, backend).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Potential outcomes of every node, in f64 (exact from every device).

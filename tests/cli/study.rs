@@ -1,0 +1,113 @@
+//! What a run of `ce` leaves beside its effects: the page, the gallery, effects by class and kind of image, verdicts, a detector;
+//! what is added on request; and two runs beside each other.
+
+use super::support::{Lab, Table};
+use serde_json::Value;
+
+fn json(lab: &Lab, name: &str) -> Value {
+    serde_json::from_str(&lab.read(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn a_run_ends_with_a_page_that_can_be_made_again_to_the_byte() {
+    let lab = Lab::with(120, 80);
+    lab.ce("80", "run", &["--nodes", "2,7,10", "--attack", "fgsm,pgd", "--eps", "0.1,0.3"]).succeeds();
+    let page = lab.read("run/report.html");
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    // by itself: nothing is fetched from anywhere
+    for outside in ["http://", "https://", "<script", "<link", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let sections =
+        ["Before you believe a number", "The paper's claims", "What the nodes are", "Expected causal effects"];
+    let more = ["Which node moves which answer", "Effects as a detector of attacks", "On which images", "What was run"];
+    for section in sections.iter().chain(&more) {
+        assert!(page.contains(section), "{section}");
+    }
+    assert_eq!(page.matches("data:image/png;base64,").count(), 3);
+
+    let made = lab.run(&["report", "run", "--out", "again.html"]).succeeds();
+    assert_eq!((made.out.trim(), lab.read("again.html") == page), ("again.html", true));
+    std::fs::remove_file(lab.path("run/report.html")).unwrap();
+    lab.run(&["report", "run"]).succeeds();
+    assert!(lab.read("run/report.html") == page);
+
+    // classes add up: a probability that falls makes others rise
+    let matrix = Table::of(&lab.read("run/effect_matrix.csv"));
+    let effects: Vec<f64> = matrix.column("effect").into_iter().map(|v| v.parse().unwrap()).collect();
+    assert_eq!(effects.len(), 3 * 10 * 7);
+    assert!(effects.chunks(10).all(|row| row.iter().sum::<f64>().abs() < 1e-12));
+    assert!(effects.iter().any(|e| e.abs() > 1e-3));
+    let strata = Table::of(&lab.read("run/strata.csv"));
+    let by = strata.column("by");
+    assert!(["label", "predicted", "correct"].iter().all(|kind| by.contains(kind)));
+    // every label has 8 images of 80
+    let few = by.iter().zip(strata.column("n")).zip(strata.column("flag")).filter(|((by, _), _)| **by == "label");
+    assert!(few.clone().count() > 0 && few.into_iter().all(|((_, n), flag)| n == "8" && flag == "few"));
+
+    let claims = json(&lab, "run/claims.json");
+    let names: Vec<&str> = claims["claims"].as_array().unwrap().iter().map(|c| c["claim"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "b", "b", "b", "b", "control", "control"]);
+    // rivals of fgsm at its first size
+    assert_eq!(claims["most_negative"]["rivals"].as_array().unwrap().len(), 1);
+    assert!(json(&lab, "run/detector.json")["statistics"].as_array().is_some_and(|rows| !rows.is_empty()));
+    let gallery = json(&lab, "run/gallery/gallery.json");
+    assert_eq!((gallery["images"].as_u64(), gallery["sheets"].as_array().map(Vec::len)), (Some(80), Some(3)));
+}
+
+#[test]
+fn what_is_asked_for_beside_is_measured() {
+    let lab = Lab::new();
+    let asked = ["--nodes", "1,7,10", "--pairs", "--others", "--shapley", "2", "--screen", "--attack", "none"];
+    lab.ce("12", "run", &asked).succeeds();
+    let effect = |node: &str| -> f64 {
+        let summary = Table::of(&lab.read("run/summary.csv"));
+        let rows = summary.column("node").into_iter().zip(summary.column("reading")).zip(summary.column("estimand"));
+        let at =
+            rows.enumerate().find(|(_, ((n, r), e))| n.ends_with(&format!("/ch{node}")) && *r == "Z0" && *e == "e1");
+        summary.column("mean")[at.unwrap_or_else(|| panic!("{node}")).0].parse().unwrap()
+    };
+    // pairs are more than their parts by what the table says
+    let pairs = Table::of(&lab.read("run/interactions.csv"));
+    assert_eq!(pairs.rows.len(), 3);
+    let first: f64 = pairs.column("interaction")[0].parse().unwrap();
+    assert!((first - (effect("1+7") - effect("1") - effect("7"))).abs() < 1e-15);
+    // all but node 1
+    effect("0+2+3+4+5+6+7+8+9+10+11+12+13+14+15");
+
+    let shapley = Table::of(&lab.read("run/shapley.csv"));
+    assert_eq!(shapley.rows.len(), 16);
+    // only nodes that were zeroed alone have an effect beside
+    assert_eq!(shapley.column("ece_alone").iter().filter(|v| !v.is_empty()).count(), 3);
+    let screen = Table::of(&lab.read("run/screen.csv"));
+    assert_eq!((screen.rows.len(), screen.column("first_order").len()), (16, 16));
+    let correlation = json(&lab, "run/manifest.json")["results"]["screen"]["of_means"].as_f64().unwrap();
+    assert!((-1.0..=1.0).contains(&correlation));
+    lab.run(&["ce", "--shapley", "0"]).fails(2, &["--shapley"]);
+}
+
+#[test]
+fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
+    let lab = Lab::new();
+    lab.ce("4", "a", &["--nodes", "3,7"]).succeeds();
+    lab.ce("4", "b", &["--nodes", "3,7", "--batch", "3"]).succeeds();
+    lab.ce("5", "c", &["--nodes", "3,7"]).succeeds();
+    let same = lab.run(&["diff", "a", "b"]).succeeds();
+    assert!(same.out.contains("largest difference 0.0e0"), "{}", same.out);
+    let other = lab.run(&["diff", "a", "c"]);
+    assert_eq!(other.code, Some(4), "{}", other.err);
+    assert!(
+        other.out.contains("ch7 none Z0 e1") && other.err.contains("the runs differ"),
+        "{}{}",
+        other.out,
+        other.err
+    );
+    let told = lab.run(&["diff", "a", "c", "--json"]);
+    assert_eq!((told.code, told.json()["same"].as_bool()), (Some(4), Some(false)));
+    lab.run(&["diff", "a", "c", "--tolerance", "10"]).succeeds();
+    lab.run(&["diff", "a", "nowhere"]).fails(3, &["nowhere", "summary.csv"]);
+    lab.run(&["diff", "a", "b", "--tolerance", "-1"]).fails(2, &["--tolerance"]);
+    lab.run(&["report", "nowhere"]).fails(3, &["nowhere", "no run directory"]);
+    lab.write("d/manifest.json", b"{}");
+    lab.run(&["report", "d"]).fails(3, &["manifest.json", "cannot be read"]);
+}
