@@ -10,6 +10,7 @@ use crate::attack::{Attack, Attacked, Norm};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
 use crate::report::run::RunDirectory;
+use crate::report::table::Kind;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -96,6 +97,15 @@ pub struct InputArgs {
     pub(super) no_control: bool,
 }
 
+/// Kind of intervals on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IntervalArg {
+    /// Quantiles of the resamples
+    Percentile,
+    /// Corrected for bias and skew
+    Bca,
+}
+
 /// Flags of statistics and gate.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GateArgs {
@@ -108,6 +118,9 @@ pub struct GateArgs {
     /// Bootstrap resamples over images
     #[arg(long, default_value_t = 2000)]
     resamples: usize,
+    /// Kind of the bootstrap intervals of summary.csv
+    #[arg(long, value_enum, default_value = "percentile")]
+    interval: IntervalArg,
     /// Confidence level of intervals
     #[arg(long, default_value_t = 0.95)]
     level: f64,
@@ -195,6 +208,13 @@ impl GateArgs {
         self.level
     }
 
+    pub fn interval(&self) -> Kind {
+        match self.interval {
+            IntervalArg::Percentile => Kind::Percentile,
+            IntervalArg::Bca => Kind::Bca,
+        }
+    }
+
     pub fn batch(&self) -> &str {
         &self.batch
     }
@@ -230,6 +250,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 max_shift: args.gate.max_shift,
                 resamples: args.gate.resamples,
                 level: args.gate.level,
+                interval: args.gate.interval(),
                 seed: args.common.seed,
                 data: args.data,
             };

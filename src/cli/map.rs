@@ -20,6 +20,7 @@ use crate::explain::{Answer, Method, Settings, Sign};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
 use crate::report::run::RunDirectory;
+use crate::report::table::Kind;
 use crate::text::closest;
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
@@ -344,6 +345,7 @@ fn gate(context: &Context, config: &Config, network: &Network, images: &Dataset,
         pairs: None,
         shapley: None,
         screen: None,
+        interval: Kind::Percentile,
         inputs: Vec::new(),
         attack_label: config.attack_label,
         victim: Attacked::Host,

@@ -103,6 +103,7 @@ impl Args {
             max_shift: self.gate.max_shift(),
             resamples: self.gate.resamples(),
             level: self.gate.level(),
+            interval: self.gate.interval(),
             seed: self.common.seed,
             data: self.data.clone(),
         }

@@ -1,40 +1,39 @@
 //! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
+mod beside;
 mod cost;
 mod extra;
 mod floor;
 mod verdicts;
 
+use beside::{detector, save_json, show_nodes, strata};
 pub use cost::cost;
 pub use floor::Floor;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
-use crate::atomic::write_atomic;
 use crate::attack::{AttackError, Attacked};
 use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
-use crate::causal::breakdown::{Stratum, by_class, by_stratum, strata as breakdown_strata};
+use crate::causal::breakdown::{by_class, by_stratum};
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::effect::Reading;
-use crate::causal::gallery::Gallery;
 use crate::causal::intervention::NodeSet;
 use crate::causal::named_nodes;
 use crate::causal::statistics::Summary;
 use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
-use crate::data::files::Record;
-use crate::data::{Dataset, Labels as DataLabels};
-use crate::detect::{self, DetectError, DetectorReport, Plan, Table};
+use crate::data::Dataset;
+use crate::detect::DetectorReport;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
+use crate::report::breakdown;
 use crate::report::page::{self, PAGE};
 use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
-use crate::report::table::{self, Labels, Row, Sampling};
-use crate::report::{breakdown, gallery};
+use crate::report::table::{self, Kind, Labels, Row, Sampling};
 use crate::tensor::argmax;
 use crate::weights::Weights;
 use cost::{Macs, shard_images};
@@ -43,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// What decides a study, as the manifest holds it.
@@ -91,6 +90,9 @@ pub struct Config {
     pub resamples: usize,
     /// Level of intervals.
     pub level: f64,
+    /// Kind of intervals of the summary.
+    #[serde(default, skip_serializing_if = "Kind::is_percentile")]
+    pub interval: Kind,
     /// Seed.
     pub seed: u64,
     /// Where images come from and how they are cut.
@@ -110,8 +112,6 @@ fn is_usual_shift(shift: &f64) -> bool {
     *shift == MAX_SHIFT
 }
 
-/// Resamples of a detector's intervals at most: each takes every score once more.
-const DETECTOR_RESAMPLES: usize = 1000;
 /// Images of the gate's check.
 const GATE_IMAGES: usize = 2000;
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
@@ -452,8 +452,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 
     let started = Instant::now();
     let columns = Columns::of(&all, model.head, model.classes)?;
-    let sampling = Sampling { resamples: config.resamples, level: config.level, seed: config.seed };
-    let rows = table::summarise(&columns, model.head, model.classes, sampling)?;
+    let sampling =
+        Sampling { resamples: config.resamples, level: config.level, seed: config.seed, kind: config.interval };
     let labels = Labels {
         run_id: manifest.run_id.clone(),
         arch: model.arch.into(),
@@ -462,6 +462,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         split: part.into(),
         patients: (0..images).map(|i| data.patient(i).unwrap_or_default().to_owned()).collect(),
     };
+    let rows = table::summarise(&columns, (model.head, model.classes), &labels.patients, sampling)?;
+    let units = table::units(&labels.patients)?;
     table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
     let cells = by_class(&all, &columns, (model.head, model.classes), config.level)?;
@@ -474,7 +476,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if let Some(detector) = &detector {
         save_json(&directory.path("detector.json"), detector)?;
     }
-    let verdicts = Verdicts::of(&columns, config, model.head, &manifest.run_id)?;
+    let verdicts = Verdicts::of(&columns, config, (model.head, &units), &manifest.run_id)?;
     save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
@@ -497,6 +499,13 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         manifest.results.insert("screen".into(), json!(screened));
     }
 
+    if units.count() < columns.images() {
+        warnings.push(format!(
+            "{} images of {} patients: intervals and tests take a patient's images together",
+            columns.images(),
+            units.count()
+        ));
+    }
     if columns.images() < 100 {
         warnings.push(format!("{} images: intervals from so few are rough", columns.images()));
     }
@@ -527,115 +536,6 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         level: config.level,
         head: model.head,
     })
-}
-
-/// What effects are worth as a detector of the study's attacks; nothing where it has none, or too few images for it.
-fn detector(
-    context: &Context,
-    config: &Config,
-    loaded: &Loaded,
-    data: &Dataset,
-    shards: &[Shard],
-) -> Result<Option<DetectorReport>, Error> {
-    if !config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) {
-        return Ok(None);
-    }
-    let Loaded { model, tap, host_hash, ae, autoencoder, .. } = loaded;
-    let names = node_sets(config, autoencoder.nodes)?;
-    let nodes = names.iter().map(|set| format!("{}/ch{}", tap.name, named_nodes(set))).collect();
-    let hashes = BTreeMap::from([("host".to_string(), host_hash.clone()), ("autoencoder".to_string(), ae.hash())]);
-    let plan = Plan {
-        seed: config.seed,
-        resamples: config.resamples.min(DETECTOR_RESAMPLES),
-        level: config.level,
-        ..Plan::new(detect::detector::Subject { nodes, hashes })
-    };
-    let patients: Vec<Option<&str>> = (0..data.len()).map(|i| data.patient(i)).collect();
-    let made =
-        Table::of(shards, model.head, model.classes, &patients).and_then(|table| DetectorReport::of(&table, &plan));
-    match made {
-        Ok(report) => Ok(Some(report)),
-        Err(
-            e @ (DetectError::Few(_)
-            | DetectError::Nothing { .. }
-            | DetectError::Singular { .. }
-            | DetectError::Diverged { .. }),
-        ) => {
-            context.ui.log(format!("no detector: {e}"));
-            Ok(None)
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Kinds of images that effects are told apart by: the label, what the host says of the clean image, whether it is right, findings,
-/// and what else the data say of a patient.
-fn strata(data: &Dataset, shards: &[Shard], head: Head, names: &[String]) -> Vec<Stratum> {
-    let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
-    let rows = |shard: &Shard| -> Vec<Option<usize>> {
-        let logits = &shard.answers[0].logits.orig;
-        logits.chunks_exact(logits.len() / shard.ids.len().max(1)).map(argmax).collect()
-    };
-    let predicted: Vec<Option<usize>> = shards.iter().flat_map(rows).collect();
-    let mut all = Vec::new();
-    if head == Head::Softmax {
-        let labels: Vec<Option<usize>> = (0..data.len()).map(|i| data.label(i).map(|label| label as usize)).collect();
-        let named = |classes: &[Option<usize>]| classes.iter().map(|class| class.map(name)).collect::<Vec<_>>();
-        all.extend(breakdown_strata("label", &named(&labels)));
-        all.extend(breakdown_strata("predicted", &named(&predicted)));
-        let correct = labels.iter().zip(&predicted).map(|(label, answer)| {
-            let right = |(label, answer): (&usize, &usize)| if label == answer { "yes" } else { "no" };
-            label.as_ref().zip(answer.as_ref()).map(|pair| right(pair).to_string())
-        });
-        all.extend(breakdown_strata("correct", &correct.collect::<Vec<_>>()));
-    }
-    if let DataLabels::Findings(findings) = data.targets() {
-        for (j, finding) in names.iter().enumerate() {
-            let images: Vec<u32> = (0..findings.len()).filter(|&i| findings[i].contains(j)).map(|i| i as u32).collect();
-            if !images.is_empty() {
-                all.push(Stratum { by: "finding".into(), value: finding.clone(), images });
-            }
-        }
-    }
-    let said = |value: fn(&Record) -> &Option<String>| -> Vec<Option<String>> {
-        (0..data.len()).map(|i| data.record(i).and_then(|record| value(record).clone())).collect()
-    };
-    all.extend(breakdown_strata("sex", &said(|record| &record.sex)));
-    all.extend(breakdown_strata("view", &said(|record| &record.view)));
-    all
-}
-
-/// Writes what serialises as a file of JSON.
-fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Failed(e.to_string()))?;
-    Ok(write_atomic(path, |file| writeln!(file, "{text}"))?)
-}
-
-/// Shows what the nodes are: one more pass of the front over the clean images.
-fn show_nodes(
-    context: &Context,
-    sweep: &mut Sweep,
-    data: &Dataset,
-    (columns, sets): (&Columns, &[NodeSet]),
-    directory: &RunDirectory,
-    run_id: &str,
-) -> Result<(), Error> {
-    let [nodes, height, width] = sweep.code();
-    let mut gallery = Gallery::new(nodes, [height, width], gallery::SHOWN);
-    let all: Vec<u32> = (0..data.len() as u32).collect();
-    data.announce(&all);
-    for block in all.chunks(SHARD_IMAGES) {
-        if context.stopped() {
-            return Err(Error::Interrupted { resume: directory.finished_path().into() });
-        }
-        gallery.add(&sweep.codes(&data.pixels(block)?)?);
-    }
-    let single = |(s, set): (usize, &NodeSet)| {
-        let node = set.iter().next().filter(|_| set.len() == 1)?;
-        Some((node, columns.get(0, s, Quantity::Ece(Reading::Z0))))
-    };
-    let effects: Vec<(usize, &[f64])> = sets.iter().enumerate().filter_map(single).collect();
-    gallery::write(&directory.path(""), run_id, &gallery, &effects, data)
 }
 
 /// How both nets answer on clean images.

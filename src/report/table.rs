@@ -6,7 +6,7 @@ use crate::atomic::write_atomic;
 use crate::causal::analysis::{Columns, Quantity, responses};
 use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
-use crate::causal::statistics::{Bootstrap, Interval, SignFlip, Summary, holm};
+use crate::causal::statistics::{Bootstrap, Clusters, Interval, SignFlip, Summary, bh, holm};
 use crate::causal::study::Shard;
 use crate::causal::{CausalError, named_nodes};
 use crate::data::NO_LABEL;
@@ -159,8 +159,10 @@ pub struct Row {
     pub interval: Option<Interval>,
     /// Sign-flip p of mean = 0.
     pub p: Option<f64>,
-    /// The same after Holm over the nodes of one input, reading and estimand.
+    /// The same after Holm over the nodes of one input, reading and estimand: the chance of any false find is below it.
     pub p_adjusted: Option<f64>,
+    /// The same after Benjamini and Hochberg: below it, the share of false finds among finds.
+    pub q: Option<f64>,
 }
 
 /// Resamples, flips and level of the summary's statistics.
@@ -172,6 +174,36 @@ pub struct Sampling {
     pub level: f64,
     /// Seed of both.
     pub seed: u64,
+    /// Which kind of bootstrap interval.
+    pub kind: Kind,
+}
+
+/// How ends are read off a bootstrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Quantiles of the resamples.
+    #[default]
+    Percentile,
+    /// Corrected for bias and skew (Efron 1987).
+    Bca,
+}
+
+impl Kind {
+    /// Left out of configurations, so that runs keep their ids.
+    pub fn is_percentile(&self) -> bool {
+        *self == Kind::Percentile
+    }
+}
+
+/// Which images are one patient's, of images that say so: all of a patient's are drawn together.
+///
+/// # Errors
+/// [`CausalError::Range`] without images.
+pub fn units(patients: &[String]) -> Result<Clusters, CausalError> {
+    // an image without a patient is its own
+    let unit = |(i, patient): (usize, &String)| (patient.clone(), if patient.is_empty() { i + 1 } else { 0 });
+    Clusters::new(&patients.iter().enumerate().map(unit).collect::<Vec<_>>())
 }
 
 /// One column under way to a row.
@@ -180,14 +212,20 @@ struct Pending<'a> {
     input: usize,
     reading: Reading,
     estimand: String,
-    column: std::borrow::Cow<'a, [f64]>,
+    column: Cow<'a, [f64]>,
 }
 
-/// Computes the summary: E1 under every reading, E4 and E3 (a class at a time) within each input.
+/// Computes the summary: E1 under every reading, E4 and E3 (a class at a time) within each input; intervals and tests resample whole
+/// `patients` (one an image, empty where nobody says).
 ///
 /// # Errors
-/// [`CausalError`] for an impossible level or no images.
-pub fn summarise(columns: &Columns, head: Head, classes: usize, sampling: Sampling) -> Result<Vec<Row>, CausalError> {
+/// [`CausalError`] for an impossible level or no images, or unless there is one patient an image.
+pub fn summarise(
+    columns: &Columns,
+    (head, classes): (Head, usize),
+    patients: &[String],
+    sampling: Sampling,
+) -> Result<Vec<Row>, CausalError> {
     let estimand = head.estimand().name().to_string();
     let mut pending: Vec<Pending<'_>> = Vec::new();
     for input in 0..columns.inputs.len() {
@@ -206,8 +244,14 @@ pub fn summarise(columns: &Columns, head: Head, classes: usize, sampling: Sampli
             pending.push(Pending { set, input, reading: own, estimand: "e4".into(), column });
         }
     }
-    let mut rows = rows(columns, &pending, sampling)?;
+    let mut rows = rows(columns, &pending, patients, sampling)?;
     for class in 0..classes {
+        let theirs: Vec<String> = patients
+            .iter()
+            .zip(&columns.labels)
+            .filter(|(_, label)| **label as usize == class)
+            .map(|(patient, _)| patient.clone())
+            .collect();
         let of_class = |column: &[f64]| -> Vec<f64> {
             let pairs = column.iter().zip(&columns.labels);
             pairs.filter(|(_, l)| **l as usize == class).map(|(v, _)| *v).collect()
@@ -223,19 +267,29 @@ pub fn summarise(columns: &Columns, head: Head, classes: usize, sampling: Sampli
                 }
             }
         }
-        rows.extend(self::rows(columns, &pending, sampling)?);
+        rows.extend(self::rows(columns, &pending, &theirs, sampling)?);
     }
     Ok(rows)
 }
 
-/// Statistics of columns of one length.
-fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Result<Vec<Row>, CausalError> {
-    let Some(first) = pending.first() else { return Ok(Vec::new()) };
-    let n = first.column.len();
-    let bootstrap = Bootstrap::new(n, sampling.resamples, sampling.seed)?;
-    let flips = SignFlip::new(n, sampling.resamples, sampling.seed)?;
+/// Statistics of columns of one length, over images of these patients.
+fn rows(
+    columns: &Columns,
+    pending: &[Pending<'_>],
+    patients: &[String],
+    sampling: Sampling,
+) -> Result<Vec<Row>, CausalError> {
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    let units = units(patients)?;
+    let bootstrap = Bootstrap::of_clusters(&units, sampling.resamples, sampling.seed)?;
+    let flips = SignFlip::of_clusters(&units, sampling.resamples, sampling.seed)?;
     let data: Vec<&[f64]> = pending.iter().map(|p| p.column.as_ref()).collect();
-    let intervals = bootstrap.intervals(&data, sampling.level)?;
+    let intervals: Vec<Option<Interval>> = match sampling.kind {
+        Kind::Percentile => bootstrap.intervals(&data, sampling.level)?,
+        Kind::Bca => bootstrap.bca(&data, sampling.level)?.into_iter().map(|bca| bca.map(|bca| bca.interval)).collect(),
+    };
     let p = flips.p_values(&data)?;
     let mut rows: Vec<Row> = pending
         .iter()
@@ -250,11 +304,12 @@ fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Resul
             interval: intervals[i],
             p: p[i],
             p_adjusted: None,
+            q: None,
         })
         .collect();
     // Holm over the nodes of one table column; R5 and R6 have no node in them, so their rows are one and the same test
     for row in rows.iter_mut().filter(|r| matches!(r.reading, Reading::R5 | Reading::R6)) {
-        row.p_adjusted = row.p;
+        (row.p_adjusted, row.q) = (row.p, row.p);
     }
     for at in 0..rows.len() {
         if rows[at].p_adjusted.is_some() {
@@ -263,16 +318,18 @@ fn rows(columns: &Columns, pending: &[Pending<'_>], sampling: Sampling) -> Resul
         let same =
             |r: &Row| r.input == rows[at].input && r.reading == rows[at].reading && r.estimand == rows[at].estimand;
         let family: Vec<usize> = (0..rows.len()).filter(|&i| same(&rows[i])).collect();
-        let adjusted = holm(&family.iter().map(|&i| rows[i].p).collect::<Vec<_>>());
-        family.into_iter().zip(adjusted).for_each(|(i, p)| rows[i].p_adjusted = p);
+        let raw: Vec<Option<f64>> = family.iter().map(|&i| rows[i].p).collect();
+        for ((i, p), q) in family.into_iter().zip(holm(&raw)).zip(bh(&raw)) {
+            (rows[i].p_adjusted, rows[i].q) = (p, q);
+        }
     }
     Ok(rows)
 }
 
 const SUMMARY: &str = "schema_version,run_id,arch,tap,node,condition,input,reading,estimand,mean,sd,median,mean_abs,\
-                       share_positive,live_share,n,ci_lo,ci_hi,p,p_adj,eps\n";
+                       share_positive,live_share,n,ci_lo,ci_hi,p,p_adj,eps,q\n";
 
-/// Writes `summary.csv`: 21 columns; `eps` tells inputs of one name apart.
+/// Writes `summary.csv`: 22 columns; `eps` tells inputs of one name apart, `p_adj` is Holm's, `q` Benjamini and Hochberg's.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
@@ -283,7 +340,7 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
             let s = &row.summary;
             writeln!(
                 file,
-                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 labels.run_id,
                 labels.arch,
                 labels.tap,
@@ -303,6 +360,7 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
                 optional(row.p),
                 optional(row.p_adjusted),
                 columns.inputs[row.input].eps().map_or(String::new(), |eps| eps.to_string()),
+                optional(row.q),
             )?;
         }
         Ok(())

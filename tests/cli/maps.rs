@@ -27,7 +27,7 @@ fn a_run_holds_a_map_for_each_image_method_and_input_a_picture_and_what_attacks_
     let lab = Lab::new();
     let ran = map(&lab, "3", "run", &["--attack", "fgsm,bim", "--eps", "8/255", "--steps", "2"]).succeeds();
     assert!(
-        ran.out.contains("claim (e) under fgsm at eps 0.031") && ran.out.contains("30 images are needed"),
+        ran.out.contains("claim (e) under FGSM at eps 8/255") && ran.out.contains("30 images are needed"),
         "{}",
         ran.out
     );

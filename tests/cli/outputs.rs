@@ -33,7 +33,8 @@ fn an_output_directory_with_a_closing_slash_is_that_directory() {
     let lab = Lab::new();
     lab.ce("2", "run/", &["--nodes", "3"]).succeeds();
     assert_eq!(lab.names("."), ["d", "run"]);
-    assert_eq!(lab.names("run"), ["effects.csv", "manifest.json", "outcomes", "summary.csv"]);
+    let files = ["claims.json", "effect_matrix.csv", "effects.csv", "gallery", "manifest.json", "outcomes"];
+    assert_eq!(lab.names("run"), [&files[..], &["report.html", "strata.csv", "summary.csv"]].concat());
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_run_ends_with_a_page_that_can_be_made_again_to_the_byte() {
     // classes add up: a probability that falls makes others rise
     let matrix = Table::of(&lab.read("run/effect_matrix.csv"));
     let effects: Vec<f64> = matrix.column("effect").into_iter().map(|v| v.parse().unwrap()).collect();
-    assert_eq!(effects.len(), 3 * 10 * 7);
+    assert_eq!(effects.len(), 3 * 10 * 8);
     assert!(effects.chunks(10).all(|row| row.iter().sum::<f64>().abs() < 1e-12));
     assert!(effects.iter().any(|e| e.abs() > 1e-3));
     let strata = Table::of(&lab.read("run/strata.csv"));
@@ -97,7 +97,7 @@ fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
     let other = lab.run(&["diff", "a", "c"]);
     assert_eq!(other.code, Some(4), "{}", other.err);
     assert!(
-        other.out.contains("ch7 none Z0 e1") && other.err.contains("the runs differ"),
+        other.out.contains("ch7 none Z0 e4") && other.err.contains("the runs differ"),
         "{}{}",
         other.out,
         other.err

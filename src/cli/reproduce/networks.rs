@@ -6,6 +6,8 @@ mod cost;
 mod work;
 
 use super::{Args, paper};
+use crate::attack::Attack;
+use crate::causal::study::Input;
 use crate::cli::attacks::AttackArg;
 use crate::cli::common::{self, Context};
 use crate::cli::fetch::published_weights;
@@ -236,7 +238,7 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
             all.push(work.at_tap(source, &host, tap, sets, (images, part))?);
         }
     }
-    let text = report(experiment, &worth, &all, &absent);
+    let text = report((experiment, &config), &worth, &all, &absent);
     reproduced(
         &directory.path("table.csv"),
         &manifest.run_id,
@@ -454,7 +456,12 @@ fn studied(
 }
 
 /// Every table with what it ran on, and what is missing.
-fn report(experiment: &Experiment, worth: &str, all: &[Tapped], absent: &[String]) -> String {
+fn report(
+    (experiment, config): (&Experiment, &Reproduction),
+    worth: &str,
+    all: &[Tapped],
+    absent: &[String],
+) -> String {
     let mut text = format!("{}: expected causal effect of setting node N to 0\n", experiment.title);
     if !worth.is_empty() {
         let _ = write!(text, "\n{worth}");
@@ -467,8 +474,9 @@ fn report(experiment: &Experiment, worth: &str, all: &[Tapped], absent: &[String
         "\nThe paper's rows are of its own autoencoders, on one image or a few. Node numbers do not carry over between autoencoders,\n\
          so its rows stand here for their sign and size, not as a target."
     );
-    if experiment.name == CHEST.name {
-        text += "Its Table 2 has BIM, JSMA and PGD too, which are not measured here.\n";
+    let jsma = |input: &Input| matches!(input, Input::Attack(Attack::Jsma(_)));
+    if experiment.name == CHEST.name && !config.study.inputs.iter().any(jsma) {
+        text += "Its Table 2 has JSMA too, which takes thousands of gradients an image: --attack fgsm,bim,pgd,jsma --gamma 0.001\n";
     }
     absent.iter().for_each(|line| text += &format!("{line}\n"));
     text

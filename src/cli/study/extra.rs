@@ -15,7 +15,7 @@ use crate::data::Dataset;
 use crate::error::Error;
 use crate::report::nodes::{NodeRow, write};
 use crate::report::run::RunDirectory;
-use crate::report::table::Labels;
+use crate::report::table::{Labels, units};
 use serde::Serialize;
 
 /// What an extra needs of its study.
@@ -55,7 +55,8 @@ impl Study<'_> {
         beside: impl Fn(usize) -> Option<f64>,
     ) -> Result<Vec<NodeRow>, Error> {
         let views: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-        let bootstrap = Bootstrap::new(self.data.len(), self.config.resamples, self.config.seed)?;
+        let units = units(&self.labels.patients)?;
+        let bootstrap = Bootstrap::of_clusters(&units, self.config.resamples, self.config.seed)?;
         let intervals = bootstrap.intervals(&views, self.config.level)?;
         let row = |(at, ((&set, column), interval)): (usize, ((&NodeSet, &Vec<f64>), _))| {
             let Summary { mean, n, .. } = Summary::of(column);

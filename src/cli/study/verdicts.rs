@@ -6,7 +6,7 @@ use crate::attack::method::sized;
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::claims::{Claim, Condition, Judgement, MostNegative, judge, most_negative};
 use crate::causal::effect::Reading;
-use crate::causal::statistics::Bootstrap;
+use crate::causal::statistics::{Bootstrap, Clusters};
 use crate::causal::study::Input;
 use crate::error::Error;
 use crate::model::Head;
@@ -38,12 +38,12 @@ fn words(input: &Input) -> String {
 }
 
 impl Verdicts {
-    /// Of a study's columns.
+    /// Of a study's columns; images of one unit (a patient) are resampled together.
     ///
     /// # Errors
     /// [`Error::Causal`] for a level outside 0..1.
-    pub fn of(c: &Columns, config: &Config, head: Head, run_id: &str) -> Result<Verdicts, Error> {
-        let bootstrap = Bootstrap::new(c.images(), config.resamples, config.seed)?;
+    pub fn of(c: &Columns, config: &Config, (head, units): (Head, &Clusters), run_id: &str) -> Result<Verdicts, Error> {
+        let bootstrap = Bootstrap::of_clusters(units, config.resamples, config.seed)?;
         let row = |input: usize, quantity| (0..c.sets).map(|s| c.get(input, s, quantity)).collect::<Vec<_>>();
         let mut claims = Vec::new();
         for (k, input) in c.inputs.iter().enumerate().skip(1) {
