@@ -37,11 +37,11 @@ judge() { # run directory, seconds, limit in seconds, name
 
 start=$SECONDS
 "$program" reproduce fashion --quiet --out "$out/bundled" >"$out/bundled.txt"
-judge "$out/bundled" $((SECONDS - start)) 90 bundled
+judge "$out/bundled" $((SECONDS - start)) 300 bundled
 
 start=$SECONDS
 "$program" reproduce fashion --retrain --quiet --out "$out/retrained" >"$out/retrained.txt"
-judge "$out/retrained" $((SECONDS - start)) 600 retrained
+judge "$out/retrained" $((SECONDS - start)) 900 retrained
 accuracy=$(key "$out/retrained/classifier/manifest.json" test_accuracy)
 check "retrained: test accuracy at least 90.0 % at the lowest validation loss" "$accuracy >= 0.9" "$accuracy"
 for file in classifier/fashion autoencoder/autoencoder; do

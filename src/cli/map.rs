@@ -235,7 +235,13 @@ fn inputs(args: &InputArgs, images: usize) -> Result<Vec<Input>, Error> {
         Input::Pwm { .. } => None,
         other => Some(other),
     };
-    Ok(args.inputs(images, &[AttackArg::Fgsm]).into_iter().filter_map(one).collect())
+    let inputs: Vec<Input> = args.inputs(images, &[AttackArg::Fgsm]).into_iter().filter_map(one).collect();
+    let twice = (1..inputs.len()).find(|&k| inputs[..k].iter().any(|before| before.name() == inputs[k].name()));
+    match twice {
+        // files of maps are named after it
+        Some(k) => Err(Error::Usage(format!("map takes one --eps: {} would be there twice", inputs[k].name()))),
+        None => Ok(inputs),
+    }
 }
 
 /// The methods asked for, or those that need nothing more than there is.

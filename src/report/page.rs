@@ -1,6 +1,6 @@
 //! `report.html`: a run as a page that a person can read without us, in one file, made from the files of its directory alone.
 //!
-//! Warnings and verdicts come first, then what a node is, then the tables. [`write`] is called at the end of a run, and by `report`,
+//! Warnings and verdicts come first, then what a node is, then the tables. [`write()`] is called at the end of a run, and by `report`,
 //! which makes the page anew. What a run did not do has no section, and the page says which command does.
 
 mod chart;

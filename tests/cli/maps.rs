@@ -31,7 +31,7 @@ fn a_run_holds_a_map_for_each_image_method_and_input_a_picture_and_what_attacks_
         "{}",
         ran.out
     );
-    assert!(ran.out.contains("control, random signs of eps 0.031"), "{}", ran.out);
+    assert!(ran.out.contains("control, random signs of eps 8/255"), "{}", ran.out);
     assert_eq!(lab.names("run"), ["manifest.json", "maps", "maps.csv", "stability.csv"]);
     assert_eq!(lab.names("run/maps"), ["cem", "grad-cam"]);
     let inputs = ["bim", "fgsm", "noise", "none"];
@@ -133,6 +133,8 @@ fn maps_that_cannot_be_are_refused_before_anything_is_made() {
     refused(&["--stride", "0"], &["--stride 0"]);
     refused(&["--class", "all", "--curves", "3"], &["--curves follow one class"]);
     refused(&["--tap", "99"], &["no tap \"99\""]);
+    refused(&["--eps", "8/255,0.3"], &["map takes one --eps", "fgsm"]);
+    refused(&["--victim", "inserted"], &["--victim inserted"]);
     let gate = lab.run(&["map", "--data", "d", "--any-data", "--quiet", "--out", "gated"]);
     gate.fails(4, &["--min-agreement"]);
     lab.run(&["map", "--model", "vgg16", "--method", "cem"]).fails(2, &["no weights of vgg16"]);

@@ -91,13 +91,15 @@ fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
     let lab = Lab::new();
     lab.ce("4", "a", &["--nodes", "3,7"]).succeeds();
     lab.ce("4", "b", &["--nodes", "3,7", "--batch", "3"]).succeeds();
-    lab.ce("5", "c", &["--nodes", "3,7"]).succeeds();
+    // other masks and other noise
+    lab.ce("4", "c", &["--nodes", "3,7", "--seed", "4"]).succeeds();
+    lab.ce("5", "more", &["--nodes", "3,7"]).succeeds();
     let same = lab.run(&["diff", "a", "b"]).succeeds();
     assert!(same.out.contains("largest difference 0.0e0"), "{}", same.out);
     let other = lab.run(&["diff", "a", "c"]);
     assert_eq!(other.code, Some(4), "{}", other.err);
     assert!(
-        other.out.contains("ch7 none Z0 e4") && other.err.contains("the runs differ"),
+        other.out.contains("ch7 noise 0.3 R") && other.err.contains("the runs differ"),
         "{}{}",
         other.out,
         other.err
@@ -105,6 +107,9 @@ fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
     let told = lab.run(&["diff", "a", "c", "--json"]);
     assert_eq!((told.code, told.json()["same"].as_bool()), (Some(4), Some(false)));
     lab.run(&["diff", "a", "c", "--tolerance", "10"]).succeeds();
+    // a class more has rows of its own
+    let more = lab.run(&["diff", "a", "more", "--tolerance", "10"]);
+    assert!(more.code == Some(4) && more.out.contains("only in more: "), "{}", more.out);
     lab.run(&["diff", "a", "nowhere"]).fails(3, &["nowhere", "summary.csv"]);
     lab.run(&["diff", "a", "b", "--tolerance", "-1"]).fails(2, &["--tolerance"]);
     lab.run(&["report", "nowhere"]).fails(3, &["nowhere", "no run directory"]);

@@ -97,7 +97,8 @@ impl Verdicts {
         let rivals = judged.rivals.iter().map(|r| {
             let value = r.difference.map_or("not a number".into(), |d| format!("{d:+.1e}"));
             let interval = r.interval.map_or(String::new(), |i| format!(" [{:+.1e}, {:+.1e}]", i.lo, i.hi));
-            format!("less {}: {value}{interval}", r.condition.split(' ').next().unwrap_or_default())
+            let name = r.condition.split(' ').next().unwrap_or_default();
+            format!("less {name}: {value}{interval} (lower at {} nodes, higher at {})", r.lower, r.higher)
         });
         Some(format!(
             "Claim (c), that FGSM makes effects most negative: {}. Mean effect over {} live nodes under FGSM, {}.",

@@ -89,8 +89,12 @@ pub fn head(run: &Run, title: &str) -> String {
 
 pub fn warnings(run: &Run) -> String {
     let mut all: Vec<String> = run.manifest.warnings.clone();
-    let found = run.detector.as_ref().and_then(|detector| detector["warnings"].as_array());
-    all.extend(found.into_iter().flatten().filter_map(Value::as_str).map(|told| format!("detector: {told}")));
+    let found = run.detector.as_ref().and_then(|detector| detector["warnings"].as_array()).map_or(0, Vec::len);
+    if found > 0 {
+        all.push(format!(
+            "{found} cautions stand with the detectors below: which turn over, and which find harmless noise"
+        ));
+    }
     all.push("intervals cover the sampling of images only; another autoencoder has other nodes, and its effects may differ more".into());
     let items: String = all.iter().map(|told| format!("<li>{}</li>", escaped(told))).collect();
     format!("<section class=\"warnings\"><b>Before you believe a number</b><ul>{items}</ul></section>\n")
@@ -300,8 +304,10 @@ pub fn matrix(run: &Run) -> String {
 
 pub fn detector(run: &Run) -> String {
     let Some(detector) = &run.detector else { return String::new() };
-    let single = |row: &&Value| !row["statistic"].as_str().unwrap_or_default().starts_with("ece-n");
-    let rows: Vec<&Value> = detector["statistics"].as_array().into_iter().flatten().filter(single).collect();
+    // single nodes' are in the file; the best of them, chosen on other images, is here
+    let node = |statistic: &str| statistic.strip_prefix("ece-").is_some_and(|rest| rest.parse::<usize>().is_ok());
+    let whole = |row: &&Value| !node(row["statistic"].as_str().unwrap_or_default());
+    let rows: Vec<&Value> = detector["statistics"].as_array().into_iter().flatten().filter(whole).collect();
     let mut inputs: Vec<&str> = Vec::new();
     for row in &rows {
         let input = row["input"].as_str().unwrap_or_default();
@@ -366,13 +372,15 @@ pub fn detector(run: &Run) -> String {
             );
         }
     }
+    let told = detector["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let cautions: String = told.map(|told| format!("<li>{}</li>", escaped(told))).collect();
     format!(
         "<section id=\"detector\">\n<h2>Effects as a detector of attacks</h2>\n<p>Area under the ROC curve, clean images that the network \
          gets right against successful attacks on them; .5 is chance, blue above and red below it: a statistic that moves the \
          other way under another attack cannot be used without knowing the attack. Controls (masking, noise) have no adversary: a \
          statistic that finds them finds change, not attack.</p>\n<div class=\"scroll\"><table><thead><tr><th>statistic</th>\
          <th>family</th>{head}</tr></thead><tbody>{body}</tbody></table></div>\n<details><summary>ROC curves</summary>\
-         <div class=\"cards\">{plots}</div></details>\n</section>\n"
+         <div class=\"cards\">{plots}</div></details>\n<details><summary>Cautions</summary><ul>{cautions}</ul></details>\n</section>\n"
     )
 }
 
