@@ -322,8 +322,11 @@ impl Done {
             Aim::Finding { present: true, .. } => "an image is won where the finding appears",
             Aim::Finding { present: false, .. } => "an image is won where the finding vanishes",
         };
-        let mut text =
-            format!("{:<46}{:<32}{:<10}{:>9}{:>9}{:>9}\n", "attack", "success, 95 %", "in 8 bits", "Linf", "L2", "L0");
+        let wide = self.success.iter().map(|s| s.attack.to_string().len() + 2).max().unwrap_or(0);
+        let mut text = format!(
+            "{:<wide$}{:<32}{:<10}{:>9}{:>9}{:>9}\n",
+            "attack", "success, 95 %", "in 8 bits", "Linf", "L2", "L0"
+        );
         let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
         for s in &self.success {
             let interval = s
@@ -334,7 +337,7 @@ impl Done {
             let [linf, l2, l0] = s.size;
             let _ = writeln!(
                 text,
-                "{:<46}{success:<32}{:<10}{linf:>9.4}{l2:>9.3}{l0:>9.0}",
+                "{:<wide$}{success:<32}{:<10}{linf:>9.4}{l2:>9.3}{l0:>9.0}",
                 s.attack.to_string(),
                 percent(s.success_8bit.value()),
             );

@@ -15,7 +15,7 @@ pub struct Args {
     /// Directory of the other
     b: PathBuf,
     /// Largest difference of a mean effect that is none, as a part of the largest effect
-    #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
     /// Results as JSON
     #[arg(long)]

@@ -572,6 +572,15 @@ pub fn with_interval(row: &Row) -> String {
     format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
 }
 
+/// A set of nodes on a terminal: `3+7`, `all but 3`.
+fn shown(set: &NodeSet) -> String {
+    let others: Vec<String> = (0..set.channels()).filter(|&n| !set.contains(n)).map(|n| n.to_string()).collect();
+    match others.len() {
+        1 | 2 if set.len() > 2 => format!("all but {}", others.join("+")),
+        _ => named_nodes(set),
+    }
+}
+
 /// Columns of a table cell on a terminal.
 pub const WIDTH: usize = 28;
 /// Cells beside each other.
@@ -606,8 +615,9 @@ impl Done {
     /// Mean effects of every set under every input.
     pub fn table(&self) -> String {
         let mut text = String::new();
+        let wide = self.sets.iter().map(|set| shown(set).len() + 2).max().unwrap_or(0).max(8);
         for inputs in self.blocks() {
-            let _ = write!(text, "{:<8}", "node");
+            let _ = write!(text, "{:<wide$}", "node");
             for input in inputs.clone().map(|k| &self.columns.inputs[k]) {
                 let size = input.eps().filter(|_| self.several(input)).map_or(String::new(), |eps| format!(" {eps}"));
                 let name = if *input == Input::None { "Z0" } else { input.name() };
@@ -615,7 +625,7 @@ impl Done {
             }
             text.push('\n');
             for (s, set) in self.sets.iter().enumerate() {
-                let _ = write!(text, "{:<8}", named_nodes(set));
+                let _ = write!(text, "{:<wide$}", shown(set));
                 for input in inputs.clone() {
                     let cell = self.row(s, input).map_or_else(String::new, with_interval);
                     let _ = write!(text, "{cell:<WIDTH$}");

@@ -59,7 +59,8 @@ fn a_run_ends_with_a_page_that_can_be_made_again_to_the_byte() {
 fn what_is_asked_for_beside_is_measured() {
     let lab = Lab::new();
     let asked = ["--nodes", "1,7,10", "--pairs", "--others", "--shapley", "2", "--screen", "--attack", "none"];
-    lab.ce("12", "run", &asked).succeeds();
+    let told = lab.ce("12", "run", &asked).succeeds().out;
+    assert!(["\n1+7 ", "\nall but 7 "].iter().all(|name| told.contains(name)), "{told}");
     let effect = |node: &str| -> f64 {
         let summary = Table::of(&lab.read("run/summary.csv"));
         let rows = summary.column("node").into_iter().zip(summary.column("reading")).zip(summary.column("estimand"));
