@@ -148,7 +148,9 @@ pub fn claims(run: &Run) -> String {
         let each = rivals.iter().map(|rival| {
             let value = rival["difference"].as_f64().map_or("-".into(), short);
             let name = escaped(rival["condition"].as_str().unwrap_or_default());
-            format!("{name}: {value} {}", bracketed(json_ends(&rival["interval"])))
+            let (lower, higher) = (&rival["lower"], &rival["higher"]);
+            let interval = bracketed(json_ends(&rival["interval"]));
+            format!("{name}: {value} {interval} (lower at {lower} live nodes, higher at {higher})")
         });
         text += &(each.collect::<Vec<_>>().join("; ") + ".</p>\n");
     }
