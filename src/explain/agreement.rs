@@ -5,6 +5,7 @@
 //! Where a map is constant or holds what is no number, nothing can be said, and nothing is: `None`.
 
 use super::{ExplainError, Map};
+use crate::causal::statistics;
 
 /// Side of the Gaussian window of [`ssim`]: 3.5 standard deviations to either side.
 pub const WINDOW: usize = 11;
@@ -43,29 +44,9 @@ pub fn spearman(a: &Map, b: &Map) -> Result<Option<f64>, ExplainError> {
     if !comparable(a) || !comparable(b) {
         return Ok(None);
     }
-    // ranks are halves of whole numbers: their mean is the same for both, and exact
-    let mean = (a.values().len() as f64 + 1.0) / 2.0;
-    let (ranks, others) = (ranks(a.values()), ranks(b.values()));
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
-    let scale = (product(&ranks, &ranks) * product(&others, &others)).sqrt();
-    Ok(Some((product(&ranks, &others) / scale).clamp(-1.0, 1.0)))
-}
-
-/// Ranks from 1, equal values with the mean of their ranks.
-fn ranks(values: &[f32]) -> Vec<f64> {
-    // -0 and 0 are equal numbers; total_cmp would part them
-    let keys: Vec<f32> = values.iter().map(|v| v + 0.0).collect();
-    let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_unstable_by(|&i, &j| keys[i].total_cmp(&keys[j]));
-    let mut ranks = vec![0.0; keys.len()];
-    let mut first = 0;
-    for run in order.chunk_by(|&i, &j| keys[i] == keys[j]) {
-        // positions first + 1 to first + run
-        let rank = first as f64 + (run.len() as f64 + 1.0) / 2.0;
-        run.iter().for_each(|&i| ranks[i] = rank);
-        first += run.len();
-    }
-    ranks
+    let wide = |map: &Map| map.values().iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+    // it refuses columns of two lengths, which these are not
+    Ok(statistics::spearman(&wide(a), &wide(b)).unwrap_or_default())
 }
 
 /// Structural similarity (Wang et al. 2004): the mean over all windows that lie within the map, Gaussian of 11 x 11 cells
