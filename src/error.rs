@@ -4,6 +4,7 @@ use crate::atomic::WriteError;
 use crate::attack::AttackError;
 use crate::backend::BackendError;
 use crate::causal::CausalError;
+use crate::causal::study::StudyError;
 use crate::causal::sweep::SweepError;
 use crate::data::DataError;
 use crate::data::fetch::wheel::WheelError;
@@ -126,6 +127,17 @@ impl Error {
 impl From<BackendError> for Error {
     fn from(e: BackendError) -> Self {
         Error::Backend(e)
+    }
+}
+
+impl From<StudyError> for Error {
+    fn from(e: StudyError) -> Self {
+        match e {
+            StudyError::Backend(e) => e.into(),
+            StudyError::Causal(e) => e.into(),
+            StudyError::Attack(e) => e.into(),
+            StudyError::Data(e) => e.into(),
+        }
     }
 }
 

@@ -73,6 +73,15 @@ impl Attack {
         }
     }
 
+    /// Numbers of steps after which [`Attack::run_watched`] shows the images: 1, 2, 4, ... and all; none of attacks that are not
+    /// watched.
+    pub fn halts(&self) -> Vec<u32> {
+        match self {
+            Attack::Bim(steps) | Attack::Pgd { steps, .. } => halts(steps.steps),
+            Attack::Fgsm { .. } | Attack::Jsma(_) => Vec::new(),
+        }
+    }
+
     /// The images after the attack.
     ///
     /// # Errors
@@ -82,7 +91,7 @@ impl Attack {
     }
 
     /// As [`Attack::run`], bit for bit, and after 1, 2, 4, ... steps and the last (of the first start) `watch` is shown what
-    /// the images are by then. Attacks of one step, and jsma, are not watched.
+    /// the images are by then. FGSM and jsma are not watched.
     ///
     /// # Errors
     /// As [`Attack::run`], and `watch`'s own.
@@ -141,7 +150,7 @@ pub fn sized(norm: Norm, eps: f32) -> String {
 }
 
 /// A change of pixels as people write it: `0.3`; `8/255` where that is what it is; else to four digits.
-fn change(value: f32) -> String {
+pub fn change(value: f32) -> String {
     let (short, levels) = (value.to_string(), f64::from(value) * 255.0);
     match (short.len() <= 6, (levels - levels.round()).abs() < 1e-4) {
         (true, _) => short,
@@ -162,7 +171,7 @@ pub fn likeliest_other(logits: &[f32], class: Option<usize>) -> u32 {
 pub type Watch<'a> = &'a mut dyn FnMut(u32, &[f32], &mut Victim<'_>) -> Result<(), AttackError>;
 
 /// The numbers of steps after which an attack of `steps` is watched: 1, 2, 4, ... and all.
-pub fn halts(steps: u32) -> Vec<u32> {
+fn halts(steps: u32) -> Vec<u32> {
     let mut halts: Vec<u32> = (0..32).map(|power| 1 << power).take_while(|&at| at < steps).collect();
     halts.push(steps);
     halts

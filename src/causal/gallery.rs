@@ -21,6 +21,8 @@ pub struct Place {
 pub struct Exemplars {
     /// Images on which it is not 0 everywhere.
     pub live: usize,
+    /// Images on which a code is no number: they are in none of the other figures.
+    pub nan: usize,
     /// Largest codes, one an image, the largest first; of equals the earlier image.
     pub strongest: Vec<Place>,
     /// Sum of its maps over images, rows of the code's width.
@@ -42,7 +44,7 @@ pub struct Gallery {
 impl Gallery {
     /// Of `nodes` nodes with codes of `size`, keeping the `keep` strongest images of each.
     pub fn new(nodes: usize, size: [usize; 2], keep: usize) -> Gallery {
-        let empty = Exemplars { live: 0, strongest: Vec::new(), sum: vec![0.0; size[0] * size[1]] };
+        let empty = Exemplars { live: 0, nan: 0, strongest: Vec::new(), sum: vec![0.0; size[0] * size[1]] };
         Gallery { size, images: 0, nodes: vec![empty; nodes], keep }
     }
 
@@ -51,6 +53,10 @@ impl Gallery {
         let (area, [_, width]) = ((self.size[0] * self.size[1]).max(1), self.size);
         for image in codes.chunks_exact(self.nodes.len().max(1) * area) {
             for (node, map) in self.nodes.iter_mut().zip(image.chunks_exact(area)) {
+                if map.iter().any(|z| !z.is_finite()) {
+                    node.nan += 1;
+                    continue;
+                }
                 node.sum.iter_mut().zip(map).for_each(|(sum, &z)| *sum += f64::from(z));
                 // the first of equals
                 let best = map.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
@@ -70,7 +76,8 @@ impl Gallery {
 
     /// A node's mean map over the images.
     pub fn mean(&self, node: usize) -> Vec<f32> {
-        self.nodes[node].sum.iter().map(|sum| (sum / self.images.max(1) as f64) as f32).collect()
+        let images = self.images.saturating_sub(self.nodes[node].nan).max(1) as f64;
+        self.nodes[node].sum.iter().map(|sum| (sum / images) as f32).collect()
     }
 }
 
@@ -102,6 +109,14 @@ mod tests {
         for block in [1, 2, 3] {
             assert_eq!(of(block).nodes, gallery.nodes);
         }
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted_and_left_out() {
+        let mut gallery = Gallery::new(1, [1, 2], 9);
+        gallery.add(&[f32::NAN, 1.0, 2.0, 4.0, f32::INFINITY, 0.0]);
+        let node = &gallery.nodes[0];
+        assert_eq!((node.nan, node.live, node.strongest.len(), gallery.mean(0)), (2, 1, 1, vec![2.0, 4.0]));
     }
 
     #[test]

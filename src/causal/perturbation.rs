@@ -32,7 +32,8 @@ pub enum Answered {
 }
 
 impl Answered {
-    fn borrowed(&self) -> Targets<'_> {
+    /// As an attack takes them.
+    pub fn borrowed(&self) -> Targets<'_> {
         match self {
             Answered::Classes(labels) => Targets::Classes(labels),
             Answered::Findings(findings) => Targets::Findings(findings),

@@ -8,6 +8,7 @@
 use super::CausalError;
 use super::intervention::NodeSet;
 use crate::random::Stream;
+use std::collections::HashMap;
 
 /// Orders of nodes and the sets that they pass through.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,7 @@ impl Plan {
         let none = NodeSet::none(nodes)?;
         let stream = Stream::new(seed, "shapley");
         let (mut sets, mut orders): (Vec<NodeSet>, Vec<Vec<(usize, usize)>>) = (Vec::new(), Vec::new());
+        let mut known: HashMap<NodeSet, usize> = HashMap::new();
         for pair in 0..pairs {
             let order: Vec<usize> =
                 stream.permutation(pair as u64, nodes as u32).into_iter().map(|node| node as usize).collect();
@@ -41,7 +43,7 @@ impl Plan {
                 for node in order {
                     zeroed.push(node);
                     let set = NodeSet::of(&zeroed, none.channels())?;
-                    let at = sets.iter().position(|known| *known == set).unwrap_or_else(|| {
+                    let at = *known.entry(set).or_insert_with(|| {
                         sets.push(set);
                         sets.len() - 1
                     });

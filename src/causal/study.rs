@@ -115,6 +115,22 @@ pub struct Shard {
     pub answers: Vec<Answers>,
 }
 
+impl Shard {
+    /// The same with the first `count` of its sets only.
+    pub fn of_first_sets(&self, count: usize) -> Shard {
+        let images = self.ids.len().max(1);
+        let answers = self.answers.iter().map(|a| {
+            let l = &a.logits;
+            let (sets, width) = ((l.live.len() / images).max(1), l.done.len() / images);
+            let kept = count.min(sets);
+            let done = l.done.chunks_exact(width.max(1)).flat_map(|row| &row[..width / sets * kept]).copied().collect();
+            let live = l.live.chunks_exact(sets).flat_map(|row| &row[..kept]).copied().collect();
+            Answers { logits: Logits { done, live, ..l.clone() }, fraction: a.fraction.clone(), ..*a }
+        });
+        Shard { first: self.first, ids: self.ids.clone(), labels: self.labels.clone(), answers: answers.collect() }
+    }
+}
+
 /// What can go wrong in a study.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
@@ -172,5 +188,29 @@ impl Study<'_> {
             }
         }
         Ok(Shard { first, ids, labels, answers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_of_its_first_sets_keeps_their_answers_and_no_others() {
+        // two images, three sets, two classes
+        let logits = Logits {
+            orig: vec![0.0; 4],
+            idle: vec![1.0; 4],
+            done: (0..12).map(|v| v as f32).collect(),
+            live: vec![true, false, true, false, true, false],
+        };
+        let answers = vec![Answers { input: Input::None, mask: 0, fraction: vec![], logits }];
+        let shard = Shard { first: 5, ids: vec![5, 6], labels: vec![0, 1], answers };
+        let cut = shard.of_first_sets(2);
+        let l = &cut.answers[0].logits;
+        assert_eq!(l.done, [0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
+        assert_eq!(l.live, [true, false, false, true]);
+        assert_eq!((cut.first, &cut.ids, &l.orig, &l.idle), (5, &shard.ids, &vec![0.0; 4], &vec![1.0; 4]));
+        assert_eq!(shard.of_first_sets(9), shard);
     }
 }

@@ -7,7 +7,8 @@ mod work;
 use super::attacks::{ALL, AttackArgs, VictimArg};
 use super::common::{self, Common, Context, Cost, DataArgs};
 use super::study::{first_images, open_directory};
-use super::{inspect, subject, ui};
+use super::subject::{self, SubjectArgs};
+use super::{inspect, ui};
 use crate::attack::certificate::Wish;
 use crate::attack::method::likeliest_other;
 use crate::attack::victim::{Insert, Subject};
@@ -36,18 +37,8 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     data: DataArgs,
-    /// Network
-    #[arg(long, default_value = "fashion")]
-    model: String,
-    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// With --victim inserted: the autoencoder (safetensors); default for fashion: the bundled one
-    #[arg(long, value_name = "FILE")]
-    ae: Option<PathBuf>,
-    /// With --victim inserted: where it is spliced in
-    #[arg(long, default_value = "2")]
-    tap: String,
+    #[command(flatten)]
+    subject: SubjectArgs,
     #[command(flatten)]
     attacks: AttackArgs,
     /// Whose answer attacks move away from, where they go to none
@@ -154,25 +145,28 @@ pub fn run(args: Args) -> Result<(), Error> {
         Some(directory) => RunDirectory::resume_configured::<Config>(directory, "attack")?,
         None => (args.config()?, None),
     };
+    if !args.common.dry_run {
+        common::check_out(args.common.out.as_deref())?;
+    }
     let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, &context)?;
+    let host_hash = host.hash();
     let inserted = match config.victim {
         Attacked::Host => None,
         Attacked::Inserted => {
             let tap = model.tap(config.tap.as_deref().unwrap_or_default())?;
-            let found = subject::autoencoder(&config.model, &tap, &host.hash(), config.ae.as_deref(), &context)?;
+            let found = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), &context)?;
             Some((tap, found.0, found.1))
         }
     };
     let loaded = Loaded { model, host, inserted };
+    // names of classes are the images'; but for those a dry run fetches none
+    let named = args.target.is_some() || args.suppress.is_some() || args.induce.is_some();
+    let images = match named || !args.common.dry_run || config.data.data.is_some() {
+        true => Some(first_images(&subject::data(&config.data, &loaded.model, &context)?.studied, config.limit)?),
+        false => None,
+    };
     if args.common.resume.is_none() {
-        // names are the images'; a dry run fetches none
-        let named = args.target.is_some() || args.suppress.is_some() || args.induce.is_some();
-        let names = if named {
-            subject::data(&config.data, &loaded.model, &context)?.studied.classes().to_vec()
-        } else {
-            vec![]
-        };
-        config.aim = args.aim(&loaded.model, &names)?;
+        config.aim = args.aim(&loaded.model, images.as_ref().map_or(&[], Dataset::classes))?;
         if matches!(config.aim, Aim::Finding { .. }) && config.attacks.iter().any(|a| matches!(a, Attack::Jsma(_))) {
             return Err(Error::Usage("jsma goes to a class, not to a finding: name --attack fgsm,bim,pgd".into()));
         }
@@ -182,19 +176,14 @@ pub fn run(args: Args) -> Result<(), Error> {
         Some(rows) => rows,
         None => loaded.subject(|subject| subject.rows(backend.batch_bytes()))?,
     };
-    if args.common.dry_run {
-        let images = match config.data.data {
-            Some(_) => {
-                first_images(&subject::data(&config.data, &loaded.model, &context)?.studied, config.limit)?.len()
-            }
-            None => config.limit.unwrap_or(10_000),
-        };
-        return ui::print(&cost(&config, &loaded, images).told(context.json, ""));
-    }
-    common::check_out(args.common.out.as_deref())?;
-    let sets = subject::data(&config.data, &loaded.model, &context)?;
-    let images = first_images(&sets.studied, config.limit)?;
-    let mut hashes = BTreeMap::from([("data".to_string(), images.hash()?), ("host".into(), loaded.host.hash())]);
+    let images = match images {
+        Some(images) if !args.common.dry_run => images,
+        images => {
+            let count = images.map_or(config.limit.unwrap_or(10_000), |images| images.len());
+            return ui::print(&cost(&config, &loaded, count).told(context.json, ""));
+        }
+    };
+    let mut hashes = BTreeMap::from([("data".to_string(), images.hash()?), ("host".into(), host_hash)]);
     hashes.extend(loaded.inserted.as_ref().map(|(_, _, ae)| ("autoencoder".to_string(), ae.hash())));
     let manifest = context.manifest("attack", json!(config), hashes);
     if context.backends.len() > 1 {
@@ -212,7 +201,7 @@ impl Args {
     /// All but the aim, which needs the network.
     fn config(&self) -> Result<Config, Error> {
         let victim = Attacked::from(self.attacks.victim);
-        if self.attacks.victim == VictimArg::Host && self.ae.is_some() {
+        if self.attacks.victim == VictimArg::Host && self.subject.ae.is_some() {
             return Err(Error::Usage(
                 "--ae is of --victim inserted: an attack on the host knows no autoencoder".into(),
             ));
@@ -222,10 +211,10 @@ impl Args {
             return Err(Error::Usage("--attack none: there is nothing to do".into()));
         }
         Ok(Config {
-            model: self.model.clone(),
-            weights: self.weights.clone(),
-            ae: self.ae.clone(),
-            tap: (victim == Attacked::Inserted).then(|| self.tap.clone()),
+            model: self.subject.model.clone(),
+            weights: self.subject.weights.clone(),
+            ae: self.subject.ae.clone(),
+            tap: (victim == Attacked::Inserted).then(|| self.subject.tap.clone()),
             victim,
             attacks,
             aim: Aim::Other { label: self.attack_label.into() },

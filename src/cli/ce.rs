@@ -5,14 +5,14 @@ use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{
     Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory,
 };
-use super::{subject, ui};
+use super::subject::{self, SubjectArgs};
+use super::ui;
 use crate::attack::{Attack, Attacked, Norm};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
 use serde_json::json;
-use std::path::PathBuf;
 
 /// Whose answer the attack moves away from.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -39,18 +39,8 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     data: DataArgs,
-    /// Network
-    #[arg(long, default_value = "fashion")]
-    model: String,
-    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// The autoencoder (safetensors); default for fashion: the bundled one
-    #[arg(long, value_name = "FILE")]
-    ae: Option<PathBuf>,
-    /// Where it is spliced in: a number of children of `features`, or the last one's name
-    #[arg(long, default_value = "2")]
-    tap: String,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Nodes to set to 0, each by itself: `3,7`, `0-4` or `all`
     #[arg(long, default_value = "all")]
     nodes: String,
@@ -64,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     pairs: bool,
     /// Shapley values of nodes on clean images, over N orders of nodes and their reverses
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     shapley: Option<u64>,
     /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
     #[arg(long)]
@@ -148,8 +138,7 @@ impl InputArgs {
         let masking = (masks > 0).then_some(Input::Pwm { masks, fill: self.fill });
         let attacks = self.attacks.attacks(usual);
         // the control of an attack is as large; jsma has no size
-        let mut balls: Vec<(Norm, f32)> = attacks.iter().filter_map(Attack::ball).collect();
-        balls.dedup();
+        let balls: Vec<(Norm, f32)> = attacks.iter().filter_map(Attack::ball).collect();
         let mut controls: Vec<Input> = Vec::new();
         for (norm, eps) in balls {
             let control = Input::Noise { eps, norm };
@@ -232,10 +221,10 @@ pub fn run(args: Args) -> Result<(), Error> {
                 return Err(Error::Usage("--limit 0: at least one image is needed".into()));
             }
             let config = Config {
-                model: args.model,
-                weights: args.weights,
-                ae: args.ae,
-                tap: args.tap,
+                model: args.subject.model,
+                weights: args.subject.weights,
+                ae: args.subject.ae,
+                tap: args.subject.tap,
                 nodes: args.nodes,
                 sets: args.sets,
                 others: args.others.then_some(true),

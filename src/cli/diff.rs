@@ -14,7 +14,7 @@ pub struct Args {
     a: PathBuf,
     /// Directory of the other
     b: PathBuf,
-    /// Largest difference of a mean effect that is none, as a part of the largest effect
+    /// Largest difference of a mean that is none, as a part of the largest mean of its estimand
     #[arg(long, value_name = "SHARE", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
     /// Results as JSON
@@ -31,19 +31,20 @@ pub fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage(format!("--tolerance {}: it is a share, 0 or more", args.tolerance)));
     }
     let found = compare(&args.a, &args.b)?;
-    let limit = args.tolerance * found.largest;
-    let beyond: Vec<&Difference> = found.differences.iter().filter(|d| !(d.size() <= limit)).collect();
+    let apart = |d: &&Difference| !(d.size() <= found.limit(d, args.tolerance));
+    let beyond: Vec<&Difference> = found.differences.iter().filter(apart).collect();
     let same = beyond.is_empty() && found.only_a.is_empty() && found.only_b.is_empty();
     if args.json {
-        let out = json!({ "same": same, "compared": found.differences.len(), "largest_effect": found.largest,
-            "limit": limit, "beyond": beyond, "only_a": found.only_a, "only_b": found.only_b });
+        let out = json!({ "same": same, "compared": found.differences.len(), "largest": found.largest,
+            "tolerance": args.tolerance, "beyond": beyond, "only_a": found.only_a, "only_b": found.only_b });
         ui::print(&format!("{out}\n"))?;
     } else {
         let worst = found.differences.first().map_or(0.0, Difference::size);
         let mut text = format!(
-            "compared {} means, the largest {:.3e}: largest difference {worst:.1e}, limit {limit:.1e}\n",
+            "compared {} means: largest difference {worst:.1e}, {} beyond {:e} of the largest of their estimand\n",
             found.differences.len(),
-            found.largest
+            beyond.len(),
+            args.tolerance
         );
         for d in beyond.iter().take(SHOWN) {
             let _ = writeln!(text, "  {}: {} and {}", d.what, told(d.a), told(d.b));

@@ -8,7 +8,8 @@ use super::attacks::AttackArg;
 use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{self, Loaded, first_images, open_directory};
-use super::{subject, ui};
+use super::subject::{self, SubjectArgs};
+use super::ui;
 use crate::attack::Attacked;
 use crate::causal::CausalError;
 use crate::causal::study::{AttackLabel, Input};
@@ -88,18 +89,8 @@ pub struct Args {
     common: Common,
     #[command(flatten)]
     data: DataArgs,
-    /// Network
-    #[arg(long, default_value = "fashion")]
-    model: String,
-    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// The autoencoder of causal maps (safetensors); default for fashion: the bundled one
-    #[arg(long, value_name = "FILE")]
-    ae: Option<PathBuf>,
-    /// Where it is spliced in: a number of children of `features`, or the last one's name
-    #[arg(long, default_value = "2")]
-    tap: String,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Maps to make, by comma; default: cem (where there is an autoencoder), cam (where there is one), grad-cam
     #[arg(long, value_enum, value_delimiter = ',')]
     method: Vec<MethodArg>,
@@ -253,7 +244,7 @@ fn methods(args: &Args, model: &Model, context: &Context) -> Result<Vec<Method>,
         }
     }
     if chosen.is_empty() {
-        if args.ae.is_some() || subject::has_bundled_autoencoder(&args.model) {
+        if args.subject.ae.is_some() || subject::has_bundled_autoencoder(&args.subject.model) {
             chosen.push(Method::Cem);
         } else {
             context.ui.log("no autoencoder is named with --ae, so no causal maps are made");
@@ -274,7 +265,7 @@ fn settings(args: &Args, model: &Model) -> Result<Settings, Error> {
     let stride = args.patch_stride.unwrap_or(if args.patch.is_some() { side.div_ceil(2) } else { usual.stride });
     let patch = Patch { side, stride, fill: args.patch_fill };
     patch.places(height, width)?;
-    let tap = model.tap(&args.tap)?;
+    let tap = model.tap(&args.subject.tap)?;
     let cells = match args.stride {
         Some(0) => return Err(Error::Usage("--stride 0: a square has at least one cell".into())),
         Some(cells) => cells,
@@ -296,12 +287,12 @@ fn configured(args: &Args, context: &Context) -> Result<Config, Error> {
     if args.limit == Some(0) {
         return Err(Error::Usage("--limit 0: at least one image is needed".into()));
     }
-    let model = subject::network(&args.model, &args.data)?;
+    let model = subject::network(&args.subject.model, &args.data)?;
     Ok(Config {
-        model: args.model.clone(),
-        weights: args.weights.clone(),
-        ae: args.ae.clone(),
-        tap: args.tap.clone(),
+        model: args.subject.model.clone(),
+        weights: args.subject.weights.clone(),
+        ae: args.subject.ae.clone(),
+        tap: args.subject.tap.clone(),
         methods: methods(args, &model, context)?,
         class: args.class.clone(),
         settings: settings(args, &model)?,
@@ -337,9 +328,16 @@ fn load(config: &Config, context: &Context) -> Result<Network, Error> {
     Ok(Network { model, host, host_hash, inserted })
 }
 
-/// The gate of causal effects: causal maps are about the host where the net with the autoencoder answers as it does.
-fn gate(context: &Context, config: &Config, network: &Network, images: &Dataset, batch: &str) -> Result<(), Error> {
-    let Some((tap, autoencoder, ae)) = &network.inserted else { return Ok(()) };
+/// The gate of causal effects: causal maps are about the host where the net with the autoencoder answers as it does. What to say
+/// where it was lowered.
+fn gate(
+    context: &Context,
+    config: &Config,
+    network: &Network,
+    images: &Dataset,
+    batch: &str,
+) -> Result<Vec<String>, Error> {
+    let Some((tap, autoencoder, ae)) = &network.inserted else { return Ok(Vec::new()) };
     let asked = study::Config {
         model: config.model.clone(),
         weights: None,
@@ -372,7 +370,7 @@ fn gate(context: &Context, config: &Config, network: &Network, images: &Dataset,
         ae: ae.clone(),
     };
     let batch = loaded.batch(&asked, batch, context)?;
-    study::gate(context, &asked, &loaded, images, batch).map(|_| ())
+    Ok(study::gate(context, &asked, &loaded, images, batch)?.lowered(&asked))
 }
 
 /// `map`.
@@ -380,6 +378,11 @@ pub fn run(args: Args) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     args.inputs.checked()?;
     args.gate.checked()?;
+    if args.gate.interval() != Kind::Percentile {
+        return Err(Error::Usage(
+            "--interval bca is for summary.csv of ce and reproduce: maps have percentile intervals".into(),
+        ));
+    }
     let (config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Config>(directory, "map")?,
         None => (configured(&args, &context)?, None),
@@ -406,7 +409,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         BTreeMap::from([("data".to_string(), images.hash()?), ("host".to_string(), network.host_hash.clone())]);
     hashes.extend(network.inserted.as_ref().map(|(.., ae)| ("autoencoder".to_string(), ae.hash())));
     let manifest = context.manifest("map", json!(config), hashes);
-    gate(&context, &config, &network, &images, args.gate.batch())?;
+    let warnings = gate(&context, &config, &network, &images, args.gate.batch())?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let rows = study::checked_batch(args.gate.batch())?;
     let done = work::execute(
@@ -415,7 +418,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         &network,
         class,
         &images,
-        work::Run { rows, directory, manifest, part: sets.part },
+        work::Run { rows, directory, manifest, part: sets.part, warnings },
     )?;
     ui::print(&if context.json { format!("{}\n", done.json()) } else { done.text() })
 }

@@ -8,11 +8,12 @@ mod floor;
 mod verdicts;
 
 use beside::{detector, save_json, show_nodes, strata};
-pub use cost::cost;
+pub use cost::{cost, shard_images};
 pub use floor::Floor;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
+use crate::attack::method::change;
 use crate::attack::{AttackError, Attacked};
 use crate::backend::{BackendError, Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
@@ -36,7 +37,7 @@ use crate::report::shards;
 use crate::report::table::{self, Kind, Labels, Row, Sampling};
 use crate::tensor::argmax;
 use crate::weights::Weights;
-use cost::{Macs, shard_images};
+use cost::Macs;
 use floor::floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -233,15 +234,6 @@ fn shards_of(studies: &mut [Study<'_>], round: &[(usize, usize)], images: usize)
     })
 }
 
-fn study_error(e: StudyError) -> Error {
-    match e {
-        StudyError::Backend(e) => e.into(),
-        StudyError::Causal(e) => e.into(),
-        StudyError::Attack(e) => e.into(),
-        StudyError::Data(e) => e.into(),
-    }
-}
-
 /// The first `limit` images of `data`.
 ///
 /// # Errors
@@ -292,6 +284,18 @@ pub struct Agreement {
     pub top: f64,
     /// Of findings: mean |change of a probability|.
     pub shift: Option<f64>,
+}
+
+impl Agreement {
+    /// What to say where it passed a gate only because that was lowered or widened.
+    pub fn lowered(&self, config: &Config) -> Vec<String> {
+        let lowered = (config.min_agreement < 0.95)
+            .then(|| format!("the gate was lowered to {} (agreement {:.4})", config.min_agreement, self.top));
+        let shift = self.shift.filter(|_| config.max_shift > MAX_SHIFT);
+        let widened = shift
+            .map(|shift| format!("the gate was widened to a mean change of {} (it is {shift:.4})", config.max_shift));
+        lowered.into_iter().chain(widened).collect()
+    }
 }
 
 /// How well the net follows its host, where that is well enough.
@@ -363,12 +367,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if manifest.simulated {
         warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".into());
     }
-    if config.min_agreement < 0.95 {
-        warnings.push(format!("the gate was lowered to {} (agreement {:.4})", config.min_agreement, agreement.top));
-    }
-    if let Some(shift) = agreement.shift.filter(|_| config.max_shift > MAX_SHIFT) {
-        warnings.push(format!("the gate was widened to a mean change of {} (it is {shift:.4})", config.max_shift));
-    }
+    warnings.extend(agreement.lowered(config));
     let shard_directory = directory.path(OUTCOMES);
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
@@ -435,7 +434,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
                 StudyError::Attack(AttackError::Stopped) => {
                     Error::Interrupted { resume: directory.finished_path().into() }
                 }
-                e => study_error(e),
+                e => e.into(),
             });
         }
     }
@@ -476,7 +475,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if let Some(detector) = &detector {
         save_json(&directory.path("detector.json"), detector)?;
     }
-    let verdicts = Verdicts::of(&columns, config, (model.head, &units), &manifest.run_id)?;
+    let verdicts = Verdicts::of((&columns, &sets), config, (model.head, &units), &manifest.run_id)?;
     save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
@@ -490,8 +489,9 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let alone = |node: usize| sets.iter().position(|set| set.len() == 1 && set.contains(node)).and_then(mean_of);
     let study = extra::Study { context, config, loaded, data, batch, directory: &directory, labels: &labels };
     extra::interactions(&study, &columns, &sets)?;
+    // two programs would be two networks in memory
+    drop(studies);
     if let Some(pairs) = config.shapley {
-        drop(studies);
         extra::shapley(&study, pairs, &alone)?;
     }
     if config.screen == Some(true) {
@@ -501,7 +501,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 
     if units.count() < columns.images() {
         warnings.push(format!(
-            "{} images of {} patients: intervals and tests take a patient's images together",
+            "{} images of {} patients: summary.csv and the claims take a patient's images together; effect_matrix.csv and strata.csv \
+             take them as independent, and their intervals are too narrow",
             columns.images(),
             units.count()
         ));
@@ -514,9 +515,9 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if let Some(shift) = agreement.shift {
         manifest.results.insert("gate_shift".into(), json!(shift));
     }
-    let by_input: BTreeMap<&str, f64> = (0..columns.inputs.len())
-        .map(|k| (columns.inputs[k].name(), columns.mean(k, 0, Quantity::Agreement)))
-        .collect();
+    let names = input_names(&columns.inputs);
+    let by_input: BTreeMap<String, f64> =
+        names.into_iter().enumerate().map(|(k, name)| (name, columns.mean(k, 0, Quantity::Agreement))).collect();
     manifest.results.insert("agreement".into(), json!(by_input));
     manifest.warnings = warnings.clone();
     let run_id = manifest.run_id.clone();
@@ -572,6 +573,16 @@ pub fn with_interval(row: &Row) -> String {
     format!("{:+.2} [{:+.2}, {:+.2}] e{power}", scaled(mean), scaled(i.lo), scaled(i.hi))
 }
 
+/// Names of inputs, with their sizes where two have the same name: `fgsm 8/255`.
+fn input_names(inputs: &[Input]) -> Vec<String> {
+    let name = |input: &Input| {
+        let twins = inputs.iter().filter(|other| other.name() == input.name()).count();
+        let size = input.eps().filter(|_| twins > 1).map_or(String::new(), |eps| format!(" {}", change(eps)));
+        format!("{}{size}", input.name())
+    };
+    inputs.iter().map(name).collect()
+}
+
 /// A set of nodes on a terminal: `3+7`, `all but 3`.
 fn shown(set: &NodeSet) -> String {
     let others: Vec<String> = (0..set.channels()).filter(|&n| !set.contains(n)).map(|n| n.to_string()).collect();
@@ -615,13 +626,12 @@ impl Done {
     /// Mean effects of every set under every input.
     pub fn table(&self) -> String {
         let mut text = String::new();
+        let names = input_names(&self.columns.inputs);
         let wide = self.sets.iter().map(|set| shown(set).len() + 2).max().unwrap_or(0).max(8);
         for inputs in self.blocks() {
             let _ = write!(text, "{:<wide$}", "node");
-            for input in inputs.clone().map(|k| &self.columns.inputs[k]) {
-                let size = input.eps().filter(|_| self.several(input)).map_or(String::new(), |eps| format!(" {eps}"));
-                let name = if *input == Input::None { "Z0" } else { input.name() };
-                let _ = write!(text, "{:<WIDTH$}", format!("{name}{size}"));
+            for k in inputs.clone() {
+                let _ = write!(text, "{:<WIDTH$}", if k == 0 { "Z0" } else { &names[k] });
             }
             text.push('\n');
             for (s, set) in self.sets.iter().enumerate() {
@@ -642,11 +652,6 @@ impl Done {
         (0..inputs).step_by(COLUMNS).map(move |first| first..inputs.min(first + COLUMNS))
     }
 
-    /// Whether another input has the name of this one.
-    fn several(&self, input: &Input) -> bool {
-        self.columns.inputs.iter().filter(|other| other.name() == input.name()).count() > 1
-    }
-
     /// What to know about the numbers.
     pub fn notes(&self) -> String {
         let recon = self.columns.mean(0, 0, Quantity::Recon);
@@ -665,7 +670,7 @@ impl Done {
                 String::new()
             }
         );
-        for (k, input) in self.columns.inputs.iter().enumerate() {
+        for (k, name) in input_names(&self.columns.inputs).iter().enumerate() {
             let correct = self.columns.mean(k, 0, Quantity::Correct);
             let accuracy = match self.head {
                 // an image has any number of findings: their areas say how good the host is
@@ -676,7 +681,7 @@ impl Done {
             let _ = writeln!(
                 text,
                 "{:<5} autoencoder agrees with its host on {:.2} % of images{accuracy}",
-                if k == 0 { "clean" } else { input.name() },
+                if k == 0 { "clean" } else { name },
                 100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
         }
@@ -691,7 +696,7 @@ impl Done {
             .iter()
             .map(|r| {
                 json!({ "node": named_nodes(&self.sets[r.set]), "input": self.columns.inputs[r.input].name(),
-                    "reading": r.reading.name(), "estimand": r.estimand, "mean": r.summary.mean,
+                    "eps": self.columns.inputs[r.input].eps(), "reading": r.reading.name(), "estimand": r.estimand, "mean": r.summary.mean,
                     "ci_lo": r.interval.map(|i| i.lo), "ci_hi": r.interval.map(|i| i.hi), "n": r.summary.n,
                     "live_share": r.live_share, "p": r.p, "p_adj": r.p_adjusted })
             })

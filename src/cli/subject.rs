@@ -12,7 +12,7 @@ use crate::model::{Head, Model, Tap};
 use crate::tensor::Shape;
 use crate::weights::safetensors::TensorFile;
 use crate::weights::{self, Host, PrefixIs, Weights};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The classifier that comes with the program.
 const BUNDLED_CLASSIFIER: &[u8] = include_bytes!("../../weights/fashion.safetensors");
@@ -24,6 +24,23 @@ const BUNDLED: &str = "fashion";
 /// Whether an autoencoder for that network comes with the program.
 pub fn has_bundled_autoencoder(arch: &str) -> bool {
     arch == BUNDLED
+}
+
+/// Flags that say what is studied.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SubjectArgs {
+    /// Network
+    #[arg(long, default_value = "fashion")]
+    pub model: String,
+    /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// The autoencoder (safetensors), where one is needed; default for fashion: the bundled one
+    #[arg(long, value_name = "FILE")]
+    pub ae: Option<PathBuf>,
+    /// Where it is spliced in: a number of children of `features`, or the last one's name
+    #[arg(long, default_value = "2")]
+    pub tap: String,
 }
 
 /// Images cut into parts.

@@ -7,6 +7,7 @@
 use super::DetectError;
 use super::features::Features;
 use crate::answer::Head;
+use crate::attack::method::change;
 use crate::causal::CausalError;
 use crate::causal::analysis::{consistent, responses};
 use crate::causal::study::{Input, Shard};
@@ -185,17 +186,12 @@ impl Table {
     }
 }
 
-/// An input with its size, in 255ths where it is a whole number of them.
+/// An input with its size.
 fn label(input: &Input) -> String {
     match (input, input.eps()) {
         (Input::None, _) => "clean".into(),
         (_, None) => input.name().into(),
-        (_, Some(eps)) => {
-            let steps = (f64::from(eps) * 255.0).round();
-            // the nearest f32 of a 255th
-            let whole = steps >= 1.0 && (steps / 255.0) as f32 == eps;
-            if whole { format!("{} {steps}/255", input.name()) } else { format!("{} {eps}", input.name()) }
-        }
+        (_, Some(eps)) => format!("{} {}", input.name(), change(eps)),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::graph::plan::EntryId;
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
 use crate::tensor::{Shape, TensorMut, TensorRef};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What is to be explained.
 #[derive(Clone, Copy)]
@@ -46,6 +48,7 @@ pub struct Explainer {
     classes: usize,
     input: [usize; 3],
     rows: usize,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Explainer {
@@ -92,7 +95,7 @@ impl Explainer {
             }
         }
         let (head, classes, input) = (model.head, model.classes, model.input);
-        Ok(Explainer { program, nodes, settings, head, classes, input, rows })
+        Ok(Explainer { program, nodes, settings, head, classes, input, rows, stop: None })
     }
 
     /// Images of a batch.
@@ -110,7 +113,12 @@ impl Explainer {
 
     /// The host alone, to attack it or to ask it.
     pub fn victim(&mut self) -> Victim<'_> {
-        Victim::new(&mut *self.program, &self.nodes.attack, 0, self.rows)
+        Victim::new(&mut *self.program, &self.nodes.attack, 0, self.rows).until(self.stop.clone())
+    }
+
+    /// Attacks end early once `stop` is set: [`Victim::until`].
+    pub fn stop_by(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
     }
 
     /// Probabilities of the host: images x classes.

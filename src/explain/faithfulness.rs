@@ -83,9 +83,12 @@ pub fn masked(image: &[f32], map: &Map) -> Result<Option<Vec<f32>>, ExplainError
 }
 
 /// Which part of the answer `whole` is lost where only what the map names is shown (`shown`): max(0, whole - shown) / whole;
-/// their mean over images is the average drop. `None` where the answer is not above 0 or no number.
+/// their mean over images is the average drop. `None` where the answer is 0; not a number where an answer is none.
 pub fn drop(whole: f64, shown: f64) -> Option<f64> {
-    (whole > 0.0 && whole.is_finite() && shown.is_finite()).then(|| (whole - shown).max(0.0) / whole)
+    if !(whole.is_finite() && shown.is_finite()) {
+        return Some(f64::NAN);
+    }
+    (whole > 0.0).then(|| (whole - shown).max(0.0) / whole)
 }
 
 #[cfg(test)]
@@ -134,7 +137,9 @@ mod tests {
     fn a_drop_is_a_part_of_the_answer_and_what_rises_has_not_dropped() {
         assert_eq!(drop(0.8, 0.2), Some((0.8 - 0.2) / 0.8));
         assert_eq!(drop(0.5, 0.9), Some(0.0));
-        assert_eq!([drop(0.0, 0.1), drop(f64::NAN, 0.1), drop(0.5, f64::NAN)], [None; 3]);
+        assert_eq!(drop(0.0, 0.1), None);
+        // what is no number stays none, and is counted
+        assert!([drop(f64::NAN, 0.1), drop(0.5, f64::NAN)].iter().all(|d| d.is_some_and(f64::is_nan)));
         let map = Map::new(1, 2, vec![2.0, -1.0]).unwrap();
         assert_eq!(masked(&[0.5, 0.5, 0.25, 0.75], &map).unwrap(), Some(vec![0.5, 0.0, 0.25, 0.0]));
         let map = Map::new(1, 2, vec![0.0, -1.0]).unwrap();

@@ -2,7 +2,7 @@
 //! makes of them, written whole or not at all; `certificates.csv`, a row an image and attack; `success.csv`, a row an attack;
 //! pictures as PNG.
 //!
-//! A shard holds `id`, `label` (i64, images), `clean` (images x classes logits), `zero` (share of pixels whose gradient is
+//! A shard holds `id` (i64, images), `clean` (images x classes logits), `zero` (share of pixels whose gradient is
 //! exactly 0), and for attack `k` in order `k.x` (images x C x H x W), `k.logits` and `k.rounded` (after 8-bit rounding),
 //! `k.path` (u8, images x watched steps: whether the wish was reached by then).
 
@@ -13,6 +13,7 @@ use crate::attack::Attack;
 use crate::attack::certificate::{Certificate, Wish};
 use crate::error::Error;
 use crate::interval::{Interval, Share};
+use crate::picture::{self, Channels};
 use crate::tensor::Shape;
 use crate::weights::safetensors::{self, Elements, TensorFile};
 use std::collections::BTreeMap;
@@ -59,8 +60,8 @@ pub struct Want<'a> {
     pub run_id: &'a str,
     /// Its images.
     pub ids: &'a [u64],
-    /// Number of attacks.
-    pub attacks: usize,
+    /// For each attack, how often it is watched.
+    pub halts: &'a [usize],
     /// C, H and W.
     pub image: [usize; 3],
     /// Answers of the network.
@@ -124,7 +125,7 @@ pub fn load(path: &Path, want: &Want<'_>) -> Result<Option<Shard>, Error> {
     }
     let attacked = |k: usize| -> Result<Attacked, Error> {
         let path = match file.elements(&format!("{k}.path"))? {
-            Some(Elements::U8(v)) => v.iter().map(|&reached| reached != 0).collect(),
+            Some(Elements::U8(v)) if v.len() == n * want.halts[k] => v.iter().map(|&reached| reached != 0).collect(),
             _ => return Err(damaged("lacks an attack's path")),
         };
         Ok(Attacked {
@@ -136,7 +137,7 @@ pub fn load(path: &Path, want: &Want<'_>) -> Result<Option<Shard>, Error> {
     };
     let clean = floats("clean", n * want.classes)?;
     let zero = floats("zero", n)?;
-    let attacked = (0..want.attacks).map(attacked).collect::<Result<_, _>>()?;
+    let attacked = (0..want.halts.len()).map(attacked).collect::<Result<_, _>>()?;
     Ok(Some(Shard { ids, clean, zero, attacked }))
 }
 
@@ -316,19 +317,13 @@ pub fn success(path: &Path, run_id: &str, rows: &[Success]) -> Result<(), Error>
 /// # Errors
 /// [`Error::Write`] with the path; [`Error::Failed`] for another number of channels.
 pub fn picture(path: &Path, pixels: &[u8], [c, h, w]: [usize; 3]) -> Result<(), Error> {
-    let color = match c {
-        1 => png::ColorType::Grayscale,
-        3 => png::ColorType::Rgb,
+    let channels = match c {
+        1 => Channels::Grey,
+        3 => Channels::Rgb,
         _ => return Err(Error::Failed(format!("{}: a picture has 1 or 3 channels, not {c}", path.display()))),
     };
     // from planes to pixels
     let order = (0..h * w).flat_map(|at| (0..c).map(move |channel| channel * h * w + at));
     let rows: Vec<u8> = order.filter_map(|i| pixels.get(i).copied()).collect();
-    Ok(write_atomic(path, |file| {
-        let mut encoder = png::Encoder::new(file, w as u32, h as u32);
-        encoder.set_color(color);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.write_header()?.write_image_data(&rows)?;
-        Ok(())
-    })?)
+    Ok(write_atomic(path, |file| file.write_all(&picture::png(&rows, [w, h], channels)?))?)
 }

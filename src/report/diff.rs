@@ -37,8 +37,20 @@ pub struct Comparison {
     pub only_a: Vec<String>,
     /// Rows that only the second has.
     pub only_b: Vec<String>,
-    /// The largest |mean| of both.
-    pub largest: f64,
+    /// The largest |mean| of both, by estimand: probabilities and logits have other units.
+    pub largest: BTreeMap<String, f64>,
+}
+
+impl Comparison {
+    /// How far apart two means may be that are the same within `tolerance`, a part of the largest of their estimand.
+    pub fn limit(&self, difference: &Difference, tolerance: f64) -> f64 {
+        tolerance * self.largest.get(unit(&difference.what)).copied().unwrap_or(0.0)
+    }
+}
+
+/// The estimand of a row, `e3` of every class.
+fn unit(what: &str) -> &str {
+    what.rsplit(' ').next().and_then(|estimand| estimand.split(':').next()).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -59,8 +71,11 @@ struct Row {
 /// [`Error::Input`] for a directory without a readable `summary.csv`.
 pub fn compare(a: &Path, b: &Path) -> Result<Comparison, Error> {
     let (a, mut b) = (means(a)?, means(b)?);
-    let all = a.values().chain(b.values()).flatten();
-    let largest = all.fold(0.0f64, |most, mean| most.max(mean.abs()));
+    let mut largest: BTreeMap<String, f64> = BTreeMap::new();
+    for (what, mean) in a.iter().chain(&b).filter_map(|(what, mean)| Some((what, (*mean)?))) {
+        let most = largest.entry(unit(what).to_owned()).or_default();
+        *most = most.max(mean.abs());
+    }
     let (mut differences, mut only_a) = (Vec::new(), Vec::new());
     for (what, a) in a {
         match b.remove(&what) {
@@ -106,7 +121,9 @@ mod tests {
         let b =
             run(&["t,y/ae@2/ch0,none,Z0,e1,-0.4,", "t,y/ae@2/ch1,none,Z0,e1,0.1,", "t,y/ae@2/ch0,fgsm,R1,e1,0.25,0.1"]);
         let found = compare(a.path(), b.path()).unwrap();
-        assert_eq!(found.largest, 0.5);
+        assert_eq!(found.largest, BTreeMap::from([("e1".to_string(), 0.5)]));
+        assert_eq!(found.limit(&found.differences[1], 0.1), 0.05);
+        assert_eq!((unit("t ch0 none R1 e3:7"), unit("t ch0 none R1 e4")), ("e3", "e4"));
         assert_eq!(
             (found.only_a.as_slice(), found.only_b.as_slice()),
             (&["t ch0 fgsm 0.3 R1 e1".to_string()][..], &["t ch0 fgsm 0.1 R1 e1".to_string()][..])

@@ -8,6 +8,7 @@ use crate::atomic::write_atomic;
 use crate::causal::gallery::{Gallery, Place};
 use crate::data::Dataset;
 use crate::error::Error;
+use crate::picture::{self, Channels};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -117,13 +118,8 @@ impl Picture {
     }
 
     fn save(&self, path: &Path) -> Result<(), Error> {
-        Ok(write_atomic(path, |file| {
-            let mut encoder = png::Encoder::new(file, self.width as u32, self.height as u32);
-            encoder.set_color(png::ColorType::Rgba);
-            encoder.set_depth(png::BitDepth::Eight);
-            encoder.write_header()?.write_image_data(&self.pixels)?;
-            Ok(())
-        })?)
+        let size = [self.width, self.height];
+        Ok(write_atomic(path, |file| file.write_all(&picture::png(&self.pixels, size, Channels::Rgba)?))?)
     }
 }
 

@@ -134,6 +134,7 @@ fn maps_that_cannot_be_are_refused_before_anything_is_made() {
     refused(&["--class", "all", "--curves", "3"], &["--curves follow one class"]);
     refused(&["--tap", "99"], &["no tap \"99\""]);
     refused(&["--eps", "8/255,0.3"], &["map takes one --eps", "fgsm"]);
+    refused(&["--interval", "bca"], &["--interval bca", "percentile"]);
     refused(&["--victim", "inserted"], &["--victim inserted"]);
     let gate = lab.run(&["map", "--data", "d", "--any-data", "--quiet", "--out", "gated"]);
     gate.fails(4, &["--min-agreement"]);

@@ -68,6 +68,13 @@ fn what_is_asked_for_beside_is_measured() {
             rows.enumerate().find(|(_, ((n, r), e))| n.ends_with(&format!("/ch{node}")) && *r == "Z0" && *e == "e1");
         summary.column("mean")[at.unwrap_or_else(|| panic!("{node}")).0].parse().unwrap()
     };
+    // claims are about nodes, whatever else was zeroed together
+    lab.ce("12", "alone", &["--nodes", "1,7,10", "--attack", "none"]).succeeds();
+    let [claims, alone] = ["run", "alone"].map(|run| json(&lab, &format!("{run}/claims.json"))["claims"].clone());
+    assert_eq!(claims, alone);
+    let nodes: Vec<u64> = claims[0]["nodes"].as_array().unwrap().iter().map(|n| n["node"].as_u64().unwrap()).collect();
+    assert_eq!(nodes, [1, 7, 10]);
+    assert!(lab.read("run/report.html").contains("Each of 3 nodes"));
     // pairs are more than their parts by what the table says
     let pairs = Table::of(&lab.read("run/interactions.csv"));
     assert_eq!(pairs.rows.len(), 3);
@@ -96,7 +103,7 @@ fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
     lab.ce("4", "c", &["--nodes", "3,7", "--seed", "4"]).succeeds();
     lab.ce("5", "more", &["--nodes", "3,7"]).succeeds();
     let same = lab.run(&["diff", "a", "b"]).succeeds();
-    assert!(same.out.contains("largest difference 0.0e0"), "{}", same.out);
+    assert!(same.out.contains("largest difference 0.0e0, 0 beyond"), "{}", same.out);
     let other = lab.run(&["diff", "a", "c"]);
     assert_eq!(other.code, Some(4), "{}", other.err);
     assert!(

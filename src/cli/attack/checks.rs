@@ -1,8 +1,9 @@
 //! Whether attacks can be believed: an attack that fails says nothing about a network whose gradients are 0, or where more
 //! freedom does less (Carlini et al., "On Evaluating Adversarial Robustness", arXiv 1902.06705).
 
-use super::work::{Batch, Wished, watched};
+use super::work::{Batch, Wished};
 use crate::attack::certificate::falls;
+use crate::attack::method::change;
 use crate::attack::{Attack, AttackError, Norm, Steps, Victim};
 use crate::interval::Share;
 use crate::report::adversarial::Row;
@@ -40,7 +41,7 @@ pub(super) struct Seen(Vec<Path>);
 impl Seen {
     pub fn new(attacks: &[Attack]) -> Seen {
         let of = |attack: &Attack| {
-            let halts = watched(attack);
+            let halts = attack.halts();
             Path { won: vec![Vec::new(); halts.len()], halts }
         };
         Seen(attacks.iter().map(of).collect())
@@ -108,7 +109,11 @@ fn sizes(name: &str, attacked: &[(Attack, Vec<Row>)]) -> Option<Check> {
     let worse = family.windows(2).find(|pair| falls(&pair[0].1, &pair[1].1));
     let warning = worse.map(|pair| {
         let why = if name == "fgsm" { ": one step of that length goes past" } else { "" };
-        format!("{name} wins fewer images at eps {} than at eps {}, by more than chance{why}", pair[1].0, pair[0].0)
+        format!(
+            "{name} wins fewer images at eps {} than at eps {}, by more than chance{why}",
+            change(pair[1].0),
+            change(pair[0].0)
+        )
     });
     let told = match &warning {
         Some(warning) => warning.clone(),

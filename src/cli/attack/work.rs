@@ -3,12 +3,14 @@
 use super::checks::{self, Seen};
 use super::{Aim, Config, Done, Loaded, label_of};
 use crate::attack::certificate::{Certificate, Wish, eight_bits, from_eight_bits};
-use crate::attack::method::{Images, halts};
+use crate::attack::method::Images;
 use crate::attack::victim::Alone;
 use crate::attack::{Attack, AttackError, Goal, Targets, Victim, losses};
 use crate::backend::takes_images;
-use crate::causal::study::{AttackLabel, SHARD_IMAGES};
+use crate::causal::perturbation::{Answered, Perturbation};
+use crate::causal::study::AttackLabel;
 use crate::cli::common::Context;
+use crate::cli::study::shard_images;
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::model::Head;
@@ -31,8 +33,6 @@ pub(super) struct Run {
 
 /// Pictures of images after an attack.
 const PICTURES: &str = "pictures";
-/// Multiply-adds of a shard, at most: a stopped run loses minutes.
-const SHARD_MACS: f64 = 4e12;
 
 /// Runs the attacks into the run's directory.
 pub(super) fn execute(
@@ -58,7 +58,8 @@ pub(super) fn execute(
         AttackError::Stopped => Error::Interrupted { resume: directory.finished_path().into() },
         e => e.into(),
     };
-    let size = shard_images(config, loaded);
+    let size = images_a_shard(config, loaded);
+    let halts: Vec<usize> = config.attacks.iter().map(|attack| attack.halts().len()).collect();
     let image = loaded.model.input;
     let mut bar = context.ui.progress("attack", data.len() as u64);
     data.announce(&(0..data.len() as u32).collect::<Vec<_>>());
@@ -70,13 +71,8 @@ pub(super) fn execute(
             return Err(failed(AttackError::Stopped));
         }
         let batch = Batch::of(config, loaded.model.head, data, first..data.len().min(first + size))?;
-        let want = Want {
-            run_id: &manifest.run_id,
-            ids: batch.ids(),
-            attacks: config.attacks.len(),
-            image,
-            classes: loaded.model.classes,
-        };
+        let want =
+            Want { run_id: &manifest.run_id, ids: batch.ids(), halts: &halts, image, classes: loaded.model.classes };
         let path = directory.path(&adversarial::file_name(k));
         let shard = match adversarial::load(&path, &want)? {
             Some(shard) => shard,
@@ -138,11 +134,11 @@ fn slug(attack: &Attack) -> String {
     }
 }
 
-/// Images a shard: 256, or fewer where an image takes long.
-fn shard_images(config: &Config, loaded: &Loaded) -> usize {
+/// Images a shard, by what the gradients of one take.
+fn images_a_shard(config: &Config, loaded: &Loaded) -> usize {
     let pixels: usize = loaded.model.input.iter().product();
     let gradients: f64 = config.attacks.iter().map(|attack| f64::from(attack.gradients(pixels))).sum();
-    ((SHARD_MACS / (2.0 * (gradients + 1.0) * loaded.macs())) as usize).clamp(1, SHARD_IMAGES)
+    shard_images(2.0 * (gradients + 1.0) * loaded.macs())
 }
 
 /// Some images of a run.
@@ -160,22 +156,13 @@ pub(super) struct Wished {
     pub wishes: Vec<Wish>,
     /// Logits of the images before.
     pub clean: Vec<f32>,
-    targets: Owned,
+    targets: Answered,
     towards: bool,
-}
-
-/// Targets, owned.
-enum Owned {
-    Classes(Vec<u32>),
-    Findings(Vec<f32>),
 }
 
 impl Wished {
     fn targets(&self) -> Targets<'_> {
-        match &self.targets {
-            Owned::Classes(classes) => Targets::Classes(classes),
-            Owned::Findings(findings) => Targets::Findings(findings),
-        }
+        self.targets.borrowed()
     }
 
     fn goal(&self) -> Goal<'_> {
@@ -226,26 +213,28 @@ impl<'a> Batch<'a> {
         Ok(Wished { wishes, clean: clean.to_vec(), targets, towards })
     }
 
-    fn targets(&self, clean: &[f32], classes: usize, wishes: &[Wish]) -> Result<(Owned, bool), Error> {
+    fn targets(&self, clean: &[f32], classes: usize, wishes: &[Wish]) -> Result<(Answered, bool), Error> {
         if self.head == Head::Softmax {
             let class = |wish: &Wish| match wish {
                 Wish::NotClass(class) | Wish::Class(class) => *class,
                 Wish::OtherFindings | Wish::Finding { .. } => 0,
             };
             let towards = wishes.iter().any(|wish| matches!(wish, Wish::Class(_)));
-            return Ok((Owned::Classes(wishes.iter().map(class).collect()), towards));
+            return Ok((Answered::Classes(wishes.iter().map(class).collect()), towards));
         }
-        if let Aim::Other { label: AttackLabel::True } = self.config.aim {
-            let findings = self.data.findings_of(&self.which, classes, "an attack on the true findings")?;
-            return Ok((Owned::Findings(findings), false));
-        }
-        // above 0 a finding's probability is above one half
-        let mut findings: Vec<f32> = clean.iter().map(|&o| if o > 0.0 { 1.0 } else { 0.0 }).collect();
-        let Aim::Finding { label, present } = self.config.aim else { return Ok((Owned::Findings(findings), false)) };
+        let (data, head) = (self.data, self.head);
+        let label = |attack_label| Perturbation { data, head, classes, attack_label }.targets(&self.which, clean);
+        let Aim::Finding { label: finding, present } = self.config.aim else {
+            let asked = if let Aim::Other { label } = self.config.aim { label } else { AttackLabel::Predicted };
+            return Ok((label(asked)?, false));
+        };
+        let Answered::Findings(mut findings) = label(AttackLabel::Predicted)? else {
+            return Err(Error::Usage("a finding is no target of a network that answers with a class".into()));
+        };
         // all as they are but the one
         let wanted = f32::from(u8::from(present));
-        findings.iter_mut().skip(label as usize).step_by(classes).for_each(|finding| *finding = wanted);
-        Ok((Owned::Findings(findings), true))
+        findings.iter_mut().skip(finding as usize).step_by(classes).for_each(|finding| *finding = wanted);
+        Ok((Answered::Findings(findings), true))
     }
 
     /// The images after every attack.
@@ -312,13 +301,5 @@ fn answer(head: Head, logits: &[f32]) -> String {
             let present = logits.iter().enumerate().filter(|(_, o)| **o > 0.0);
             present.map(|(j, _)| j.to_string()).collect::<Vec<_>>().join("|")
         }
-    }
-}
-
-/// Steps after which an attack is watched; none where it is not.
-pub(super) fn watched(attack: &Attack) -> Vec<u32> {
-    match attack {
-        Attack::Bim(steps) | Attack::Pgd { steps, .. } => halts(steps.steps),
-        Attack::Fgsm { .. } | Attack::Jsma(_) => Vec::new(),
     }
 }

@@ -141,7 +141,7 @@ impl Done {
         if simulated {
             warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".to_string());
         }
-        if config.inputs.iter().any(|input| !matches!(input, Input::Noise { .. })) && noise.is_none() {
+        if config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) && noise.is_none() {
             warnings.push("no attack has an eps, so there is no noise of its size to compare it with".into());
         }
         let flagged = maps.iter().filter(|row| !row.flag.is_empty()).count();
@@ -265,7 +265,7 @@ impl Done {
 
     /// Claim (e) for every attack and causal map.
     fn verdicts(&self, text: &mut String) {
-        for row in self.first().filter(|row| row.beyond_noise.is_some()) {
+        for row in self.first().filter(|row| matches!(row.input, Input::Attack(_))) {
             let Some((other, more)) = &row.reference else { continue };
             let (own, other_name) = (row.method.name(), other.name());
             let _ = writeln!(
@@ -305,7 +305,7 @@ impl Done {
                 signed(more)
             );
         }
-        let causal = self.first().any(|row| row.method.inserts() && row.beyond_noise.is_some());
+        let causal = self.first().any(|row| row.method.inserts() && matches!(row.input, Input::Attack(_)));
         if causal && self.first().all(|row| row.reference.is_none()) {
             text.push_str(
                 "claim (e) compares causal maps with CAM or Grad-CAM: add cam or grad-cam to --method for a verdict\n",

@@ -4,6 +4,7 @@
 use super::told::{Collected, Done, Pointed};
 use super::{Class, Config, Network};
 use crate::atomic::write_atomic;
+use crate::attack::AttackError;
 use crate::attack::method::Images;
 use crate::backend::{Layered, Parameters};
 use crate::causal::perturbation::Perturbation;
@@ -21,6 +22,7 @@ use crate::report::run::{Manifest, RunDirectory};
 use crate::tensor::argmax;
 use rayon::prelude::*;
 use serde_json::json;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -34,6 +36,8 @@ pub struct Run {
     pub manifest: Manifest,
     /// What the images are called in tables.
     pub part: &'static str,
+    /// What to know before believing its numbers.
+    pub warnings: Vec<String>,
 }
 
 /// Images a block: after each a stopped run is resumed.
@@ -75,7 +79,7 @@ pub fn execute(
     data: &Dataset,
     run: Run,
 ) -> Result<Done, Error> {
-    let Run { rows, directory, mut manifest, part } = run;
+    let Run { rows, directory, mut manifest, part, mut warnings } = run;
     let started = Instant::now();
     let sources: Vec<&dyn Parameters> = match &network.inserted {
         Some((.., ae)) => vec![&network.host, ae],
@@ -84,7 +88,8 @@ pub fn execute(
     let weights = Layered(&sources);
     let inserted = network.inserted.as_ref().map(|(tap, autoencoder, _)| (tap, autoencoder));
     let subject = Subject { model: &network.model, inserted, weights: &weights };
-    let explainer = Explainer::new(subject, &config.methods, config.settings, rows, context.backend())?;
+    let mut explainer = Explainer::new(subject, &config.methods, config.settings, rows, context.backend())?;
+    explainer.stop_by(context.stop.clone());
     explainer.takes(data.shape())?;
     for method in &config.methods {
         let path = directory.path(MAPS).join(method.name());
@@ -122,20 +127,19 @@ pub fn execute(
         maps::pointing(&directory.path("pointing.csv"), &done.pointing, &labels)?;
     }
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
+    let patients: HashSet<&str> = (0..data.len()).filter_map(|i| data.patient(i)).collect();
+    if (1..data.len()).contains(&patients.len()) {
+        let (images, patients) = (data.len(), patients.len());
+        warnings.push(format!(
+            "{images} images of {patients} patients: intervals take images as independent, and are too narrow"
+        ));
+    }
+    done.warnings.splice(0..0, warnings);
     manifest.warnings = done.warnings.clone();
     manifest.results = done.results();
     done.run_id = manifest.run_id.clone();
     done.directory = directory.finish(&manifest)?;
     Ok(done)
-}
-
-fn study_error(e: StudyError) -> Error {
-    match e {
-        StudyError::Backend(e) => e.into(),
-        StudyError::Causal(e) => e.into(),
-        StudyError::Attack(e) => Error::Usage(e.to_string()),
-        StudyError::Data(e) => e.into(),
-    }
 }
 
 impl Work<'_> {
@@ -172,7 +176,7 @@ impl Work<'_> {
         let perturbation = Perturbation { data: self.data, head, classes, attack_label: self.config.attack_label };
         let targets = match self.config.inputs.is_empty() {
             true => None,
-            false => Some(perturbation.targets(which, &logits).map_err(study_error)?),
+            false => Some(perturbation.targets(which, &logits)?),
         };
         let of = |logits: &[f32]| logits.chunks_exact(classes).flat_map(|row| head.probabilities(row)).collect();
         let mut all = vec![Under { input: Input::None, probabilities: of(&logits), pixels: Vec::new() }];
@@ -180,7 +184,12 @@ impl Work<'_> {
             let Some(targets) = &targets else { continue };
             let clean = Images { pixels: &pixels, ids: &ids, seed: self.config.seed };
             let (x, _) =
-                perturbation.apply(&mut self.explainer.victim(), input, 0, clean, targets).map_err(study_error)?;
+                perturbation.apply(&mut self.explainer.victim(), input, 0, clean, targets).map_err(|e| match e {
+                    StudyError::Attack(AttackError::Stopped) => {
+                        Error::Interrupted { resume: self.directory.finished_path().into() }
+                    }
+                    e => e.into(),
+                })?;
             let probabilities = self.explainer.probabilities(&x)?;
             all.push(Under { input, probabilities, pixels: x });
         }
@@ -364,6 +373,7 @@ impl Work<'_> {
                     let shown = at(&self.explainer.probabilities(&shown)?);
                     faithfulness::drop(whole.unwrap_or(f64::NAN), shown.first().copied().unwrap_or(f64::NAN))
                 }
+                None if map.flag() == Flag::NotFinite => Some(f64::NAN),
                 None => None,
             };
             into[2].push(value);

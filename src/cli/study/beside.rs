@@ -39,7 +39,17 @@ pub(super) fn detector(
     }
     let Loaded { model, tap, host_hash, ae, autoencoder, .. } = loaded;
     let names = node_sets(config, autoencoder.nodes)?;
-    let nodes = names.iter().map(|set| format!("{}/ch{}", tap.name, named_nodes(set))).collect();
+    // nodes only: what several do together would be counted twice
+    let singles = names.iter().take_while(|set| set.len() == 1).count();
+    let alone: Vec<Shard>;
+    let shards = match singles < names.len() {
+        true => {
+            alone = shards.iter().map(|shard| shard.of_first_sets(singles)).collect();
+            &alone
+        }
+        false => shards,
+    };
+    let nodes = names.iter().take(singles).map(|set| format!("{}/ch{}", tap.name, named_nodes(set))).collect();
     let hashes = BTreeMap::from([("host".to_string(), host_hash.clone()), ("autoencoder".to_string(), ae.hash())]);
     let plan = Plan {
         seed: config.seed,

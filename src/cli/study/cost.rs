@@ -2,6 +2,7 @@
 
 use super::{Config, GATE_IMAGES, Loaded, node_sets};
 use crate::backend::Layered;
+use crate::causal::shapley::Plan;
 use crate::causal::study::{Input, SHARD_IMAGES};
 use crate::causal::sweep::{Batch, Logits, Sweep};
 use crate::cli::common::{Context, Cost};
@@ -94,7 +95,13 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     }
     let flop_per_second = 2.0 * timed as f64 * macs.outcomes(1) / seconds;
     let gate = images.min(GATE_IMAGES) as f64 * macs.outcomes(0);
-    let flop = 2.0 * (images as f64 * macs.image(sets.len(), &config.inputs) + gate);
+    let shares = match config.shapley {
+        Some(pairs) => macs.outcomes(Plan::new(loaded.autoencoder.nodes, pairs, config.seed)?.sets().len()),
+        None => 0.0,
+    };
+    // a front, an answer, and its gradient for the code
+    let screen = if config.screen == Some(true) { macs.front + 2.0 * macs.variant } else { 0.0 };
+    let flop = 2.0 * (images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate);
     let (floor_images, floor_sets) = macs.floor(images, sets.len());
     let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
     let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);
@@ -110,7 +117,7 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
 }
 
 /// Images a shard: 256, or fewer where an image takes so long that a stopped run would lose minutes.
-pub(super) fn shard_images(macs_per_image: f64) -> usize {
+pub fn shard_images(macs_per_image: f64) -> usize {
     const SHARD_MACS: f64 = 4e12;
     ((SHARD_MACS / macs_per_image) as usize).clamp(1, SHARD_IMAGES)
 }

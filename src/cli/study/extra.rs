@@ -1,15 +1,16 @@
 //! What a study adds on request, on its clean images: Shapley values of nodes, and a first-order screen of them.
 
 use super::{Config, Loaded};
+use crate::answer::widen;
 use crate::backend::Layered;
 use crate::causal::analysis::{Columns, Quantity};
-use crate::causal::effect::{Reading, Responses};
+use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
 use crate::causal::screen::Screen;
 use crate::causal::shapley::Plan;
 use crate::causal::statistics::{Bootstrap, Summary, spearman};
 use crate::causal::study::SHARD_IMAGES;
-use crate::causal::sweep::{Batch, Logits, Sweep};
+use crate::causal::sweep::{Batch, Sweep};
 use crate::cli::common::Context;
 use crate::data::Dataset;
 use crate::error::Error;
@@ -83,15 +84,11 @@ pub(super) fn shapley(study: &Study<'_>, pairs: usize, exact: &dyn Fn(usize) -> 
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let subject = loaded.subject(&both, config.victim);
     let mut sweep = Sweep::fitting(subject, plan.sets(), study.batch, study.context.backend())?;
-    let (head, classes, sets) = (loaded.model.head, loaded.model.classes, plan.sets().len());
     let mut columns: Vec<Vec<f64>> = vec![Vec::new(); nodes];
     study.blocks("shapley", |pixels| {
-        let l: Logits = sweep.outcomes(pixels)?;
-        let rows = l.orig.chunks_exact(classes).zip(l.idle.chunks_exact(classes));
-        for ((orig, idle), done) in rows.zip(l.done.chunks_exact(sets * classes)) {
-            let answers = Responses::new(head, orig, idle, done)?;
-            let effects: Vec<f64> = (0..sets).map(|set| Ok(answers.split(set)?.node)).collect::<Result<_, Error>>()?;
-            columns.iter_mut().zip(plan.values(&effects)?).for_each(|(column, value)| column.push(value));
+        // one number an image and set leaves the device
+        for effects in sweep.effects(pixels)?.weighted.chunks_exact(plan.sets().len()) {
+            columns.iter_mut().zip(plan.values(&widen(effects))?).for_each(|(column, value)| column.push(value));
         }
         Ok(())
     })?;

@@ -6,6 +6,7 @@ use crate::attack::method::sized;
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::claims::{Claim, Condition, Judgement, MostNegative, judge, most_negative};
 use crate::causal::effect::Reading;
+use crate::causal::intervention::NodeSet;
 use crate::causal::statistics::{Bootstrap, Clusters};
 use crate::causal::study::Input;
 use crate::error::Error;
@@ -38,13 +39,21 @@ fn words(input: &Input) -> String {
 }
 
 impl Verdicts {
-    /// Of a study's columns; images of one unit (a patient) are resampled together.
+    /// Of the single nodes of a study's columns, whose sets are `sets`; images of one unit (a patient) are resampled together.
     ///
     /// # Errors
     /// [`Error::Causal`] for a level outside 0..1.
-    pub fn of(c: &Columns, config: &Config, (head, units): (Head, &Clusters), run_id: &str) -> Result<Verdicts, Error> {
+    pub fn of(
+        (c, sets): (&Columns, &[NodeSet]),
+        config: &Config,
+        (head, units): (Head, &Clusters),
+        run_id: &str,
+    ) -> Result<Verdicts, Error> {
         let bootstrap = Bootstrap::of_clusters(units, config.resamples, config.seed)?;
-        let row = |input: usize, quantity| (0..c.sets).map(|s| c.get(input, s, quantity)).collect::<Vec<_>>();
+        // a claim is about nodes: what several do together is none of it
+        let node = |(s, set): (usize, &NodeSet)| set.iter().next().filter(|_| set.len() == 1).map(|node| (s, node));
+        let singles: Vec<(usize, usize)> = sets.iter().enumerate().filter_map(node).collect();
+        let row = |input, quantity| singles.iter().map(|&(s, _)| c.get(input, s, quantity)).collect::<Vec<_>>();
         let mut claims = Vec::new();
         for (k, input) in c.inputs.iter().enumerate().skip(1) {
             let claim = match input {
@@ -62,7 +71,9 @@ impl Verdicts {
                 confidence_clean: c.get(0, 0, Quantity::Confidence),
                 confidence_perturbed: c.get(k, 0, Quantity::Confidence),
             };
-            claims.push(judge(&condition, &bootstrap, config.level)?);
+            let mut judged = judge(&condition, &bootstrap, config.level)?;
+            judged.nodes.iter_mut().zip(&singles).for_each(|(verdict, (_, node))| verdict.node = *node);
+            claims.push(judged);
         }
         let fgsm = c.inputs.iter().position(|input| matches!(input, Input::Attack(Attack::Fgsm { .. })));
         let most_negative = fgsm.map(|fgsm| -> Result<MostNegative, Error> {

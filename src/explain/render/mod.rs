@@ -7,6 +7,7 @@ mod font;
 pub use colour::Scale;
 
 use super::{ExplainError, Flag, Map};
+use crate::picture::{self, Channels};
 use std::io;
 
 /// An image under one input, with its map.
@@ -213,15 +214,7 @@ impl Picture {
     /// # Errors
     /// [`io::Error`] for a picture that PNG cannot hold.
     pub fn png(&self) -> io::Result<Vec<u8>> {
-        let side = |n: usize| u32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        let mut file = Vec::new();
-        let mut encoder = png::Encoder::new(&mut file, side(self.width)?, side(self.height)?);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        let mut writer = encoder.write_header().map_err(io::Error::other)?;
-        writer.write_image_data(&self.pixels).map_err(io::Error::other)?;
-        writer.finish().map_err(io::Error::other)?;
-        Ok(file)
+        picture::png(&self.pixels, [self.width, self.height], Channels::Rgb)
     }
 }
 

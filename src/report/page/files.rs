@@ -79,7 +79,9 @@ impl Run {
             reason: "there is no manifest.json: this is no run directory".into(),
         })?;
         let gallery = json(&directory.join(GALLERY).join("gallery.json"))?;
-        let effects: Vec<Effect> = table(&directory.join("summary.csv"))?;
+        let mut effects: Vec<Effect> = table(&directory.join("summary.csv"))?;
+        // of the thousand rows of a thousand classes the page shows none
+        effects.retain(|row| row.estimand == "e1" || row.estimand == "bernoulli");
         if effects.is_empty() {
             let reason = format!("there are no effects in it to report (it is a run of `{}`)", manifest.verb);
             return Err(Error::Input { path: directory.into(), reason });
@@ -129,15 +131,18 @@ impl Run {
     /// The class-weighted effect of a node within an input (Z0, or R1).
     pub fn effect(&self, node: &str, (input, eps): (&str, Option<f64>)) -> Option<&Effect> {
         let reading = if input == "none" { "Z0" } else { "R1" };
-        self.effects.iter().find(|row| {
-            let weighted = row.estimand == "e1" || row.estimand == "bernoulli";
-            weighted && row.node == node && row.input == input && row.eps == eps && row.reading == reading
-        })
+        let mut rows = self.effects.iter();
+        rows.find(|row| row.node == node && row.input == input && row.eps == eps && row.reading == reading)
+    }
+
+    /// Those of one node, not of several together.
+    pub fn singles(&self) -> impl Iterator<Item = &str> {
+        self.nodes().into_iter().filter(|node| !node_number(node).contains('+'))
     }
 
     /// The node with the largest clean effect.
     pub fn strongest(&self) -> Option<&Effect> {
-        let clean = self.nodes().into_iter().filter_map(|node| self.effect(node, ("none", None)));
+        let clean = self.singles().filter_map(|node| self.effect(node, ("none", None)));
         let size = |row: &Effect| row.mean.unwrap_or(0.0).abs();
         clean.reduce(|best, next| if size(next) > size(best) { next } else { best })
     }

@@ -2,11 +2,14 @@
 
 use super::chart;
 use super::files::{Cell, Effect, Run, node_number};
+use crate::attack::method::change;
+use crate::report::breakdown::FEW;
 use crate::report::gallery::sheet_name;
 use crate::text::escaped;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Classes beside each other in the matrix: of more, those with the largest effects.
@@ -16,11 +19,7 @@ const CURVES: usize = 7;
 
 /// `Z0`, `FGSM .3`: an input at the head of a column.
 fn input_name((input, eps): (&str, Option<f64>)) -> String {
-    let eps = eps.map_or(String::new(), |eps| {
-        let levels = eps * 255.0;
-        let whole = (levels - levels.round()).abs() < 1e-4 && eps.to_string().len() > 6;
-        if whole { format!(" {}/255", levels.round()) } else { format!(" {}", (eps * 1e5).round() / 1e5) }
-    });
+    let eps = eps.map_or(String::new(), |eps| format!(" {}", change(eps as f32)));
     match input {
         "none" => "clean".into(),
         "pwm" => "masked".into(),
@@ -82,7 +81,7 @@ pub fn head(run: &Run, title: &str) -> String {
             .as_u64()
             .or(run.manifest.configuration["study"]["seed"].as_u64())
             .unwrap_or(0),
-        run.nodes().len(),
+        run.singles().count(),
         run.inputs().len(),
     )
 }
@@ -170,12 +169,16 @@ pub fn nodes(run: &Run) -> String {
     let Some(gallery) = &run.gallery else { return String::new() };
     let (mut cards, mut dead) = (String::new(), Vec::new());
     for sheet in &gallery.sheets {
+        // its name becomes a file's
+        if sheet.node.parse::<usize>().is_err() {
+            continue;
+        }
         if sheet.live_share == 0.0 {
             dead.push(escaped(&sheet.node));
             continue;
         }
         let Ok(png) = std::fs::read(run.directory.join(sheet_name(&sheet.node))) else { continue };
-        let effect = run.nodes().into_iter().find(|name| node_number(name) == sheet.node);
+        let effect = run.singles().find(|name| node_number(name) == sheet.node);
         let effect = effect.and_then(|node| run.effect(node, ("none", None)));
         let told = effect.map_or(String::new(), |row| {
             format!(", effect {} {}", short(row.mean.unwrap_or(f64::NAN)), bracketed(ends(row.ci_lo, row.ci_hi)))
@@ -272,12 +275,12 @@ pub fn matrix(run: &Run) -> String {
         .iter()
         .map(|(class, name, _)| format!("<th>{}</th>", if name.is_empty() { class.to_string() } else { escaped(name) }))
         .collect();
+    let at: HashMap<(&str, usize), &Cell> = clean.iter().map(|cell| ((&*cell.node, cell.class), *cell)).collect();
     let mut body = String::new();
     for node in run.nodes() {
         let _ = write!(body, "<tr><td>{}</td>", escaped(node_number(node)));
         for (class, ..) in &classes {
-            let cell = clean.iter().find(|cell| cell.node == node && cell.class == *class);
-            let Some(cell) = cell else {
+            let Some(cell) = at.get(&(node, *class)) else {
                 body.push_str("<td></td>");
                 continue;
             };
@@ -399,7 +402,7 @@ pub fn strata(run: &Run) -> String {
             let ends = ends(row.ci_lo, row.ci_hi);
             format!(
                 "<tr{}><td>{}</td><td>{}</td><td>{} <small>{}</small></td><td>{}</td><td>{}</td></tr>\n",
-                if row.n < 30 { " class=\"dead\"" } else { "" },
+                if row.n < FEW { " class=\"dead\"" } else { "" },
                 escaped(&row.by),
                 escaped(&row.value),
                 row.ece.map_or("-".into(), short),
