@@ -26,6 +26,8 @@
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, and what they are worth. [`validate`]: another framework's numbers replayed.
 //! - [`detect`]: whether effects tell attacked images from clean ones, what has to be beaten, and what must not be flagged.
+//! - [`conditions`]: the paper's conditions II (a known symptom masked) and III (two tasks, one cause), beside which I is what
+//!   every table is about. Above [`detect`], whose regression a second head is.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
 //!
 //! # Invariants, each a test that carries its name
@@ -61,6 +63,7 @@ pub mod attack;
 pub mod backend;
 pub mod causal;
 pub mod cli;
+pub mod conditions;
 pub mod data;
 pub mod detect;
 pub mod digest;

@@ -12,7 +12,7 @@ use intervene::backend::cpu::Cpu;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, Completed};
 use intervene::causal::intervention::add_random_signs;
-use intervene::causal::study::{AttackLabel, Input, Study};
+use intervene::causal::study::{AttackLabel, Do, Input, Study};
 use intervene::graph::Graph;
 use intervene::graph::plan::{Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
@@ -293,7 +293,8 @@ fn of_several_random_starts_the_one_with_the_largest_loss_is_taken() {
     let answers = |seed: u64, restarts: u32| {
         let sweep = host.sweep(&sets, (3, 8), &backend);
         let (inputs, attack_label) = (vec![Input::Attack(Attack::Pgd { steps, restarts })], AttackLabel::Predicted);
-        let shard = e(Study { sweep, data: &data, inputs, attack_label, seed }.shard(0, 6));
+        let shard =
+            e(Study { sweep, data: &data, inputs, attack_label, mask: None, value: Do::Zero, seed }.shard(0, 6));
         (shard.answers[0].logits.orig.clone(), shard.answers[1].logits.orig.clone())
     };
     let (clean, one) = answers(0, 1);

@@ -5,15 +5,17 @@ mod common;
 
 use common::hosts::*;
 use common::{Data, backends, read};
-use intervene::attack::{Attack, Norm};
+use intervene::attack::{Attack, AttackError, Norm};
 use intervene::backend::Backend;
 use intervene::backend::reference::Reference;
 use intervene::causal::analysis::{Columns, Quantity, responses};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
+use intervene::causal::fill::Fill;
+use intervene::causal::mask::Region;
 use intervene::causal::screen::Screen;
 use intervene::causal::shapley::Plan;
-use intervene::causal::study::{AttackLabel, Input, Study};
-use intervene::causal::sweep::Logits;
+use intervene::causal::study::{AttackLabel, Do, DoValue, Input, Shard, Study, StudyError};
+use intervene::causal::sweep::{Logits, Sweep, Value};
 use intervene::graph::Graph;
 use intervene::graph::vjp::vjp;
 use intervene::model::autoencoder::Autoencoder;
@@ -382,13 +384,14 @@ fn an_attack_of_size_0_and_a_mask_of_the_images_own_value_reduce_every_reading()
     let flat = |grey: usize| dataset(&host, 5, move |at| if grey > 0 { grey as u8 } else { (51 * (at / 120)) as u8 });
     let nothing =
         [Input::Attack(Attack::Fgsm { eps: 0.0, norm: Norm::Linf }), Input::Noise { eps: 0.0, norm: Norm::Linf }];
-    let own = Input::Pwm { masks: 2, fill: 102.0 / 255.0 };
+    let own = Input::Pwm { masks: 2, fill: Fill::Value(102.0 / 255.0), region: Region::Grid10 };
     for (data, inputs) in [(flat(0), nothing.to_vec()), (flat(102), [&nothing[..], &[own]].concat())] {
         for backend in backends() {
             let sets = host.singles();
             let sweep = host.sweep(&sets, (3, 8), backend.as_ref());
             let (inputs, attack_label) = (inputs.clone(), AttackLabel::Predicted);
-            let shard = e(Study { sweep, data: &data, inputs, attack_label, seed: 3 }.shard(0, 5));
+            let shard =
+                e(Study { sweep, data: &data, inputs, attack_label, mask: None, value: Do::Zero, seed: 3 }.shard(0, 5));
             for answers in &shard.answers[1..] {
                 let [a, b] = [&answers.logits, &shard.answers[0].logits];
                 assert_eq!(a, b, "{:?} on {}", answers.input, backend.name());
@@ -516,6 +519,107 @@ fn shapley_values_of_nodes_add_up_to_the_effect_of_zeroing_all() {
             let sum: f64 = values.iter().sum();
             assert!((sum - of_image[all]).abs() <= 1e-14, "{sum} and {} on {}", of_image[all], backend.name());
             assert!(values.iter().any(|v| v.abs() > 1e-6));
+        }
+    }
+}
+
+/// 1 for do(N = f z_N) with f = 1 and do(N = its own code); do(N = 0) as both; 10 with other codes: all nodes at another image's
+/// code give that image's answer, whatever the image.
+#[test]
+fn a_node_set_to_what_it_is_has_effect_exactly_0_and_all_set_to_anothers_give_the_others_answer() {
+    for host in [Host::small(2), Host::small(4)] {
+        let nodes = host.autoencoder.nodes;
+        let classes = host.model.classes;
+        let mut sets = host.singles();
+        sets.push(host.set(&(0..nodes).collect::<Vec<_>>()));
+        let (x, others) = (host.images(5, 1), host.images(5, 8));
+        for backend in backends() {
+            let mut sweep = host.sweep(&sets, (2, 7), backend.as_ref());
+            let at = |sweep: &mut Sweep, value: Value<'_>| -> Logits<f64> { e(sweep.outcomes_at(&x, value)) };
+            let (own, codes) = (e(sweep.codes(&x)), e(sweep.codes(&others)));
+            let zero = at(&mut sweep, Value::Zero);
+            let none = vec![0.0; own.len()];
+            for zeros in [Value::Scaled(0.0), Value::Others(&none)] {
+                let done = at(&mut sweep, zeros).done;
+                // what is taken away goes by the host as f32: the reference's own code is finer
+                let allowed = 1e-6 * largest(&zero.done);
+                let exact = backend.name() != Reference.name();
+                assert!(!exact || bits(&done) == bits(&zero.done), "{}", backend.name());
+                assert!(largest_difference(&done, &zero.done) <= allowed, "{}", backend.name());
+            }
+            for idle in [Value::Scaled(1.0), Value::Others(&own)] {
+                let same = at(&mut sweep, idle);
+                assert_eq!(bits(&same.idle), bits(&zero.idle));
+                for (i, done) in same.done.chunks_exact(classes).enumerate() {
+                    assert_eq!(bits(done), bits(row(&same.idle, i / sets.len(), classes)), "{}", backend.name());
+                }
+                assert!(same.live.iter().all(|live| !live));
+            }
+            let theirs: Logits<f64> = e(sweep.outcomes(&others));
+            let got = at(&mut sweep, Value::Others(&codes));
+            // codes go by the host as f32, also to the reference
+            let allowed =
+                tolerance(backend.as_ref(), 9 * nodes).max(1e-6) * largest(&theirs.idle).max(largest(&got.idle));
+            for i in 0..5 {
+                let (got, want) = (row(&got.done, (i + 1) * sets.len() - 1, classes), row(&theirs.idle, i, classes));
+                assert!(largest_difference(got, want) <= allowed, "{got:?} for {want:?} on {}", backend.name());
+            }
+            // one map for all is the same as that map for each
+            let size = own.len() / 5;
+            let repeated: Vec<f32> = codes[..size].repeat(5);
+            let [maps, each] = [Value::Maps(&codes[..size]), Value::Others(&repeated)].map(|v| at(&mut sweep, v).done);
+            assert_eq!(bits(&maps), bits(&each));
+            assert_ne!(bits(&maps), bits(&zero.done));
+            // values that are not of these codes are refused
+            for wrong in [Value::Maps(&codes[1..size]), Value::Others(&codes[size..])] {
+                assert!(sweep.outcomes_at::<f32>(&x, wrong).is_err());
+            }
+        }
+    }
+}
+
+/// The mean of codes, and codes of other images, as a study takes them: the same whatever the cut into shards.
+#[test]
+fn a_study_sets_nodes_to_their_mean_or_to_another_images_code() {
+    let host = Host::small(2);
+    let data = dataset(&host, 6, noise(3));
+    let pixels = e(data.pixels(&[0, 1, 2, 3, 4, 5]));
+    for backend in backends() {
+        let mut sweep = host.sweep(&host.singles(), (4, 9), backend.as_ref());
+        let codes = e(sweep.codes(&pixels));
+        let size = codes.len() / 6;
+        let mut told = Vec::new();
+        let mut mean = |sweep: &mut Sweep| {
+            e(Do::prepare(DoValue::Mean, sweep, &data, &mut |done| {
+                told.push(done);
+                true
+            }))
+        };
+        let value = mean(&mut sweep);
+        assert_eq!(told, [6]);
+        let Do::Maps(maps) = &value else { panic!("{value:?}") };
+        for (at, got) in maps.iter().enumerate() {
+            let want: f64 = codes.iter().skip(at).step_by(size).map(|&z| f64::from(z)).sum::<f64>() / 6.0;
+            assert!((f64::from(*got) - want).abs() <= 6e-8 * want.abs(), "{got} for {want}");
+        }
+        let stopped = Do::prepare(DoValue::Mean, &mut sweep, &data, &mut |_| false);
+        assert!(matches!(stopped, Err(StudyError::Attack(AttackError::Stopped))));
+        for value in [value, Do::Resample] {
+            let sweep = host.sweep(&host.singles(), (4, 9), backend.as_ref());
+            let (attack_label, inputs) = (AttackLabel::Predicted, Vec::new());
+            let mut study = Study { sweep, data: &data, inputs, attack_label, mask: None, value, seed: 5 };
+            let whole = e(study.shard(0, 6));
+            let parts = [e(study.shard(0, 2)), e(study.shard(2, 4))];
+            let done = |shard: &Shard| bits(&widen(&shard.answers[0].logits.done));
+            assert_eq!(done(&whole), [done(&parts[0]), done(&parts[1])].concat());
+            if study.value == Do::Resample {
+                // every image gets the code of an image, and not its own
+                let others = e(study.others(&[0, 1, 2, 3, 4, 5]));
+                for (i, code) in others.chunks_exact(size).enumerate() {
+                    let whose = codes.chunks_exact(size).position(|known| known == code).expect("an image's code");
+                    assert_ne!(whose, i);
+                }
+            }
         }
     }
 }

@@ -9,7 +9,9 @@ use intervene::attack::{Attack, Norm};
 use intervene::backend::cpu::Cpu;
 use intervene::backend::{Backend, Program};
 use intervene::causal::effect::effects;
-use intervene::causal::study::{AttackLabel, Input, Study};
+use intervene::causal::fill::Fill;
+use intervene::causal::mask::Region;
+use intervene::causal::study::{AttackLabel, Do, Input, Study};
 use intervene::causal::sweep::Logits;
 use intervene::data::Dataset;
 use intervene::random::Stream;
@@ -48,11 +50,15 @@ fn per_class(host: &Host, l: &Logits) -> Vec<f64> {
 fn a_study_on_cuda_finds_the_cpus_effects_and_the_cpus_order_of_nodes() {
     let host = Host::fashion_trained();
     let data = images(6);
-    let inputs = vec![Input::Pwm { masks: 1, fill: 0.0 }, Input::Attack(Attack::Fgsm { eps: 0.1, norm: Norm::Linf })];
+    let inputs = vec![
+        Input::Pwm { masks: 1, fill: Fill::Value(0.0), region: Region::Grid10 },
+        Input::Attack(Attack::Fgsm { eps: 0.1, norm: Norm::Linf }),
+    ];
     let shard = |backend: &dyn Backend| {
         let sweep = host.sweep(&host.singles(), (6, 51), backend);
         let attack_label = AttackLabel::Predicted;
-        e(Study { sweep, data: &data, inputs: inputs.clone(), attack_label, seed: 3 }.shard(0, 6))
+        e(Study { sweep, data: &data, inputs: inputs.clone(), attack_label, mask: None, value: Do::Zero, seed: 3 }
+            .shard(0, 6))
     };
     let (cpu, cuda) = (shard(&Cpu::new()), shard(&cuda()));
     let nodes = host.autoencoder.nodes;

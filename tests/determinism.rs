@@ -12,8 +12,10 @@ use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError, Completed, Parameters, Program};
 use intervene::causal::analysis::{Columns, Quantity};
 use intervene::causal::effect::Reading;
+use intervene::causal::fill::Fill;
 use intervene::causal::intervention::NodeSet;
-use intervene::causal::study::{Answers, AttackLabel, Input, Shard, Study};
+use intervene::causal::mask::Region;
+use intervene::causal::study::{Answers, AttackLabel, Do, Input, Shard, Study};
 use intervene::causal::sweep::Sweep;
 use intervene::data::{Dataset, epoch_order};
 use intervene::model::Model;
@@ -172,7 +174,7 @@ fn an_image_has_the_same_bits_in_any_shard_and_a_mean_over_images_is_the_weighte
     let host = Host::new(model, 2, (9, 6), 3);
     let data = dataset(&host, 12, 8);
     let inputs = vec![
-        Input::Pwm { masks: 2, fill: 0.0 },
+        Input::Pwm { masks: 2, fill: Fill::Value(0.0), region: Region::Grid10 },
         Input::Attack(Attack::Fgsm { eps: 0.1, norm: Norm::Linf }),
         Input::Noise { eps: 0.1, norm: Norm::Linf },
     ];
@@ -182,6 +184,8 @@ fn an_image_has_the_same_bits_in_any_shard_and_a_mean_over_images_is_the_weighte
             data: &data,
             inputs: inputs.clone(),
             attack_label: AttackLabel::Predicted,
+            mask: None,
+            value: Do::Zero,
             seed: 6,
         };
         let mut cut = |cuts: &[(usize, usize)]| -> Vec<Shard> {

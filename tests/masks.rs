@@ -4,7 +4,8 @@ mod common;
 
 use common::cuda;
 use intervene::backend::cuda::{Images, Masks};
-use intervene::causal::intervention::{GridMask, add_random_signs};
+use intervene::causal::intervention::add_random_signs;
+use intervene::causal::mask::GridMask;
 use intervene::random::Stream;
 
 /// Channels, height, width: the smallest grid, cells of unequal sides, rows that are no multiple of 4 floats, more than one
@@ -38,7 +39,7 @@ fn a_mask_from_the_device_has_the_bits_of_the_hosts() {
             let got = cuda().mask_pixels(masks, Images { indices: &INDICES, shape, pixels: &pixels }).unwrap();
             let mut want = pixels.clone();
             for (image, pixels) in INDICES.into_iter().zip(want.chunks_exact_mut(c * h * w)) {
-                GridMask::draw(seed, image, number, h, w).unwrap().apply(pixels, 0.5).unwrap();
+                GridMask::draw(seed, image, number, h, w).unwrap().mask().apply(pixels, |_, _| 0.5).unwrap();
             }
             same_bits(&got, &want, &format!("{shape:?}, seed {seed}, mask {number}"));
         }

@@ -13,7 +13,7 @@ use intervene::causal::statistics::{
     Bca, Bootstrap, Clusters, Equivalence, Hierarchical, Interval, Likeness, SignFlip, Summary, bh, holm, pearson,
     spearman,
 };
-use intervene::causal::study::{AttackLabel, Shard, Study};
+use intervene::causal::study::{AttackLabel, Do, Shard, Study};
 use intervene::causal::sweep::Logits;
 use intervene::data::Dataset;
 use intervene::model::{Head, Layer};
@@ -165,7 +165,7 @@ fn zeroing_nodes_moves_every_logit_by_minus_weight_times_mean_as_the_pixels_say_
 fn shard(planted: &Planted, data: &Dataset, backend: &dyn Backend) -> Shard {
     let sweep = planted.host.sweep(&planted.host.singles(), (50, 64), backend);
     let (inputs, attack_label) = (Vec::new(), AttackLabel::Predicted);
-    e(Study { sweep, data, inputs, attack_label, seed: 0 }.shard(0, data.len()))
+    e(Study { sweep, data, inputs, attack_label, mask: None, value: Do::Zero, seed: 0 }.shard(0, data.len()))
 }
 
 fn columns(planted: &Planted, shard: Shard) -> Columns {

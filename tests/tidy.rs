@@ -8,7 +8,7 @@ const LEAVES: [&str; 9] = ["answer", "atomic", "digest", "interval", "picture", 
 
 /// Every other top-level module and what it may import beside leaves and itself, from the bottom up. A new module gets a
 /// line here, and its place is argued in `src/lib.rs`.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("graph", &[]),
     ("data", &[]),
     ("weights", &[]),
@@ -21,6 +21,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("causal", &["graph", "data", "weights", "model", "backend", "attack"]),
     ("explain", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack"]),
     ("detect", &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain"]),
+    // a second head is a regression of detectors
+    ("conditions", &["data", "model", "causal", "detect"]),
     ("validate", &["graph", "weights", "model", "backend", "train", "causal", "attack", "explain"]),
     // the union of all layers' errors
     (
@@ -29,13 +31,38 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ),
     (
         "report",
-        &["graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect", "error"],
+        &[
+            "graph",
+            "data",
+            "weights",
+            "model",
+            "backend",
+            "train",
+            "causal",
+            "attack",
+            "explain",
+            "detect",
+            "conditions",
+            "error",
+        ],
     ),
     (
         "cli",
         &[
-            "graph", "data", "weights", "model", "backend", "train", "causal", "attack", "explain", "detect",
-            "validate", "error", "report",
+            "graph",
+            "data",
+            "weights",
+            "model",
+            "backend",
+            "train",
+            "causal",
+            "attack",
+            "explain",
+            "detect",
+            "conditions",
+            "validate",
+            "error",
+            "report",
         ],
     ),
 ];

@@ -207,7 +207,11 @@ mod tests {
         let mut all = Vec::new();
         for &n in sizes {
             let masked = |mask: u32| Answers {
-                input: Input::Pwm { masks: 2, fill: 0.0 },
+                input: Input::Pwm {
+                    masks: 2,
+                    fill: crate::causal::fill::Fill::Value(0.0),
+                    region: crate::causal::mask::Region::Grid10,
+                },
                 mask,
                 fraction: vec![0.1; n],
                 logits: of(n, first, 2 + mask as usize),

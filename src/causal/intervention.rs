@@ -1,13 +1,12 @@
-//! What is done to the network or its input: sets of code channels to zero, random pixel masks, random-sign noise.
+//! What is done to the network, or to its input by chance: sets of code channels, random-sign noise.
 //!
-//! Holds [`NodeSet`] (the code channels of a do(N = 0)), [`GridMask`] (the paper's PWM, "mask 10 % area
-//! of the images randomly") and [`add_random_signs`] (the control for attacks). Called by the sweep and the verbs.
-//! Masks and signs come from Philox streams keyed by seed, dataset index and draw, so an image's mask does not depend on
-//! its batch, its neighbours, the thread count or the pixels.
+//! Holds [`NodeSet`] (the code channels of a do) and [`add_random_signs`] (the control for attacks). Called by the sweep and the
+//! verbs. Signs come from Philox streams keyed by seed, dataset index and draw, so an image's noise does not depend on its
+//! batch, its neighbours, the thread count or the pixels.
 
 use std::fmt;
 
-use super::{CausalError, same_length};
+use super::CausalError;
 use crate::random::Stream;
 use crate::text::closest;
 
@@ -144,89 +143,6 @@ impl fmt::Display for NodeSet {
     }
 }
 
-/// Cells of the grid along each side.
-const SIDE: usize = 10;
-/// Cells of the grid.
-const CELLS: usize = SIDE * SIDE;
-/// Cells a mask takes.
-const TAKEN: usize = 10;
-/// Draws set aside for one mask.
-const DRAWS: u32 = 128;
-
-/// A pixel mask `grid10`: 10 of the 100 cells of a 10 x 10 grid over the image (ICIP 2019, section 3: "mask 10% area of
-/// the images randomly"). Cell (i, j) covers rows floor(i H / 10) to floor((i+1) H / 10), columns likewise; the expected
-/// masked area is exactly a tenth, each mask's own is [`GridMask::fraction`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GridMask {
-    cells: [u8; TAKEN],
-    height: usize,
-    width: usize,
-}
-
-impl GridMask {
-    /// Mask number `mask` of image `image` (dataset index) of `height` x `width` pixels. Cells are the first ten of a
-    /// Fisher-Yates shuffle: draw d = Philox(seed, "pwm", image, mask * 128 + d) picks among the 100 - d left.
-    ///
-    /// # Errors
-    /// [`CausalError::Range`] for an image smaller than 10 x 10 pixels (cells would be empty) or a mask number of
-    /// 2^25 or more.
-    pub fn draw(seed: u64, image: u64, mask: u32, height: usize, width: usize) -> Result<Self, CausalError> {
-        let side = height.min(width);
-        if side < SIDE {
-            let what = "the smaller side of an image under grid10, in pixels,";
-            return Err(CausalError::Range { what, value: side as f64, range: "at least 10" });
-        }
-        let Some(first) = mask.checked_mul(DRAWS) else {
-            return Err(CausalError::Range { what: "the mask number", value: f64::from(mask), range: "below 2^25" });
-        };
-        let stream = Stream::new(seed, "pwm");
-        let mut order: [u8; CELLS] = std::array::from_fn(|i| i as u8);
-        for d in 0..TAKEN {
-            let pick = stream.below(image, first + d as u32, (CELLS - d) as u32) as usize;
-            order.swap(d, d + pick);
-        }
-        Ok(GridMask { cells: std::array::from_fn(|d| order[d]), height, width })
-    }
-
-    /// The cells taken, in the order drawn; cell 10 i + j is row i, column j of the grid.
-    pub fn cells(&self) -> &[u8] {
-        &self.cells
-    }
-
-    /// Rows and columns (top, bottom, left, right), the second of each pair past the end, of a cell.
-    fn rectangle(&self, cell: u8) -> [usize; 4] {
-        let edge = |i: usize, size: usize| i * size / SIDE;
-        let (i, j) = (usize::from(cell) / SIDE, usize::from(cell) % SIDE);
-        [edge(i, self.height), edge(i + 1, self.height), edge(j, self.width), edge(j + 1, self.width)]
-    }
-
-    /// Masked share of the image's pixels.
-    pub fn fraction(&self) -> f64 {
-        let area = |cell: &u8| {
-            let [top, bottom, left, right] = self.rectangle(*cell);
-            (bottom - top) * (right - left)
-        };
-        self.cells.iter().map(area).sum::<usize>() as f64 / (self.height * self.width) as f64
-    }
-
-    /// Sets the masked pixels of one image (C x H x W, row-major, in \[0,1\]) to `fill` in every channel; the others
-    /// keep their bits.
-    ///
-    /// # Errors
-    /// [`CausalError::Length`] when `pixels` is no whole number of channels of the mask's size.
-    pub fn apply(&self, pixels: &mut [f32], fill: f32) -> Result<(), CausalError> {
-        let plane = self.height * self.width;
-        same_length("pixels (channels x height x width)", pixels.len() / plane * plane, pixels.len())?;
-        for channel in pixels.chunks_exact_mut(plane) {
-            for &cell in &self.cells {
-                let [top, bottom, left, right] = self.rectangle(cell);
-                (top..bottom).for_each(|row| channel[row * self.width + left..row * self.width + right].fill(fill));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The control for attacks: x' = clip(x + eps s, 0, 1), s = +1 or -1 by the top bit of Philox(seed, "noise", image, i)
 /// (1 means -1), i the pixel's index in (C, H, W) order. A NaN pixel stays NaN.
 ///
@@ -287,73 +203,6 @@ mod tests {
         assert!(NodeSet::none(0).is_err() && NodeSet::none(65).is_err() && NodeSet::parse("0", 0).is_err());
         let message = NodeSet::of(&[16], 16).unwrap_err().to_string();
         assert_eq!(message, "node 16 does not exist: there are 16, numbered from 0; the nearest is 15");
-    }
-
-    #[test]
-    fn a_grid_mask_takes_exactly_ten_cells_and_a_fraction_within_its_bounds() {
-        for (size, lo, hi) in [(28, 0.066, 0.115), (224, 0.0964, 0.1055), (40, 0.1, 0.1)] {
-            for image in 0..500 {
-                let mask = GridMask::draw(0, image, 0, size, size).unwrap();
-                let mut cells = mask.cells().to_vec();
-                cells.sort_unstable();
-                cells.dedup();
-                assert_eq!(cells.len(), 10);
-                assert!(cells.iter().all(|&c| c < 100));
-                assert!(mask.fraction() >= lo && mask.fraction() <= hi, "{size}: {}", mask.fraction());
-            }
-        }
-    }
-
-    #[test]
-    fn a_mask_changes_its_own_pixels_in_every_channel_and_no_bit_of_the_others() {
-        let (h, w) = (28, 35);
-        let pixels: Vec<f32> = (0..3 * h * w).map(|i| i as f32 / 1e4 + 0.001).collect();
-        for image in 0..50 {
-            let mask = GridMask::draw(1, image, 2, h, w).unwrap();
-            let mut masked = pixels.clone();
-            mask.apply(&mut masked, -7.0).unwrap();
-            let mut count = 0;
-            for (i, (&a, &b)) in pixels.iter().zip(&masked).enumerate() {
-                let (row, column) = (i % (h * w) / w, i % w);
-                // the cell whose edges floor(k H / 10) enclose this pixel, by search
-                let cell = |x: usize, size: usize| (0..10).find(|k| x < (k + 1) * size / 10).unwrap();
-                let taken = mask.cells().contains(&((cell(row, h) * 10 + cell(column, w)) as u8));
-                assert_eq!(b.to_bits(), if taken { -7.0f32 } else { a }.to_bits());
-                count += usize::from(taken);
-            }
-            assert_eq!(count as f64 / (3 * h * w) as f64, mask.fraction());
-        }
-        assert!(GridMask::draw(0, 0, 0, 28, 28).unwrap().apply(&mut [0.0; 785], 0.0).is_err());
-        assert!(GridMask::draw(0, 0, 0, 9, 28).is_err() && GridMask::draw(0, 0, 1 << 25, 28, 28).is_err());
-    }
-
-    #[test]
-    fn every_cell_is_masked_a_tenth_of_the_time() {
-        let n = 4000u32;
-        let mut counts = [0u32; 100];
-        for image in 0..n {
-            for &cell in GridMask::draw(3, image.into(), image % 4, 28, 28).unwrap().cells() {
-                counts[usize::from(cell)] += 1;
-            }
-        }
-        // binomial: sd = sqrt(n .1 .9) = 19; four of them for the worst of 100 cells
-        assert!(counts.iter().all(|&c| (f64::from(c) - 400.0).abs() < 4.0 * 18.98), "{counts:?}");
-        let chi: f64 = counts.iter().map(|&c| (f64::from(c) - 400.0).powi(2) / 400.0).sum();
-        // without replacement: chi-square of mean 99 * .9, sd sqrt(2 * 99) * .9
-        assert!((chi - 89.1).abs() < 4.0 * 12.7, "{chi}");
-    }
-
-    #[test]
-    fn a_mask_depends_on_seed_image_and_number_alone() {
-        let draw = |seed, image, mask| GridMask::draw(seed, image, mask, 28, 28).unwrap();
-        let forward: Vec<_> = (0..64).map(|i| draw(5, i, 1)).collect();
-        let mut backward: Vec<_> = (0..64).rev().map(|i| draw(5, i, 1)).collect();
-        backward.reverse();
-        assert_eq!(forward, backward);
-        assert_ne!(draw(5, 0, 1), draw(6, 0, 1));
-        assert_ne!(draw(5, 0, 1), draw(5, 1, 1));
-        assert_ne!(draw(5, 0, 1), draw(5, 0, 2));
-        assert_eq!(draw(5, 0, 1).cells(), GridMask::draw(5, 0, 1, 224, 100).unwrap().cells());
     }
 
     #[test]

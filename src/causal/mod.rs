@@ -3,7 +3,8 @@
 //! `sweep` drives a [`crate::backend::Program`], whichever it is; the rest is host mathematics in f64 on the logits that it
 //! computed in f32.
 //!
-//! - [`intervention`]: what is done: `do(N = 0)` on sets of code channels, pixel masks (PWM), random-sign noise.
+//! - [`intervention`]: what is done: a do on sets of code channels, random-sign noise; [`mask`] and [`fill`]: which pixels are
+//!   masked (PWM), and what they become.
 //! - [`effect`]: what it changed: effects per class, the estimands E1, E3, E4, the readings Z0, R1..R6.
 //! - [`statistics`]: how surely: bootstrap over images, patients and seeds, permutation tests, many tests, equivalence,
 //!   agreement.
@@ -23,8 +24,10 @@ pub mod analysis;
 pub mod breakdown;
 pub mod claims;
 pub mod effect;
+pub mod fill;
 pub mod gallery;
 pub mod intervention;
+pub mod mask;
 pub mod perturbation;
 pub mod screen;
 pub mod shapley;

@@ -1,11 +1,16 @@
 //! Images under a study's inputs: masked, attacked, with noise; and what attacks move away from. Called by [`super::study`], and
 //! by whoever looks at the same images for something else than effects.
 
-use super::intervention::{GridMask, add_random_signs};
+use super::CausalError;
+use super::intervention::add_random_signs;
+use super::mask::{Drawn, Mask};
 use super::study::{AttackLabel, Input, StudyError};
 use crate::attack::method::Images;
 use crate::attack::{Norm, Targets, Victim};
-use crate::data::Dataset;
+use crate::data::decode::Limits;
+use crate::data::image::{Channels, Image};
+use crate::data::transform::Rectangle;
+use crate::data::{DataError, Dataset, decode};
 use crate::model::Head;
 use crate::tensor::argmax;
 
@@ -20,6 +25,8 @@ pub struct Perturbation<'a> {
     pub classes: usize,
     /// Whose answer attacks move away from.
     pub attack_label: AttackLabel,
+    /// The mask of a file, for inputs that are masked by one.
+    pub file: Option<&'a Mask>,
 }
 
 /// Owned [`Targets`].
@@ -66,15 +73,16 @@ impl Perturbation<'_> {
         })
     }
 
-    /// The images under `input`, by the seed that comes with them, and the masked share of each where it masks (mask number `mask`).
+    /// The images at positions `which` of the set under `input`, by the seed that comes with them, and the masked share of each where
+    /// it masks (mask number `mask`).
     ///
     /// # Errors
     /// [`StudyError`].
     pub fn apply(
         &self,
         victim: &mut Victim<'_>,
-        input: Input,
-        mask: u32,
+        (input, mask): (Input, u32),
+        which: &[u32],
         clean: Images<'_>,
         targets: &Answered,
     ) -> Result<(Vec<f32>, Vec<f32>), StudyError> {
@@ -84,11 +92,20 @@ impl Perturbation<'_> {
         let side = |i: usize| self.data.shape().dims().get(i).copied().unwrap_or(1);
         match input {
             Input::None => {}
-            Input::Pwm { fill, .. } => {
-                for (image, &id) in x.chunks_exact_mut(row.max(1)).zip(clean.ids) {
-                    let grid = GridMask::draw(clean.seed, id, mask, side(1), side(2))?;
-                    grid.apply(image, fill)?;
-                    fraction.push(grid.fraction() as f32);
+            Input::Pwm { fill, region, .. } => {
+                for ((image, &id), &i) in x.chunks_exact_mut(row.max(1)).zip(clean.ids).zip(which) {
+                    let symptom = region.boxed().map(|finding| symptom(self.data, i as usize, finding)).transpose()?;
+                    let boxes = symptom.flatten().map_or(Vec::new(), |symptom| symptom.boxes);
+                    let (seed, size) = (clean.seed, [side(1), side(2)]);
+                    let drawn = Drawn { seed, image: id, number: mask, size, boxes: &boxes, file: self.file };
+                    let taken = Mask::draw(region, drawn)?;
+                    fill.apply(image, &taken, seed, id, mask)?;
+                    fraction.push(taken.fraction() as f32);
+                }
+            }
+            Input::Jpeg { quality } => {
+                for image in x.chunks_exact_mut(row.max(1)) {
+                    jpeg(image, [side(0), side(1), side(2)], quality)?;
                 }
             }
             Input::Attack(attack) => x = attack.run(victim, clean, targets.borrowed().into())?,
@@ -102,4 +119,57 @@ impl Perturbation<'_> {
         }
         Ok((x, fraction))
     }
+}
+
+/// A finding that is marked on an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Symptom {
+    /// Its number.
+    pub finding: u32,
+    /// Its boxes, in pixels of what the network sees.
+    pub boxes: Vec<Rectangle>,
+}
+
+/// The boxes of `finding` on image `i`, or of the finding whose box comes first; `None` where there is none.
+///
+/// # Errors
+/// [`DataError`] when the image's file cannot be read.
+pub fn symptom(data: &Dataset, i: usize, finding: Option<u32>) -> Result<Option<Symptom>, DataError> {
+    let placed = data.placed(i)?;
+    let Some(finding) = finding.or_else(|| placed.first().map(|marked| marked.finding as u32)) else {
+        return Ok(None);
+    };
+    let boxes: Vec<Rectangle> =
+        placed.iter().filter(|marked| marked.finding as u32 == finding).map(|marked| marked.place).collect();
+    Ok((!boxes.is_empty()).then_some(Symptom { finding, boxes }))
+}
+
+/// One image (C x H x W in [0, 1], rounded to bytes) through a JPEG file of that quality and back, as PIL saves it: colour at half
+/// the resolution, read by libjpeg's integers.
+fn jpeg(pixels: &mut [f32], [channels, height, width]: [usize; 3], quality: u8) -> Result<(), StudyError> {
+    let kind = if channels == 3 { jpeg_encoder::ColorType::Rgb } else { jpeg_encoder::ColorType::Luma };
+    let plane = height * width;
+    let bytes: Vec<u8> = (0..plane * channels)
+        .map(|i| (pixels[i % channels * plane + i / channels].clamp(0.0, 1.0) * 255.0).round() as u8)
+        .collect();
+    let side = |n: usize| u16::try_from(n).map_err(|_| unfit("its sides are too long for a JPEG file"));
+    let mut file = Vec::new();
+    let mut encoder = jpeg_encoder::Encoder::new(&mut file, quality);
+    encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_2_2);
+    encoder.encode(&bytes, side(width)?, side(height)?, kind).map_err(|e| unfit(&e.to_string()))?;
+    let (read, _) = decode::decode(&file, &Limits::default()).map_err(|e| unfit(&e.to_string()))?;
+    let wanted = if channels == 3 { Channels::Rgb } else { Channels::Grey };
+    let Image { pixels: back, .. } = read.into_channels(wanted);
+    if back.len() != pixels.len() {
+        return Err(CausalError::Length { what: "pixels through JPEG", expected: pixels.len(), got: back.len() }.into());
+    }
+    for (i, byte) in back.into_iter().enumerate() {
+        pixels[i % channels * plane + i / channels] = f32::from(byte) / 255.0;
+    }
+    Ok(())
+}
+
+/// An image that cannot go through a JPEG file.
+fn unfit(reason: &str) -> DataError {
+    DataError::Image { file: "(an image under the input jpeg)".into(), reason: reason.into() }
 }

@@ -5,13 +5,17 @@
 //! files are derived from shards; no image is run twice.
 
 use super::CausalError;
+use super::fill::Fill;
+use super::mask::{Mask, Region};
 use super::perturbation::Perturbation;
-use super::sweep::{Logits, Sweep};
+use super::sweep::{Logits, Sweep, Value};
 use crate::attack::method::Images;
 use crate::attack::{Attack, AttackError, Norm};
 use crate::backend::{BackendError, takes_images};
 use crate::data::{DataError, Dataset};
+use crate::random::Stream;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Images a shard.
 pub const SHARD_IMAGES: usize = 256;
@@ -22,12 +26,20 @@ pub const SHARD_IMAGES: usize = 256;
 pub enum Input {
     /// Nothing.
     None,
-    /// Pixel masking: 10 of 100 grid cells.
+    /// Pixel masking.
     Pwm {
         /// Masks an image.
         masks: u32,
-        /// Value of masked pixels in [0, 1].
-        fill: f32,
+        /// What masked pixels become.
+        fill: Fill,
+        /// Which pixels.
+        #[serde(default, skip_serializing_if = "Region::is_grid")]
+        region: Region,
+    },
+    /// The image as a JPEG file would keep it: a change that nobody makes to deceive.
+    Jpeg {
+        /// 1 to 100, of libjpeg's tables.
+        quality: u8,
     },
     /// The control: random signs of the same size.
     Noise {
@@ -47,7 +59,13 @@ impl Input {
     pub fn name(&self) -> &'static str {
         match self {
             Input::None => "none",
-            Input::Pwm { .. } => "pwm",
+            Input::Pwm { region: Region::Grid10, .. } => "pwm",
+            Input::Pwm { region: Region::Pixels, .. } => "pixels",
+            Input::Pwm { region: Region::Rectangle, .. } => "rectangle",
+            Input::Pwm { region: Region::Box(_), .. } => "box",
+            Input::Pwm { region: Region::OutsideBox(_), .. } => "outside-box",
+            Input::Pwm { region: Region::File, .. } => "mask-file",
+            Input::Jpeg { .. } => "jpeg",
             Input::Noise { .. } => "noise",
             Input::Attack(attack) => attack.name(),
         }
@@ -56,7 +74,7 @@ impl Input {
     /// Its largest pixel change (or the radius of an L2 ball), for inputs that have one.
     pub fn eps(&self) -> Option<f32> {
         match self {
-            Input::None | Input::Pwm { .. } => None,
+            Input::None | Input::Pwm { .. } | Input::Jpeg { .. } => None,
             Input::Noise { eps, .. } => Some(*eps),
             Input::Attack(attack) => attack.ball().map(|(_, eps)| eps),
         }
@@ -73,7 +91,7 @@ impl Input {
     /// Gradients of the host that making it takes, for an image of `pixels` pixels, at most.
     pub fn gradients(&self, pixels: usize) -> u32 {
         match self {
-            Input::None | Input::Pwm { .. } | Input::Noise { .. } => 0,
+            Input::None | Input::Pwm { .. } | Input::Jpeg { .. } | Input::Noise { .. } => 0,
             Input::Attack(attack) => attack.gradients(pixels),
         }
     }
@@ -148,6 +166,29 @@ pub enum StudyError {
     Data(#[from] DataError),
 }
 
+/// What the nodes of a study are set to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoValue {
+    /// 0.
+    #[default]
+    Zero,
+    /// What they are, times this.
+    Scale(f32),
+    /// Their mean over the study's clean images, place by place.
+    Mean,
+    /// What they are on another of its clean images, which Philox(seed, "resample", image, 0) draws (resample ablation; averaged over
+    /// images the estimand E2: the node's values weighted as they occur).
+    Resample,
+}
+
+impl DoValue {
+    /// Left out of configurations where it is 0, so that runs keep their ids.
+    pub fn is_zero(&self) -> bool {
+        *self == DoValue::Zero
+    }
+}
+
 /// A subject, its data and what is asked of it.
 pub struct Study<'a> {
     /// The loaded subject.
@@ -158,11 +199,94 @@ pub struct Study<'a> {
     pub inputs: Vec<Input>,
     /// Whose answer attacks move away from.
     pub attack_label: AttackLabel,
+    /// The mask of a file, for inputs that are masked by one.
+    pub mask: Option<&'a Mask>,
+    /// What nodes are set to.
+    pub value: Do,
     /// Seed of masks and noise.
     pub seed: u64,
 }
 
+/// What nodes are set to, with what that takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Do {
+    /// 0.
+    #[default]
+    Zero,
+    /// What they are, times this.
+    Scale(f32),
+    /// These maps (nodes x height x width).
+    Maps(Arc<[f32]>),
+    /// What they are on another image.
+    Resample,
+}
+
+impl Do {
+    /// Works out what `value` takes: a mean over the clean images of `data` is one pass of the front over them all, summed in f64 in
+    /// their order; `each` is told how many are done, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`StudyError`]; [`AttackError::Stopped`] when told to stop.
+    pub fn prepare(
+        value: DoValue,
+        sweep: &mut Sweep,
+        data: &Dataset,
+        each: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Do, StudyError> {
+        match value {
+            DoValue::Zero => return Ok(Do::Zero),
+            DoValue::Scale(factor) => return Ok(Do::Scale(factor)),
+            DoValue::Resample => return Ok(Do::Resample),
+            DoValue::Mean => {}
+        }
+        let size = sweep.code().iter().product::<usize>().max(1);
+        let mut sums = vec![0.0f64; size];
+        let all: Vec<u32> = (0..data.len() as u32).collect();
+        data.announce(&all);
+        for (k, block) in all.chunks(SHARD_IMAGES).enumerate() {
+            for code in sweep.codes(&data.pixels(block)?)?.chunks_exact(size) {
+                sums.iter_mut().zip(code).for_each(|(sum, &z)| *sum += f64::from(z));
+            }
+            if !each(k * SHARD_IMAGES + block.len()) {
+                return Err(AttackError::Stopped.into());
+            }
+        }
+        Ok(Do::Maps(sums.into_iter().map(|sum| (sum / data.len() as f64) as f32).collect()))
+    }
+}
+
+impl Do {
+    /// As a sweep takes it; `others` are the codes of [`Do::Resample`].
+    pub fn at<'a>(&'a self, others: &'a [f32]) -> Value<'a> {
+        match self {
+            Do::Zero => Value::Zero,
+            Do::Scale(factor) => Value::Scaled(*factor),
+            Do::Maps(maps) => Value::Maps(maps),
+            Do::Resample => Value::Others(others),
+        }
+    }
+}
+
 impl Study<'_> {
+    /// The codes that replace those of the images at `which`, where others' do.
+    ///
+    /// # Errors
+    /// [`StudyError`].
+    pub fn others(&mut self, which: &[u32]) -> Result<Vec<f32>, StudyError> {
+        if self.value != Do::Resample {
+            return Ok(Vec::new());
+        }
+        let stream = Stream::new(self.seed, "resample");
+        let n = self.data.len() as u32;
+        // any but the image itself, where there is another
+        let other = |&i: &u32| {
+            let id = self.data.ids().get(i as usize).copied().unwrap_or_default();
+            if n < 2 { i } else { (i + 1 + stream.below(id, 0, n - 1)) % n }
+        };
+        let donors: Vec<u32> = which.iter().map(other).collect();
+        Ok(self.sweep.codes(&self.data.pixels(&donors)?)?)
+    }
+
     /// Runs the images from `first` on, at most `count`.
     ///
     /// # Errors
@@ -174,17 +298,20 @@ impl Study<'_> {
         let ids: Vec<u64> = self.data.ids()[first.min(last)..last].to_vec();
         let labels: Vec<u32> = self.data.labels()[first.min(last)..last].to_vec();
         let pixels = self.data.pixels(&which)?;
-        let logits = self.sweep.outcomes(&pixels)?;
-        let Study { data, attack_label, .. } = *self;
+        let others = self.others(&which)?;
+        let value = self.value.clone();
+        let logits = self.sweep.outcomes_at(&pixels, value.at(&others))?;
+        let Study { data, attack_label, mask: file, .. } = *self;
         let (head, classes) = (self.sweep.head(), self.sweep.classes());
-        let perturbation = Perturbation { data, head, classes, attack_label };
+        let perturbation = Perturbation { data, head, classes, attack_label, file };
         let targets = perturbation.targets(&which, &logits.orig)?;
         let mut answers = vec![Answers { input: Input::None, mask: 0, fraction: Vec::new(), logits }];
         for input in self.inputs.clone() {
             for mask in 0..input.repeats() {
                 let clean = Images { pixels: &pixels, ids: &ids, seed: self.seed };
-                let (x, fraction) = perturbation.apply(&mut self.sweep.victim(), input, mask, clean, &targets)?;
-                answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes(&x)? });
+                let (x, fraction) =
+                    perturbation.apply(&mut self.sweep.victim(), (input, mask), &which, clean, &targets)?;
+                answers.push(Answers { input, mask, fraction, logits: self.sweep.outcomes_at(&x, value.at(&others))? });
             }
         }
         Ok(Shard { first, ids, labels, answers })

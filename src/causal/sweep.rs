@@ -81,6 +81,37 @@ impl Logit for f64 {
     }
 }
 
+/// What a do sets its nodes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// 0: the concept is absent.
+    Zero,
+    /// What they are, times this; 1 changes nothing.
+    Scaled(f32),
+    /// These maps of every node (nodes x height x width), the same for all images: the mean over a data set.
+    Maps(&'a [f32]),
+    /// Codes that are not theirs: images x nodes x height x width.
+    Others(&'a [f32]),
+}
+
+impl<'a> Value<'a> {
+    /// That of images `from..to`, whose codes have `code` numbers each.
+    fn of_images(self, from: usize, to: usize, code: usize) -> Result<Value<'a>, BackendError> {
+        let wrong = |got: usize, want: usize| BackendError::Transfer {
+            node: "code.difference".into(),
+            reason: format!("values of {got} numbers where {want} are needed"),
+        };
+        match self {
+            Value::Maps(maps) if maps.len() != code => Err(wrong(maps.len(), code)),
+            Value::Others(codes) => {
+                let rows = codes.get(from * code..to * code);
+                rows.map(Value::Others).ok_or_else(|| wrong(codes.len(), to * code))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
 /// Potential outcomes of some images under one input, as logits: rows of `classes`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits<T = f32> {
@@ -90,7 +121,8 @@ pub struct Logits<T = f32> {
     pub idle: Vec<T>,
     /// Autoencoder inserted, a set of nodes zeroed: images x sets x classes.
     pub done: Vec<T>,
-    /// Whether the set touched a live channel: images x sets. Where it did not, `done` is a copy of `idle`.
+    /// Whether the set touched a channel that it changes (a live one, where it sets to 0): images x sets. Where it did not, `done` is
+    /// a copy of `idle`.
     pub live: Vec<bool>,
 }
 
@@ -120,6 +152,8 @@ pub struct Sweep {
 struct Nodes {
     x: NodeId,
     code: NodeId,
+    /// What a do takes away of the code: all of it, where nodes are set to 0.
+    difference: NodeId,
     channel_max: NodeId,
     pre: NodeId,
     images: NodeId,
@@ -150,13 +184,14 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let front = model.front(&mut g, normalised, 0, tap.number)?;
     let code = autoencoder.encode(&mut g, front)?;
     let channel_max = g.push("code.channel-max", Op::ChannelMax, &[code])?;
+    let difference = g.input("code.difference", g.node(code).shape.clone());
     let pre = autoencoder.pre(&mut g, code)?;
 
     let images = g.index_input("variant.image");
     let which = g.index_input("variant.set");
     // set 0 is idle
     let keep = g.whole_input("keep", [sets + 1, k]);
-    let changed = autoencoder.intervened_pre(&mut g, pre, code, Lists { images, sets: which, keep })?;
+    let changed = autoencoder.intervened_pre(&mut g, pre, difference, Lists { images, sets: which, keep })?;
     let decoded = autoencoder.decode(&mut g, changed)?;
 
     let tail_in = g.input("tail.in", tap.shape);
@@ -167,8 +202,23 @@ fn build(subject: Subject<'_>, sets: usize) -> Result<Built, GraphError> {
     let insert = (attacked == Attacked::Inserted).then_some(attack::Insert { tap, autoencoder });
     let attack = attack::Nodes::add(&mut g, model, insert, (x, normalised))?;
 
-    let nodes =
-        Nodes { x, code, channel_max, pre, images, which, keep, front, decoded, tail_in, logits, idle, effect, attack };
+    let nodes = Nodes {
+        x,
+        code,
+        difference,
+        channel_max,
+        pre,
+        images,
+        which,
+        keep,
+        front,
+        decoded,
+        tail_in,
+        logits,
+        idle,
+        effect,
+        attack,
+    };
     Ok(Built { graph: g, nodes })
 }
 
@@ -183,8 +233,20 @@ impl Built {
             plan(graph, &all)
         };
         sweep(&[
-            entry("front", &[n.x], &[n.code, n.pre, n.channel_max], &[(n.tail_in, n.front)], images),
-            entry("decode", &[n.pre, n.code, n.images, n.which, n.keep], &[], &[(n.tail_in, n.decoded)], variants),
+            entry(
+                "front",
+                &[n.x],
+                &[n.code, n.pre, n.channel_max],
+                &[(n.tail_in, n.front), (n.difference, n.code)],
+                images,
+            ),
+            entry(
+                "decode",
+                &[n.pre, n.difference, n.images, n.which, n.keep],
+                &[],
+                &[(n.tail_in, n.decoded)],
+                variants,
+            ),
             entry("tail", &[n.tail_in], &[n.logits], &[], variants.max(images)),
             entry("tail of idle", &[n.tail_in], &[n.logits], &[(n.idle, n.logits)], variants),
             entry("tail and effect", &[n.tail_in, n.idle, n.images], &[n.effect], &[], variants),
@@ -300,15 +362,25 @@ impl Sweep {
         &*self.program
     }
 
-    /// Potential outcomes of `x` (images x C·H·W pixels in [0, 1]).
+    /// Potential outcomes of `x` (images x C·H·W pixels in [0, 1]), with sets of nodes at 0.
     ///
     /// # Errors
     /// [`BackendError`].
     pub fn outcomes<T: Logit>(&mut self, x: &[f32]) -> Result<Logits<T>, BackendError> {
+        self.outcomes_at(x, Value::Zero)
+    }
+
+    /// Potential outcomes of `x` (images x C·H·W pixels in [0, 1]), with sets of nodes at `value`.
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] when the value is not one for these images and codes.
+    pub fn outcomes_at<T: Logit>(&mut self, x: &[f32], value: Value<'_>) -> Result<Logits<T>, BackendError> {
         self.images(x)?;
+        let code: usize = self.code().iter().product();
         let mut all = Logits { orig: Vec::new(), idle: Vec::new(), done: Vec::new(), live: Vec::new() };
-        for block in x.chunks(self.batch.images * self.pixels) {
-            self.block(block, &mut all)?;
+        for (b, block) in x.chunks(self.batch.images * self.pixels).enumerate() {
+            let first = b * self.batch.images;
+            self.block(block, value.of_images(first, first + block.len() / self.pixels, code)?, &mut all)?;
         }
         Ok(all)
     }
@@ -332,7 +404,7 @@ impl Sweep {
         let mut codes = vec![0.0; images * code];
         let blocks = x.chunks(self.batch.images * self.pixels).zip(codes.chunks_mut(self.batch.images * code));
         for (x, codes) in blocks {
-            self.front(x)?;
+            self.front(x, Value::Zero)?;
             self.program.read(self.nodes.code, TensorMut::F32(codes))?;
         }
         Ok(codes)
@@ -345,17 +417,43 @@ impl Sweep {
         Ok(logits)
     }
 
-    /// Runs the front; whether each set touches a live channel: images x sets.
-    fn front(&mut self, x: &[f32]) -> Result<Vec<bool>, BackendError> {
+    /// Runs the front, and says what a do takes away; whether each set touches a channel that it changes: images x sets.
+    fn front(&mut self, x: &[f32], value: Value<'_>) -> Result<Vec<bool>, BackendError> {
         let rows = x.len() / self.pixels;
         self.program.write(self.nodes.x, TensorRef::F32(x))?;
         self.program.run(FRONT, rows)?;
-        let mut maxima = vec![0.0f32; rows * self.channels];
-        self.program.read(self.nodes.channel_max, TensorMut::F32(&mut maxima))?;
+        let changes = match value {
+            Value::Zero => {
+                let mut maxima = vec![0.0f32; rows * self.channels];
+                self.program.read(self.nodes.channel_max, TensorMut::F32(&mut maxima))?;
+                maxima
+            }
+            other => self.replace(rows, other)?,
+        };
         // a NaN is not 0: it must be seen
-        let live = |maxima: &[f32], set: &NodeSet| set.iter().any(|n| maxima[n] != 0.0);
-        let images = maxima.chunks_exact(self.channels);
+        let live = |changes: &[f32], set: &NodeSet| set.iter().any(|n| changes[n] != 0.0);
+        let images = changes.chunks_exact(self.channels);
         Ok(images.flat_map(|maxima| self.sets.iter().map(move |set| live(maxima, set))).collect())
+    }
+
+    /// Writes code less value, which a do takes away; the largest change of each channel: images x channels.
+    fn replace(&mut self, rows: usize, value: Value<'_>) -> Result<Vec<f32>, BackendError> {
+        let area = self.code()[1..].iter().product::<usize>().max(1);
+        let size = self.channels * area;
+        let mut difference = vec![0.0f32; rows * size];
+        self.program.read(self.nodes.code, TensorMut::F32(&mut difference))?;
+        match value {
+            Value::Zero => {}
+            Value::Scaled(factor) => difference.iter_mut().for_each(|z| *z *= 1.0 - factor),
+            Value::Maps(maps) => {
+                difference.chunks_exact_mut(size).for_each(|z| z.iter_mut().zip(maps).for_each(|(z, v)| *z -= v));
+            }
+            Value::Others(codes) => difference.iter_mut().zip(codes).for_each(|(z, v)| *z -= v),
+        }
+        self.program.write(self.nodes.difference, TensorRef::F32(&difference))?;
+        // max would swallow a NaN
+        let largest = |z: &[f32]| z.iter().fold(0.0f32, |m, z| if z.abs() > m || z.is_nan() { z.abs() } else { m });
+        Ok(difference.chunks_exact(area).map(largest).collect())
     }
 
     /// Runs the decoder on variants: (image, set number with 0 = idle).
@@ -377,7 +475,7 @@ impl Sweep {
         // the idle logits of a block are one run's
         let block = self.batch.images.min(self.batch.variants);
         for (b, x) in x.chunks(block * self.pixels).enumerate() {
-            let live = self.front(x)?;
+            let live = self.front(x, Value::Zero)?;
             let idle: Vec<(u32, u32)> = (0..(x.len() / self.pixels) as u32).map(|image| (image, 0)).collect();
             self.decode(&idle)?;
             self.program.run(IDLE, idle.len())?;
@@ -397,9 +495,9 @@ impl Sweep {
         Ok(all)
     }
 
-    fn block<T: Logit>(&mut self, x: &[f32], all: &mut Logits<T>) -> Result<(), BackendError> {
+    fn block<T: Logit>(&mut self, x: &[f32], value: Value<'_>, all: &mut Logits<T>) -> Result<(), BackendError> {
         let (rows, sets, classes) = (x.len() / self.pixels, self.sets.len(), self.classes);
-        let live = self.front(x)?;
+        let live = self.front(x, value)?;
         all.orig.extend(self.tail::<T>(rows)?);
 
         let mut variants: Vec<(u32, u32)> = Vec::with_capacity(rows * (sets + 1));

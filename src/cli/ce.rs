@@ -3,16 +3,21 @@
 use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{
-    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, first_images, gate, hashes, open_directory,
+    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, gate, hashes, images_of, open_directory,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::{Attack, Attacked, Norm};
-use crate::causal::study::{AttackLabel, Input};
+use crate::causal::fill::{Fill, Made};
+use crate::causal::mask::Region;
+use crate::causal::study::{AttackLabel, DoValue, Input};
+use crate::data::findings::FINDINGS;
 use crate::error::Error;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
+use crate::text::closest;
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Whose answer the attack moves away from.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -47,6 +52,9 @@ pub struct Args {
     /// Nodes to set to 0 together, beside those (`3,7`; repeatable)
     #[arg(long = "set", value_name = "NODES")]
     sets: Vec<String>,
+    /// What nodes are set to: 0, their mean over the images, what they are on another image, or themselves times a factor
+    #[arg(long = "do", default_value = "0", value_name = "0|mean|resample|scale:F", value_parser = do_value)]
+    value: DoValue,
     /// Beside each node, all but it together: whether the rest suffices
     #[arg(long)]
     others: bool,
@@ -59,6 +67,12 @@ pub struct Args {
     /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
     #[arg(long)]
     screen: bool,
+    /// Condition III: a second head behind fourteen findings, and what nodes do to both tasks
+    #[arg(long)]
+    second_head: bool,
+    /// With conditions II and III (`--mask box`, `--second-head`): the effect that is as good as none; default 0.001
+    #[arg(long, value_name = "P")]
+    margin: Option<f64>,
     #[command(flatten)]
     inputs: InputArgs,
     /// The first N test images
@@ -76,15 +90,77 @@ pub struct InputArgs {
     /// Whose answer the attack moves away from
     #[arg(long, value_enum, default_value = "predicted")]
     attack_label: AttackLabelArg,
+    /// Which pixels are masked; several are inputs of their own
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "grid", value_name = "REGION")]
+    mask: Vec<MaskArg>,
+    /// A picture of the network's image size: what is brighter than half is masked
+    #[arg(long, value_name = "PNG", help_heading = None)]
+    mask_file: Option<PathBuf>,
+    /// Whose boxes `--mask box` and `outside-box` take (`Effusion`); default: of the finding that is marked first on an image
+    #[arg(long, value_name = "NAME", value_parser = finding)]
+    finding: Option<u32>,
     /// Pixel masks an image (0: no masking); default 1 from 1000 images on, 32 below
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(..=1024))]
     pub(super) masks: Option<u32>,
-    /// Value of masked pixels, 0 to 1
-    #[arg(long, default_value = "0", value_parser = share)]
-    fill: f32,
+    /// What masked pixels become: a value of 0 to 1 (or 255), or the image's mean, the image blurred, or noise
+    #[arg(long, default_value = "0", value_name = "VALUE|mean|blur|noise", value_parser = fill)]
+    fill: Fill,
+    /// Beside the other inputs the image as a JPEG file of this quality keeps it
+    #[arg(long, value_name = "1-100", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(super) jpeg: Option<u8>,
     /// Leave out the random-noise control
     #[arg(long)]
     pub(super) no_control: bool,
+}
+
+/// Where pixels are masked, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MaskArg {
+    /// 10 of the 100 cells of a grid, drawn for each image
+    Grid,
+    /// A tenth of the pixels, each drawn by itself
+    Pixels,
+    /// A rectangle of a tenth of the image
+    Rectangle,
+    /// The boxes of a finding; images without are left out
+    Box,
+    /// As much as the boxes, beside them
+    OutsideBox,
+}
+
+/// What nodes are set to, on the command line.
+fn do_value(text: &str) -> Result<DoValue, String> {
+    let number = |t: &str| t.parse::<f32>().ok().filter(|f| f.is_finite() && f.abs() <= 1e3);
+    match text.trim() {
+        "0" | "zero" => Ok(DoValue::Zero),
+        "mean" => Ok(DoValue::Mean),
+        "resample" => Ok(DoValue::Resample),
+        other => match other.strip_prefix("scale:").map(number) {
+            Some(Some(factor)) => Ok(DoValue::Scale(factor)),
+            Some(None) => Err(format!("`{text}`: the factor is a number of at most 1000 (`scale:0.5`)")),
+            None => Err(format!("`{text}` is no value of a node: 0, mean, resample, or scale:0.5")),
+        },
+    }
+}
+
+/// A fill on the command line.
+fn fill(text: &str) -> Result<Fill, String> {
+    Ok(match text.trim().to_ascii_lowercase().as_str() {
+        "mean" => Fill::Made(Made::Mean),
+        "blur" => Fill::Made(Made::Blur),
+        "noise" => Fill::Made(Made::Noise),
+        "255" => Fill::Value(1.0),
+        _ => Fill::Value(
+            share(text).map_err(|e| format!("{e}; it takes a value of 0 to 1, 255, `mean`, `blur` or `noise`"))?,
+        ),
+    })
+}
+
+/// A finding by its name.
+fn finding(text: &str) -> Result<u32, String> {
+    let wanted = |name: &&str| name.eq_ignore_ascii_case(text.trim());
+    let found = FINDINGS.iter().position(|name| wanted(&name)).map(|i| i as u32);
+    found.ok_or_else(|| format!("`{text}` is no finding; the nearest is {}", closest(text, &FINDINGS)))
 }
 
 /// Kind of intervals on the command line.
@@ -129,13 +205,46 @@ const RESAMPLES_MAX: usize = 1_000_000;
 impl InputArgs {
     /// Checks what clap cannot.
     pub fn checked(&self) -> Result<(), Error> {
+        if self.finding.is_some() && !self.mask.iter().any(|mask| matches!(mask, MaskArg::Box | MaskArg::OutsideBox)) {
+            return Err(Error::Usage("--finding says whose boxes are masked: add --mask box,outside-box".into()));
+        }
+        if self.masks == Some(0) && self.masks_by_place() {
+            return Err(Error::Usage("--masks 0 leaves all masks out, and others are asked for".into()));
+        }
         self.attacks.checked()
+    }
+
+    /// Whether masks are asked for that chance does not place.
+    pub fn masks_by_place(&self) -> bool {
+        self.mask_file.is_some() || self.mask.iter().any(|mask| matches!(mask, MaskArg::Box | MaskArg::OutsideBox))
+    }
+
+    /// The file of a mask.
+    pub fn mask_file(&self) -> Option<PathBuf> {
+        self.mask_file.clone()
     }
 
     /// The inputs beside the clean one, for a study of `images` images: with the attacks that are asked for, or `usual`.
     pub fn inputs(&self, images: usize, usual: &[AttackArg]) -> Vec<Input> {
         let masks = self.masks.unwrap_or(if images >= ONE_MASK_FROM { 1 } else { 32 });
-        let masking = (masks > 0).then_some(Input::Pwm { masks, fill: self.fill });
+        let region = |mask: &MaskArg| match mask {
+            MaskArg::Grid => Region::Grid10,
+            MaskArg::Pixels => Region::Pixels,
+            MaskArg::Rectangle => Region::Rectangle,
+            MaskArg::Box => Region::Box(self.finding),
+            MaskArg::OutsideBox => Region::OutsideBox(self.finding),
+        };
+        let mut regions: Vec<Region> = Vec::new();
+        for region in self.mask.iter().map(region).chain(self.mask_file.is_some().then_some(Region::File)) {
+            if !regions.contains(&region) {
+                regions.push(region);
+            }
+        }
+        let masking = regions.into_iter().filter(|_| masks > 0).map(|region| {
+            let masks = if region.is_random() { masks } else { 1 };
+            Input::Pwm { masks, fill: self.fill, region }
+        });
+        let jpeg = self.jpeg.map(|quality| Input::Jpeg { quality });
         let attacks = self.attacks.attacks(usual);
         // the control of an attack is as large; jsma has no size
         let balls: Vec<(Norm, f32)> = attacks.iter().filter_map(Attack::ball).collect();
@@ -146,7 +255,7 @@ impl InputArgs {
                 controls.push(control);
             }
         }
-        masking.into_iter().chain(attacks.into_iter().map(Input::Attack)).chain(controls).collect()
+        masking.chain(attacks.into_iter().map(Input::Attack)).chain(controls).chain(jpeg).collect()
     }
 
     /// Which network attacks work on.
@@ -217,6 +326,13 @@ pub fn run(args: Args) -> Result<(), Error> {
     let (mut config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Config>(directory, "ce")?,
         None => {
+            if !args.value.is_zero() && (args.shapley.is_some() || args.screen) {
+                let reason = "--shapley and --screen are about nodes set to 0: leave --do out";
+                return Err(Error::Usage(reason.into()));
+            }
+            if args.margin.is_some_and(|margin| !(margin > 0.0 && margin < 1.0)) {
+                return Err(Error::Usage("--margin is a change of a probability: above 0 and below 1".into()));
+            }
             if args.limit == Some(0) {
                 return Err(Error::Usage("--limit 0: at least one image is needed".into()));
             }
@@ -231,7 +347,11 @@ pub fn run(args: Args) -> Result<(), Error> {
                 pairs: args.pairs.then_some(true),
                 shapley: args.shapley.map(|n| n as usize),
                 screen: args.screen.then_some(true),
+                value: args.value,
+                second_head: args.second_head.then_some(true),
+                margin: args.margin,
                 inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
+                mask_file: args.inputs.mask_file(),
                 attack_label: args.inputs.label(),
                 victim: args.inputs.victim(),
                 limit: args.limit,
@@ -257,7 +377,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     if args.common.dry_run {
         let images = match config.data.data {
             Some(_) => {
-                first_images(&subject::data(&config.data, &loaded.model, &context)?.studied, config.limit)?.len()
+                images_of(&subject::data(&config.data, &loaded.model, &context)?.studied, &config, &context)?.len()
             }
             // nothing is fetched for a dry run
             None => config.limit.unwrap_or(10_000),
@@ -267,15 +387,20 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     common::check_out(args.common.out.as_deref())?;
     let sets = subject::data(&config.data, &loaded.model, &context)?;
-    let images = first_images(&sets.studied, config.limit)?;
+    let images = images_of(&sets.studied, &config, &context)?;
     if resume.is_none() {
         config.inputs = args.inputs.inputs(images.len(), USUAL);
     }
-    let manifest = context.manifest("ce", json!(config), hashes(&loaded, &images)?);
+    let manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images)?);
     let agreement = gate(&context, &config, &loaded, &images, batch)?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
-    let done =
-        execute(&context, &config, &loaded, &images, Run { batch, directory, manifest, agreement, part: sets.part })?;
+    let done = execute(
+        &context,
+        &config,
+        &loaded,
+        &images,
+        Run { batch, directory, manifest, agreement, part: sets.part, learn: Some(sets.training) },
+    )?;
     if context.json {
         return ui::print(&format!("{}\n", done.json()));
     }

@@ -12,7 +12,7 @@ use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::Attacked;
 use crate::causal::CausalError;
-use crate::causal::study::{AttackLabel, Input};
+use crate::causal::study::{AttackLabel, DoValue, Input};
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::explain::causal::Blocks;
@@ -214,6 +214,10 @@ fn inputs(args: &InputArgs, images: usize) -> Result<Vec<Input>, Error> {
         let reason = "what an attack does to a map is said beside what noise of its size does: leave --no-control out";
         return Err(Error::Usage(reason.into()));
     }
+    if args.masks_by_place() {
+        let reason = "map masks by chance (--mask grid, pixels, rectangle); boxes and files of masks are `ce`'s";
+        return Err(Error::Usage(reason.into()));
+    }
     let masks = match args.masks {
         None => 0,
         Some(masks @ 0..=1) => masks,
@@ -222,7 +226,7 @@ fn inputs(args: &InputArgs, images: usize) -> Result<Vec<Input>, Error> {
         }
     };
     let one = |input: Input| match input {
-        Input::Pwm { fill, .. } if masks == 1 => Some(Input::Pwm { masks, fill }),
+        Input::Pwm { fill, region, .. } if masks == 1 => Some(Input::Pwm { masks, fill, region }),
         Input::Pwm { .. } => None,
         other => Some(other),
     };
@@ -339,6 +343,10 @@ fn gate(
 ) -> Result<Vec<String>, Error> {
     let Some((tap, autoencoder, ae)) = &network.inserted else { return Ok(Vec::new()) };
     let asked = study::Config {
+        mask_file: None,
+        value: DoValue::Zero,
+        second_head: None,
+        margin: None,
         model: config.model.clone(),
         weights: None,
         ae: None,

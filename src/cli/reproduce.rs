@@ -10,8 +10,9 @@ use super::ce::{GateArgs, InputArgs};
 use super::common::{Common, Context, DataArgs};
 use super::study::{self, Config, Done, WIDTH};
 use crate::attack::Attack;
+use crate::causal::mask::Region;
 use crate::causal::named_nodes;
-use crate::causal::study::Input;
+use crate::causal::study::{DoValue, Input};
 use crate::error::Error;
 use crate::report::run::{Manifest, RunDirectory};
 use crate::text::closest;
@@ -95,8 +96,12 @@ impl Args {
             pairs: None,
             shapley: None,
             screen: None,
+            value: DoValue::Zero,
+            second_head: None,
+            margin: None,
             inputs: self.inputs.inputs(images, usual),
             attack_label: self.inputs.label(),
+            mask_file: self.inputs.mask_file(),
             victim: self.inputs.victim(),
             limit: self.limit,
             min_agreement: self.gate.min_agreement(),
@@ -135,7 +140,13 @@ fn here(e: Error, directory: &RunDirectory) -> Error {
 fn heading(input: &Input) -> &'static str {
     match input {
         Input::None => "Z0",
-        Input::Pwm { .. } => "F_i: PWM 10 %",
+        Input::Pwm { region: Region::Grid10, .. } => "F_i: PWM 10 %",
+        Input::Pwm { region: Region::Pixels, .. } => "F_i: 10 % of pixels",
+        Input::Pwm { region: Region::Rectangle, .. } => "F_i: rectangle 10 %",
+        Input::Pwm { region: Region::Box(_), .. } => "do(symptom masked)",
+        Input::Pwm { region: Region::OutsideBox(_), .. } => "control: beside it",
+        Input::Pwm { region: Region::File, .. } => "F_i: mask of a file",
+        Input::Jpeg { .. } => "control: JPEG",
         Input::Attack(Attack::Fgsm { .. }) => "F_j: FGSM",
         Input::Attack(Attack::Bim(_)) => "F_j: BIM",
         Input::Attack(Attack::Pgd { .. }) => "F_j: PGD",

@@ -2,12 +2,14 @@
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
 mod beside;
+mod conditions;
 mod cost;
 mod extra;
 mod floor;
 mod verdicts;
 
 use beside::{detector, save_json, show_nodes, strata};
+pub use conditions::Conditions;
 pub use cost::{cost, shard_images};
 pub use floor::Floor;
 pub use verdicts::Verdicts;
@@ -21,12 +23,17 @@ use crate::causal::breakdown::{by_class, by_stratum};
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
+use crate::causal::mask::Mask;
 use crate::causal::named_nodes;
+use crate::causal::perturbation::symptom;
 use crate::causal::statistics::Summary;
-use crate::causal::study::{AttackLabel, Input, SHARD_IMAGES, Shard, Study, StudyError};
+use crate::causal::study::{AttackLabel, Do, DoValue, Input, SHARD_IMAGES, Shard, Study, StudyError};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::data::Dataset;
+use crate::data::findings::FINDINGS;
+use crate::data::image::{self, Channels};
 use crate::detect::DetectorReport;
+use crate::digest::hex;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
@@ -41,6 +48,7 @@ use cost::Macs;
 use floor::floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -73,8 +81,20 @@ pub struct Config {
     /// Whether first-order effects are put beside exact ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<bool>,
+    /// What nodes are set to.
+    #[serde(default, skip_serializing_if = "DoValue::is_zero")]
+    pub value: DoValue,
+    /// Whether a second head is put behind the network's findings (condition III).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_head: Option<bool>,
+    /// How far from 0 is as good as 0, in conditions II and III; none: a thousandth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     /// Inputs beside the clean one.
     pub inputs: Vec<Input>,
+    /// The file of a mask, where an input is masked by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_file: Option<PathBuf>,
     /// Whose answer attacks move away from.
     pub attack_label: AttackLabel,
     /// Which network attacks work on.
@@ -178,6 +198,8 @@ pub struct Done {
     pub floor: Floor,
     /// The paper's claims (a) to (c).
     pub verdicts: Verdicts,
+    /// Conditions II and III, where they were asked for.
+    pub conditions: Option<Conditions>,
     /// Claim (d), where images were attacked.
     pub detector: Option<DetectorReport>,
     /// Warnings of the run.
@@ -243,16 +265,65 @@ pub fn first_images(data: &Dataset, limit: Option<usize>) -> Result<Dataset, Err
     Ok(data.subset(&(0..images as u32).collect::<Vec<_>>())?)
 }
 
+/// The images of a study: the first that it is limited to, of those that have a box where it masks boxes.
+///
+/// # Errors
+/// [`Error::Data`], and [`Error::Usage`] where none has.
+pub fn images_of(data: &Dataset, config: &Config, context: &Context) -> Result<Dataset, Error> {
+    let boxed = |input: &Input| if let Input::Pwm { region, .. } = input { region.boxed() } else { None };
+    let Some(finding) = config.inputs.iter().find_map(boxed) else { return first_images(data, config.limit) };
+    let mut marked = Vec::new();
+    for i in 0..data.len() {
+        if symptom(data, i, finding)?.is_some() {
+            marked.push(i as u32);
+        }
+    }
+    if marked.is_empty() {
+        let whose = finding.and_then(|f| FINDINGS.get(f as usize)).map_or(String::new(), |name| format!(" of {name}"));
+        return Err(Error::Usage(format!(
+            "--mask box: none of the {} images has a box{whose}; NIH's directory brings them in BBox_List_2017.csv",
+            data.len()
+        )));
+    }
+    context.ui.log(format!("{} of {} images have a box; the others are left out", marked.len(), data.len()));
+    first_images(&data.subset(&marked)?, config.limit)
+}
+
+/// The mask that a configuration names a file of, for images of `shape` (C x H x W).
+///
+/// # Errors
+/// [`Error::Input`] for a file that is no picture, or of another size.
+fn mask_of(config: &Config, shape: &[usize]) -> Result<Option<Mask>, Error> {
+    let Some(path) = &config.mask_file else { return Ok(None) };
+    let (picture, _) = image::read(path, Channels::Grey)?;
+    let &[_, height, width] = shape else { return Ok(None) };
+    if [picture.height, picture.width] != [height, width] {
+        return Err(Error::Input {
+            path: path.clone(),
+            reason: format!(
+                "is {} x {} pixels (height x width); the network sees {height} x {width}, and a mask is of that size",
+                picture.height, picture.width
+            ),
+        });
+    }
+    Ok(Some(Mask::new(picture.pixels.iter().map(|&v| v > 127).collect(), height, width)?))
+}
+
 /// What a study's results depend on beside its configuration.
 ///
 /// # Errors
-/// [`Error::Data`] when a file of the data cannot be read.
-pub fn hashes(loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
-    Ok(BTreeMap::from([
+/// [`Error::Data`] when a file of the data cannot be read, [`Error::Input`] for a mask that does not fit.
+pub fn hashes(config: &Config, loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
+    let mut all = BTreeMap::from([
         ("data".to_string(), data.hash()?),
         ("host".to_string(), loaded.host_hash.clone()),
         ("autoencoder".to_string(), loaded.ae.hash()),
-    ]))
+    ]);
+    if let Some(mask) = mask_of(config, &loaded.model.input)? {
+        let bytes: Vec<u8> = mask.taken().iter().map(|&taken| taken.into()).collect();
+        all.insert("mask".into(), hex(&Sha256::digest(bytes)));
+    }
+    Ok(all)
 }
 
 /// A new directory, or the one to go on with when it is the same run's.
@@ -349,6 +420,8 @@ pub struct Run {
     pub agreement: Agreement,
     /// What the images are called in tables.
     pub part: &'static str,
+    /// Images that a second head learns from, where the study has one.
+    pub learn: Option<Dataset>,
 }
 
 /// Runs a study into its directory (also for `reproduce`).
@@ -356,7 +429,7 @@ pub struct Run {
 /// # Errors
 /// [`Error::Interrupted`] with what to resume, or what went wrong.
 pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Dataset, run: Run) -> Result<Done, Error> {
-    let Run { batch, directory, mut manifest, agreement, part } = run;
+    let Run { batch, directory, mut manifest, agreement, part, learn } = run;
     let Loaded { model, tap, host, autoencoder, ae, .. } = loaded;
     let images = data.len();
     let sets = node_sets(config, autoencoder.nodes)?;
@@ -372,7 +445,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     std::fs::create_dir_all(&shard_directory)
         .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
 
-    let mut studies = Vec::with_capacity(context.backends.len());
+    let mask = mask_of(config, &model.input)?;
+    let mut studies: Vec<Study<'_>> = Vec::with_capacity(context.backends.len());
     for backend in &context.backends {
         let mut sweep = Sweep::fitting(subject, &sets, batch, &**backend)?;
         sweep.stop_by(context.stop.clone());
@@ -380,7 +454,12 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
             context.ui.warn(format!("memory for {} rows a batch, not for {}", sweep.batch().variants, batch.variants));
         }
         let inputs = config.inputs.clone();
-        studies.push(Study { sweep, data, inputs, attack_label: config.attack_label, seed: config.seed });
+        let (attack_label, seed) = (config.attack_label, config.seed);
+        let value = match studies.first() {
+            None => prepared(context, config, &mut sweep, data, &directory)?,
+            Some(first) => first.value.clone(),
+        };
+        studies.push(Study { sweep, data, inputs, attack_label, mask: mask.as_ref(), value, seed });
     }
     let macs = Macs::of(model, tap, autoencoder);
     let size = shard_images(macs.image(sets.len(), &config.inputs));
@@ -446,7 +525,10 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     manifest.timing.insert("sweep_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
     let started = Instant::now();
-    let floor = floor(subject, &sets, data, &all, context)?;
+    let floor = match studies.first_mut() {
+        Some(study) => floor(subject, &sets, study, &all, context)?,
+        None => return Err(Error::Failed("no device to measure on".into())),
+    };
     manifest.timing.insert("floor_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
     let started = Instant::now();
@@ -491,6 +573,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     extra::interactions(&study, &columns, &sets)?;
     // two programs would be two networks in memory
     drop(studies);
+    let learn = learn.as_ref().filter(|_| config.second_head == Some(true));
+    let conditions = conditions::conditions(&study, &all, &sets, learn, &units)?;
     if let Some(pairs) = config.shapley {
         extra::shapley(&study, pairs, &alone)?;
     }
@@ -530,12 +614,33 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         rows,
         floor,
         verdicts,
+        conditions,
         detector,
         warnings,
         directory,
         run_id,
         level: config.level,
         head: model.head,
+    })
+}
+
+/// What nodes are set to, worked out.
+fn prepared(
+    context: &Context,
+    config: &Config,
+    sweep: &mut Sweep,
+    data: &Dataset,
+    directory: &RunDirectory,
+) -> Result<Do, Error> {
+    let mut bar = context.ui.progress("mean codes", data.len() as u64);
+    let found = Do::prepare(config.value, sweep, data, &mut |done| {
+        bar.set(done as u64);
+        !context.stopped()
+    });
+    bar.finish();
+    found.map_err(|e| match e {
+        StudyError::Attack(AttackError::Stopped) => Error::Interrupted { resume: directory.finished_path().into() },
+        e => e.into(),
     })
 }
 
@@ -684,6 +789,9 @@ impl Done {
                 if k == 0 { "clean" } else { name },
                 100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
+        }
+        if let Some(conditions) = &self.conditions {
+            let _ = write!(text, "{conditions}");
         }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
         text

@@ -103,7 +103,16 @@ impl Default for Planted {
             shift(Input::Attack(Attack::Fgsm { eps: EPS, norm: Norm::Linf }), 0.5, 1.5, 0.9),
             shift(Input::Attack(Attack::Pgd { steps, restarts: 1 }), -1.5, 1.0, 1.0),
             shift(Input::Noise { eps: EPS, norm: Norm::Linf }, 1.5, 0.0, 0.1),
-            shift(Input::Pwm { masks: 1, fill: 0.0 }, 0.0, 0.0, 0.05),
+            shift(
+                Input::Pwm {
+                    masks: 1,
+                    fill: crate::causal::fill::Fill::Value(0.0),
+                    region: crate::causal::mask::Region::Grid10,
+                },
+                0.0,
+                0.0,
+                0.05,
+            ),
         ];
         Planted { images: 400, classes: 4, nodes: 5, seed: 1, shifts, order: |i, _| i, nan: 0, wrong: 20 }
     }

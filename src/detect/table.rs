@@ -35,7 +35,7 @@ impl Purpose {
     pub fn of(input: &Input) -> Purpose {
         match input {
             Input::None => Purpose::Clean,
-            Input::Pwm { .. } | Input::Noise { .. } => Purpose::Control,
+            Input::Pwm { .. } | Input::Jpeg { .. } | Input::Noise { .. } => Purpose::Control,
             Input::Attack(_) => Purpose::Attack,
         }
     }
@@ -270,7 +270,11 @@ mod tests {
     }
 
     const FGSM: Input = Input::Attack(Attack::Fgsm { eps: 0.3, norm: Norm::Linf });
-    const PWM: Input = Input::Pwm { masks: 2, fill: 0.0 };
+    const PWM: Input = Input::Pwm {
+        masks: 2,
+        fill: crate::causal::fill::Fill::Value(0.0),
+        region: crate::causal::mask::Region::Grid10,
+    };
 
     #[test]
     fn an_attack_counts_where_the_host_was_right_and_is_no_longer_of_that_mind() {

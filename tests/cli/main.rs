@@ -4,6 +4,7 @@
 
 mod attack;
 mod attacks;
+mod conditions;
 mod convert;
 mod cuda;
 mod findings;

@@ -2,6 +2,7 @@
 //! what is added on request; and two runs beside each other.
 
 use super::support::{Lab, Table};
+use intervene::picture::{Channels, png};
 use serde_json::Value;
 
 fn json(lab: &Lab, name: &str) -> Value {
@@ -123,4 +124,69 @@ fn two_runs_are_the_same_or_differ_and_exit_4_says_so() {
     lab.run(&["report", "nowhere"]).fails(3, &["nowhere", "no run directory"]);
     lab.write("d/manifest.json", b"{}");
     lab.run(&["report", "d"]).fails(3, &["manifest.json", "cannot be read"]);
+}
+
+#[test]
+fn every_mask_fill_and_value_of_a_node_is_an_input_or_a_run_of_its_own() {
+    let lab = Lab::new();
+    let few = |out: &str, more: &[&str]| lab.ce("5", out, &[&["--nodes", "3,7", "--attack", "none"], more].concat());
+    let mut half = vec![0u8; 28 * 28];
+    half[..14 * 28].fill(255);
+    lab.write("half.png", &png(&half, [28, 28], Channels::Grey).unwrap());
+    let masks = ["--mask", "grid,pixels,rectangle", "--mask-file", "half.png", "--fill", "mean", "--jpeg", "20"];
+    few("masks", &masks).succeeds();
+    let effects = Table::of(&lab.read("masks/effects.csv"));
+    let shares = |input: &str| -> Vec<f64> {
+        let rows = effects.column("input").into_iter().zip(effects.column("mask_fraction"));
+        rows.filter(|(name, _)| *name == input).map(|(_, share)| share.parse().unwrap_or(f64::NAN)).collect()
+    };
+    assert!(shares("pixels").iter().all(|s| (s * 784.0 - 78.0).abs() < 1e-3), "{:?}", shares("pixels"));
+    assert!(shares("mask-file").iter().all(|s| *s == 0.5) && shares("mask-file").len() == 10);
+    assert!(shares("rectangle").iter().chain(&shares("pwm")).all(|s| (0.06..0.14).contains(s)));
+    assert!(shares("jpeg").len() == 10 && shares("jpeg")[0].is_nan());
+    let claims = json(&lab, "masks/claims.json");
+    let names: Vec<(&str, &str)> = claims["claims"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["claim"].as_str().unwrap(), c["condition"].as_str().unwrap()))
+        .collect();
+    let wanted = [
+        ("a", "pixel masking (1 mask an image)"),
+        ("a", "pixels (1 mask an image)"),
+        ("a", "rectangle (1 mask an image)"),
+        ("control", "mask-file (1 mask an image)"),
+        ("control", "JPEG of quality 20"),
+    ];
+    assert_eq!(names, wanted);
+    // what a mask is filled with, and what a node is set to, changes the numbers and nothing else
+    let mut means = Vec::new();
+    let runs: [(&str, &[&str]); 7] = [
+        ("black", &[]),
+        ("white", &["--fill", "255"]),
+        ("blur", &["--fill", "blur"]),
+        ("noise", &["--fill", "noise"]),
+        ("mean", &["--do", "mean"]),
+        ("resample", &["--do", "resample"]),
+        ("scaled", &["--do", "scale:0.5"]),
+    ];
+    for (out, flags) in runs {
+        few(out, flags).succeeds();
+        let summary = lab.read(&format!("{out}/summary.csv"));
+        assert!(!means.contains(&summary), "{out}");
+        means.push(summary);
+    }
+    few("one", &["--do", "scale:1", "--masks", "0"]).succeeds();
+    let ones = Table::of(&lab.read("one/summary.csv"));
+    assert!(ones.column("mean").iter().all(|mean| *mean == "0.0"), "{:?}", ones.column("mean"));
+
+    few("no", &["--fill", "grey"]).fails(2, &["--fill", "mean", "blur"]);
+    few("no", &["--do", "twice"]).fails(2, &["--do", "scale:0.5"]);
+    few("no", &["--do", "mean", "--screen"]).fails(2, &["--screen", "--do"]);
+    few("no", &["--mask", "box"]).fails(2, &["--mask box", "BBox_List_2017.csv"]);
+    few("no", &["--finding", "Effusion"]).fails(2, &["--finding", "--mask box"]);
+    few("no", &["--finding", "Efusion"]).fails(2, &["Efusion", "Effusion"]);
+    few("no", &["--mask-file", "nowhere.png"]).fails(3, &["nowhere.png"]);
+    lab.write("small.png", &png(&[0; 280], [10, 28], Channels::Grey).unwrap());
+    few("no", &["--mask-file", "small.png"]).fails(3, &["small.png", "28 x 28"]);
 }

@@ -223,7 +223,8 @@ impl<'a> Batch<'a> {
             return Ok((Answered::Classes(wishes.iter().map(class).collect()), towards));
         }
         let (data, head) = (self.data, self.head);
-        let label = |attack_label| Perturbation { data, head, classes, attack_label }.targets(&self.which, clean);
+        let label =
+            |attack_label| Perturbation { data, head, classes, attack_label, file: None }.targets(&self.which, clean);
         let Aim::Finding { label: finding, present } = self.config.aim else {
             let asked = if let Aim::Other { label } = self.config.aim { label } else { AttackLabel::Predicted };
             return Ok((label(asked)?, false));

@@ -193,7 +193,7 @@ fn called(input: &Input) -> String {
     match input {
         Input::Attack(attack) => attack.to_string(),
         Input::Noise { eps, norm } => format!("random signs of {}", sized(*norm, *eps)),
-        Input::None | Input::Pwm { .. } => input.name().into(),
+        Input::None | Input::Pwm { .. } | Input::Jpeg { .. } => input.name().into(),
     }
 }
 

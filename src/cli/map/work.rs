@@ -173,7 +173,8 @@ impl Work<'_> {
         let pixels = self.data.pixels(which)?;
         let logits = self.explainer.victim().forward(&pixels)?;
         let ids: Vec<u64> = which.iter().filter_map(|&i| self.data.ids().get(i as usize).copied()).collect();
-        let perturbation = Perturbation { data: self.data, head, classes, attack_label: self.config.attack_label };
+        let perturbation =
+            Perturbation { data: self.data, head, classes, attack_label: self.config.attack_label, file: None };
         let targets = match self.config.inputs.is_empty() {
             true => None,
             false => Some(perturbation.targets(which, &logits)?),
@@ -183,13 +184,14 @@ impl Work<'_> {
         for &input in &self.config.inputs {
             let Some(targets) = &targets else { continue };
             let clean = Images { pixels: &pixels, ids: &ids, seed: self.config.seed };
-            let (x, _) =
-                perturbation.apply(&mut self.explainer.victim(), input, 0, clean, targets).map_err(|e| match e {
+            let (x, _) = perturbation.apply(&mut self.explainer.victim(), (input, 0), which, clean, targets).map_err(
+                |e| match e {
                     StudyError::Attack(AttackError::Stopped) => {
                         Error::Interrupted { resume: self.directory.finished_path().into() }
                     }
                     e => e.into(),
-                })?;
+                },
+            )?;
             let probabilities = self.explainer.probabilities(&x)?;
             all.push(Under { input, probabilities, pixels: x });
         }

@@ -89,8 +89,8 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
         (study::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
     };
     // the run's identity is its configuration and data: training is a function of them
-    manifest.hashes.extend(study::hashes(&loaded, &images)?);
-    let run = Run { batch, directory, manifest, agreement, part: sets.part };
+    manifest.hashes.extend(study::hashes(&config.study, &loaded, &images)?);
+    let run = Run { batch, directory, manifest, agreement, part: sets.part, learn: None };
     let done = study::execute(context, &config.study, &loaded, &images, run)?;
     if context.json {
         let mut out = done.json();

@@ -143,6 +143,9 @@ struct Tapped {
     text: String,
     cells: Vec<Cell>,
     claims: Value,
+    /// Conditions II and III, where they were measured.
+    #[serde(default)]
+    conditions: Value,
 }
 
 /// `reproduce imagenet` and `reproduce chest`.
@@ -252,7 +255,10 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     if context.json {
         let taps: Vec<Value> = all
             .iter()
-            .map(|t| json!({ "site": t.site, "no_effects": t.shut, "rows": t.cells, "claims": t.claims }))
+            .map(|t| {
+                json!({ "site": t.site, "no_effects": t.shut, "rows": t.cells, "claims": t.claims,
+                "conditions": t.conditions })
+            })
             .collect();
         let out = json!({ "schema_version": SCHEMA_VERSION, "run_id": manifest.run_id, "run": finished,
             "warnings": manifest.warnings, "taps": taps });
@@ -444,6 +450,11 @@ fn trains(source: &Source, brought: &[Brought]) -> Result<bool, Error> {
     Ok(lacks)
 }
 
+/// The images that nothing here is trained on, and what they are called in tables.
+fn unseen<'a>(source: &Source, sets: &'a Sets, brought: &[Brought]) -> Result<(&'a Dataset, &'static str), Error> {
+    Ok(if trains(source, brought)? { (&sets.test, "test") } else { (&sets.studied, sets.part) })
+}
+
 /// What effects are measured on, and what it is called in tables: nothing that anything here is trained on.
 fn studied(
     source: &Source,
@@ -451,7 +462,7 @@ fn studied(
     config: &Reproduction,
     brought: &[Brought],
 ) -> Result<(Dataset, &'static str), Error> {
-    let (images, part) = if trains(source, brought)? { (&sets.test, "test") } else { (&sets.studied, sets.part) };
+    let (images, part) = unseen(source, sets, brought)?;
     Ok((study::first_images(images, config.study.limit)?, part))
 }
 

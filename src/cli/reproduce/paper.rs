@@ -3,6 +3,7 @@
 //! between autoencoders. So they stand beside ours for their sign and size.
 
 use crate::attack::Attack;
+use crate::causal::mask::Region;
 use crate::causal::study::Input;
 
 /// A row of its tables.
@@ -27,12 +28,12 @@ impl Row {
     pub fn under(&self, input: &Input) -> Option<f64> {
         match input {
             Input::None => Some(self.z0),
-            Input::Pwm { .. } => self.pwm,
+            Input::Pwm { region: Region::Grid10, .. } => self.pwm,
             Input::Attack(Attack::Fgsm { .. }) => self.fgsm,
             Input::Attack(Attack::Bim(_)) => self.iterated.map(|[bim, ..]| bim),
             Input::Attack(Attack::Jsma(_)) => self.iterated.map(|[_, jsma, _]| jsma),
             Input::Attack(Attack::Pgd { .. }) => self.iterated.map(|[.., pgd]| pgd),
-            Input::Noise { .. } => None,
+            Input::Pwm { .. } | Input::Jpeg { .. } | Input::Noise { .. } => None,
         }
     }
 }

@@ -4,10 +4,9 @@ use super::cost::Macs;
 use crate::backend::reference::Reference;
 use crate::causal::effect::{effects, effects_f64};
 use crate::causal::intervention::NodeSet;
-use crate::causal::study::Shard;
+use crate::causal::study::{Shard, Study};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::cli::common::Context;
-use crate::data::Dataset;
 use crate::error::Error;
 use rayon::prelude::*;
 
@@ -26,7 +25,7 @@ pub struct Floor {
 pub(super) fn floor(
     subject: Subject<'_>,
     sets: &[NodeSet],
-    data: &Dataset,
+    study: &mut Study<'_>,
     shards: &[Shard],
     context: &Context,
 ) -> Result<Floor, Error> {
@@ -48,9 +47,11 @@ pub(super) fn floor(
     }
     let chosen: Vec<NodeSet> = compared.iter().map(|&s| sets[s]).collect();
     context.ui.log(format!("comparing {images} images and {count} interventions with the f64 reference"));
+    let (data, value) = (study.data, study.value.clone());
+    let others = (0..images as u32).map(|i| study.others(&[i])).collect::<Result<Vec<_>, _>>()?;
     let worst = (0..images).into_par_iter().map(|i| -> Result<f64, Error> {
         let mut reference = Sweep::new(subject, &chosen, Batch { images: 1, variants: 1 }, &Reference)?;
-        let truth: Logits<f64> = reference.outcomes(&data.pixels(&[i as u32])?)?;
+        let truth: Logits<f64> = reference.outcomes_at(&data.pixels(&[i as u32])?, value.at(&others[i]))?;
         let mut worst: f64 = 0.0;
         for (at, &set) in compared.iter().enumerate() {
             let truth = effects_f64(head, &truth.idle, &truth.done[at * classes..][..classes])?;

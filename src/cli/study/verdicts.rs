@@ -30,9 +30,11 @@ pub struct Verdicts {
 fn words(input: &Input) -> String {
     match input {
         Input::None => "the clean input".into(),
-        Input::Pwm { masks, .. } => {
-            format!("pixel masking ({masks} mask{} an image)", if *masks == 1 { "" } else { "s" })
+        Input::Pwm { masks, region, .. } => {
+            let what = if region.is_grid() { "pixel masking" } else { input.name() };
+            format!("{what} ({masks} mask{} an image)", if *masks == 1 { "" } else { "s" })
         }
+        Input::Jpeg { quality } => format!("JPEG of quality {quality}"),
         Input::Attack(attack) => attack.to_string(),
         Input::Noise { eps, norm } => format!("random signs of {}", sized(*norm, *eps)),
     }
@@ -57,9 +59,10 @@ impl Verdicts {
         let mut claims = Vec::new();
         for (k, input) in c.inputs.iter().enumerate().skip(1) {
             let claim = match input {
-                Input::Pwm { .. } => Claim::Masking,
+                // the claim is about a tenth of the image wherever that is
+                Input::Pwm { region, .. } if region.is_tenth() => Claim::Masking,
                 Input::Attack(_) => Claim::Attack,
-                Input::None | Input::Noise { .. } => Claim::Control,
+                Input::None | Input::Pwm { .. } | Input::Jpeg { .. } | Input::Noise { .. } => Claim::Control,
             };
             let condition = Condition {
                 claim,

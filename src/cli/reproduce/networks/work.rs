@@ -1,11 +1,14 @@
 //! The parts of a reproduction, each a run of its own inside its directory: the host, what it is worth, and at each tap the
 //! autoencoder and the study. A part that is finished is loaded, one that was interrupted goes on.
 
-use super::{Answers, Brought, Reproduction, Source, Tapped};
+use super::{Answers, Brought, Reproduction, Source, Tapped, unseen};
+use crate::causal::fill::Fill;
+use crate::causal::mask::Region;
 use crate::causal::named_nodes;
+use crate::causal::study::Input;
 use crate::cli::common::Context;
 use crate::cli::reproduce::{here, paper, phase, table};
-use crate::cli::study::{self, Config, Done, Loaded, Run};
+use crate::cli::study::{self, Agreement, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
 use crate::cli::train::autoencoder::{AUTOENCODER_FILE, AutoencoderConfig, train_autoencoder};
 use crate::cli::train::classifier::{ClassifierConfig, train_classifier};
@@ -167,7 +170,10 @@ impl Work<'_> {
             autoencoder,
             ae,
         };
+        // condition III is about findings
+        let second_head = (source.network.answers != Answers::Classes).then_some(true);
         let asked = Config {
+            second_head,
             model: arch.into(),
             weights: Some(host.file.clone()),
             ae: Some(recorded),
@@ -181,6 +187,7 @@ impl Work<'_> {
             shut: None,
             cells: Vec::new(),
             claims: Value::Null,
+            conditions: Value::Null,
         };
         match study::gate(context, &asked, &loaded, images, batch) {
             Err(Error::Gate(reason)) => {
@@ -192,15 +199,28 @@ impl Work<'_> {
                 // a run that ended between the study's end and its result, below: the study's shards are there
                 RunDirectory::reopen(&directory.path(&name("effects")))?;
                 let (path, resume) = phase(directory, &name("effects"), "ce")?;
-                let manifest = context.manifest("ce", json!(asked), study::hashes(&loaded, images)?);
+                let manifest = context.manifest("ce", json!(asked), study::hashes(&asked, &loaded, images)?);
                 let own = study::open_directory(Some(path), resume, &manifest)?;
-                let run = Run { batch, directory: own, manifest, agreement, part };
+                let learn = second_head.map(|_| sets.training.clone());
+                let run = Run { batch, directory: own, manifest, agreement, part, learn };
                 let done = study::execute(context, &asked, &loaded, images, run).map_err(|e| here(e, directory))?;
                 let judged = &done.verdicts.claims;
                 let _ = write!(tapped.text, "\n{}\n{}", table(&done, number, source.network.rows), done.notes());
                 judged.iter().for_each(|j| tapped.text += &format!("\n{j}\n"));
                 tapped.claims = json!(judged);
                 tapped.cells = cells(&done, number, source.network.rows);
+                tapped.conditions = json!({ "III": done.conditions.and_then(|c| c.multitask) });
+                if second_head.is_some() {
+                    let (text, found) = self.symptoms(
+                        &name("symptoms"),
+                        &asked,
+                        &loaded,
+                        unseen(source, sets, self.brought)?,
+                        agreement,
+                    )?;
+                    tapped.text += &format!("\n{text}");
+                    tapped.conditions["II"] = found;
+                }
             }
         }
         let bytes = serde_json::to_vec_pretty(&tapped).map_err(|e| Error::Failed(e.to_string()))?;
@@ -208,6 +228,51 @@ impl Work<'_> {
         Ok(tapped)
     }
 }
+
+impl Work<'_> {
+    /// Condition II at a tap: a study of its own, on those of `images` that have a box, which is masked white as in the paper's code;
+    /// in words, and as its run has it.
+    fn symptoms(
+        &self,
+        name: &str,
+        asked: &Config,
+        loaded: &Loaded,
+        (images, part): (&Dataset, &'static str),
+        agreement: Agreement,
+    ) -> Result<(String, Value), Error> {
+        let Work { config, batch, directory, context, .. } = *self;
+        let masked = |region, masks| Input::Pwm { masks, fill: Fill::Value(1.0), region };
+        let asked = Config {
+            // as many places beside the box as masks are drawn for anything else
+            inputs: vec![masked(Region::Box(None), 1), masked(Region::OutsideBox(None), BESIDE)],
+            second_head: None,
+            limit: None,
+            resamples: config.study.resamples,
+            ..asked.clone()
+        };
+        let boxed = match study::images_of(images, &asked, context) {
+            Ok(boxed) => boxed,
+            Err(Error::Usage(_)) => {
+                let text =
+                    "Condition II (X <- Y), the known symptom masked: not measured, for no image here has a box.\n";
+                return Ok((text.into(), Value::Null));
+            }
+            Err(e) => return Err(e),
+        };
+        RunDirectory::reopen(&directory.path(name))?;
+        let (path, resume) = phase(directory, name, "ce")?;
+        let manifest = context.manifest("ce", json!(asked), study::hashes(&asked, loaded, &boxed)?);
+        let own = study::open_directory(Some(path), resume, &manifest)?;
+        let batch = loaded.batch(&asked, batch, context)?;
+        let run = Run { batch, directory: own, manifest, agreement, part, learn: None };
+        let done = study::execute(context, &asked, loaded, &boxed, run).map_err(|e| here(e, directory))?;
+        let symptoms = done.conditions.and_then(|c| c.symptoms);
+        Ok((symptoms.as_ref().map_or(String::new(), |s| s.to_string()), json!(symptoms)))
+    }
+}
+
+/// Places beside a box that are masked instead of it.
+const BESIDE: u32 = 8;
 
 impl Reproduction {
     /// Images that whatever is trained here learns from.

@@ -1,0 +1,114 @@
+//! Conditions II and III from the command line: what masking a marked finding does, and what nodes do to two tasks.
+
+use super::support::{Lab, Table};
+use intervene::picture::{Channels, png};
+use serde_json::Value;
+
+/// Images of each part.
+const TEST: usize = 34;
+const COUNT: usize = 64;
+
+/// X-rays in NIH's layout in `nih/`: Effusion (of the second head's class 1) is bright on the left, Mass on the right; the boxes of
+/// the first 32 test images mark it, the last two have none.
+fn x_rays(lab: &Lab) {
+    std::fs::create_dir_all(lab.path("nih/images")).unwrap();
+    let mut table = String::from(
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
+         OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n",
+    );
+    let mut boxes = String::from("Image Index,Finding Label,Bbox [x,y,w,h],,,\n");
+    let (mut train, mut test) = (String::new(), String::new());
+    for i in 0..COUNT {
+        let name = format!("{i:08}_000.png");
+        let left = i % 2 == 0;
+        let bright =
+            |at: usize| (8..18).contains(&(at / 28)) && (if left { 3..11 } else { 17..25 }).contains(&(at % 28));
+        let pixels: Vec<u8> =
+            (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8 + if bright(at) { 150 } else { 0 }).collect();
+        lab.write(&format!("nih/images/{name}"), &png(&pixels, [28, 28], Channels::Grey).unwrap());
+        let finding = if left { "Effusion" } else { "Mass" };
+        // two images a patient
+        table += &format!("{name},{finding},0,{},50,M,PA,28,28,0.1,0.1\n", i / 2);
+        let part = if i < COUNT - TEST { &mut train } else { &mut test };
+        part.push_str(&format!("{name}\n"));
+        if (COUNT - TEST..COUNT - 2).contains(&i) {
+            // 28 pixels are 1024 in NIH's table
+            let x = if left { 110 } else { 622 };
+            boxes += &format!("{name},{finding},{x},293,293,366\n");
+        }
+    }
+    for (name, text) in [
+        ("Data_Entry_2017.csv", table),
+        ("BBox_List_2017.csv", boxes),
+        ("train_val_list.txt", train),
+        ("test_list.txt", test),
+    ] {
+        lab.write(&format!("nih/{name}"), text.as_bytes());
+    }
+}
+
+#[test]
+fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
+    let lab = Lab::with(1, 1);
+    x_rays(&lab);
+    let data = ["--data", "nih", "--quiet"];
+    let training = ["--batch", "4", "--epochs", "6", "--learning-rate", "1e-3"];
+    lab.run(&[&["train", "--out", "host"][..], &data, &training].concat()).succeeds();
+    let host = ["--weights", "host/fashion.safetensors"];
+    lab.run(&[&["train-ae", "--tap", "2", "--out", "ae"][..], &data, &host, &training].concat()).succeeds();
+    let subject = [&host[..], &["--ae", "ae/autoencoder.safetensors", "--tap", "2"]].concat();
+    let study = [
+        &["ce", "--attack", "none", "--resamples", "50", "--min-agreement", "0", "--max-shift", "1"][..],
+        &data,
+        &subject,
+    ]
+    .concat();
+    let run = |out: &'static str, more: &[&'static str]| lab.run(&[&study[..], &["--out", out], more].concat());
+
+    let told = run("two", &["--mask", "box,outside-box", "--masks", "2", "--fill", "0.2", "--second-head"]).succeeds();
+    // the images without a box are left out
+    for words in
+        ["32 images with a box, of 16 patients, 2 findings", "a second head learnt from 30 images", "Claim (f)"]
+    {
+        assert!(told.out.contains(words), "no \"{words}\" in {}", told.out);
+    }
+    let table = Table::of(&lab.read("two/conditions.csv"));
+    let rows: Vec<(&str, &str, &str)> = table
+        .column("condition")
+        .into_iter()
+        .zip(table.column("quantity"))
+        .zip(table.column("node"))
+        .map(|((c, q), n)| (c, q, n))
+        .collect();
+    // three places of two probabilities and two quantities of 16 nodes; two tasks of 16 nodes and the outputs
+    let count = |condition| rows.iter().filter(|row| row.0 == condition).count();
+    assert_eq!((count("II"), count("III")), (3 * (2 + 2 * 16), 2 * 17));
+    let mean = |quantity: &str| -> f64 {
+        let at = rows.iter().position(|row| row.1 == quantity).unwrap_or_else(|| panic!("{quantity}"));
+        table.column("mean")[at].parse().unwrap()
+    };
+    // darkening the finding takes it away, darkening as much beside it does not
+    assert!(mean("p_orig of Y: box") < -0.1, "{}", mean("p_orig of Y: box"));
+    assert!(mean("p_orig of Y: box").abs() > 2.0 * mean("p_orig of Y: beside").abs());
+    let less = mean("p_orig of Y: box less beside");
+    assert!((less - (mean("p_orig of Y: box") - mean("p_orig of Y: beside"))).abs() < 1e-12);
+    assert!(rows.iter().any(|row| *row == ("III", "effect on Z", "outputs")));
+    let found: Value = serde_json::from_str(&lab.read("two/conditions.json")).unwrap();
+    assert_eq!(found["symptoms"]["findings"], serde_json::json!([[2, 16], [4, 16]]));
+    assert_eq!(found["multitask"]["head"]["images"], 30);
+    assert_eq!(found["multitask"]["accuracy"][1], 32);
+    assert!(found["multitask"]["accuracy"][0].as_f64().unwrap() > 0.9);
+
+    // few images are no verdict, and one finding's boxes only are asked for
+    let few = run("few", &["--mask", "box", "--finding", "Mass", "--second-head", "--limit", "5"]).succeeds();
+    assert!(
+        few.out.contains("5 images with a box") && few.out.matches("No verdict: 5 images").count() == 2,
+        "{}",
+        few.out
+    );
+    let verdicts = Table::of(&lab.read("few/conditions.csv"));
+    assert!(verdicts.column("verdict").iter().all(|verdict| verdict.is_empty()));
+    run("no", &["--mask", "box", "--finding", "Hernia"]).fails(2, &["Hernia"]);
+    run("no", &["--margin", "0"]).fails(2, &["--margin"]);
+    lab.ce("3", "no", &["--second-head"]).fails(2, &["--second-head", "14 findings"]);
+}
