@@ -10,6 +10,7 @@ use super::ui;
 use crate::attack::{Attack, Attacked, Norm};
 use crate::causal::study::{AttackLabel, Input};
 use crate::error::Error;
+use crate::report::effects::Form;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
 use serde_json::json;
@@ -64,6 +65,9 @@ pub struct Args {
     /// The first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Which files hold the table of effects: effects.parquet, effects.csv or both; the run is the same
+    #[arg(long, value_enum, default_value = "parquet")]
+    effects: EffectsArg,
     #[command(flatten)]
     gate: GateArgs,
 }
@@ -94,6 +98,27 @@ pub enum IntervalArg {
     Percentile,
     /// Corrected for bias and skew
     Bca,
+}
+
+/// Which files hold the table of effects, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EffectsArg {
+    /// Typed columns, a tenth of the size
+    Parquet,
+    /// Text
+    Csv,
+    /// The same in each
+    Both,
+}
+
+impl From<EffectsArg> for Form {
+    fn from(effects: EffectsArg) -> Form {
+        match effects {
+            EffectsArg::Parquet => Form::Parquet,
+            EffectsArg::Csv => Form::Csv,
+            EffectsArg::Both => Form::Both,
+        }
+    }
 }
 
 /// Flags of statistics and gate.
@@ -240,6 +265,7 @@ pub fn run(args: Args) -> Result<(), Error> {
                 resamples: args.gate.resamples,
                 level: args.gate.level,
                 interval: args.gate.interval(),
+                effects: args.effects.into(),
                 seed: args.common.seed,
                 data: args.data,
             };

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
 use crate::report::breakdown;
+use crate::report::effects::{self, Form};
 use crate::report::page::{self, PAGE};
 use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
 use crate::report::shards;
@@ -94,6 +95,9 @@ pub struct Config {
     /// Kind of intervals of the summary.
     #[serde(default, skip_serializing_if = "Kind::is_percentile")]
     pub interval: Kind,
+    /// Which files hold the table of effects; no part of what tells runs apart.
+    #[serde(default, skip_serializing_if = "Form::is_parquet")]
+    pub effects: Form,
     /// Seed.
     pub seed: u64,
     /// Where images come from and how they are cut.
@@ -463,7 +467,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     };
     let rows = table::summarise(&columns, (model.head, model.classes), &labels.patients, sampling)?;
     let units = table::units(&labels.patients)?;
-    table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
+    effects::write(&directory.path(""), config.effects, &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
     let cells = by_class(&all, &columns, (model.head, model.classes), config.level)?;
     let names = if data.classes().len() == model.classes { data.classes() } else { &[] };

@@ -83,10 +83,10 @@ fn ends(interval: Option<Interval>) -> String {
 }
 
 /// Writes `predictions.csv`, validation images first: a row an image, because that is what metrics of several labels and a join
-/// with one's own table of images take. `image_id` is that of `effects.csv`, `path` lies below the data's directory. Of a network of
+/// with one's own table of images take. `image_id` is that of the table of effects, `path` lies below the data's directory. Of a network of
 /// findings three columns each: `probability_<finding>`, `label_<finding>` (1 or 0) and `predicted_<finding>`, 1 where the
 /// probability reaches the threshold of `auc.csv`, empty without one. Of a network of classes `label` and `predicted`, numbers as in
-/// `effects.csv`, and `probability_<class>` each in their order. `flag` is `nan` where a probability is not a number.
+/// the table of effects, and `probability_<class>` each in their order. `flag` is `nan` where a probability is not a number.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.

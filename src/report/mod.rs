@@ -3,6 +3,7 @@
 pub mod adversarial;
 pub mod breakdown;
 pub mod diff;
+pub mod effects;
 pub mod evaluation;
 pub mod gallery;
 pub mod maps;

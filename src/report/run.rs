@@ -89,12 +89,14 @@ impl Manifest {
 
 /// Keys of a configuration that say where something lies; what lies there is in the manifest's hashes.
 const PLACES: [&str; 4] = ["data", "any_data", "weights", "ae"];
+/// Keys that say in which files results are written: these hold the same.
+const FORMS: [&str; 1] = ["effects"];
 
-/// The configuration without places: the same run has the same identity in another directory. (An object under such a
-/// key is no place: an autoencoder's `weights` of its losses stay.)
+/// The configuration without places and forms: the same run has the same identity in another directory. (An object under such
+/// a key is neither: an autoencoder's `weights` of its losses stay.)
 fn without_places(configuration: &Value) -> Value {
     let Value::Object(map) = configuration else { return configuration.clone() };
-    let place = |key: &str, value: &Value| PLACES.contains(&key) && !value.is_object();
+    let place = |key: &str, value: &Value| (PLACES.contains(&key) || FORMS.contains(&key)) && !value.is_object();
     let kept = map.iter().filter(|(key, value)| !place(key, value));
     Value::Object(kept.map(|(key, value)| (key.clone(), without_places(value))).collect())
 }
@@ -288,6 +290,7 @@ mod tests {
         let mut there = here.clone();
         there["data"] = json!("/b/c");
         there["weights"] = json!("host.safetensors");
+        there["effects"] = json!("csv");
         there["study"]["ae"] = json!("y");
         assert_eq!(id(here.clone(), "h"), id(there.clone(), "h"));
         assert_ne!(id(here.clone(), "h"), id(here.clone(), "other data"));
