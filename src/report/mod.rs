@@ -9,6 +9,7 @@ pub mod gallery;
 pub mod maps;
 pub mod nodes;
 pub mod page;
+pub mod part;
 pub mod run;
 pub mod shards;
 pub mod table;
