@@ -27,7 +27,10 @@ const TEMPORARY_SUFFIX: &str = ".partial";
 ///
 /// # Errors
 /// [`WriteError`] with the failing step, `write`'s own error included.
-pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+) -> Result<(), WriteError> {
     let fail = |doing: &'static str| move |reason: io::Error| WriteError { path: path.to_owned(), doing, reason };
     let Some(name) = path.file_name() else {
         return Err(fail("write a file here")(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")));

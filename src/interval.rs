@@ -1,5 +1,5 @@
-//! Intervals of confidence: what one is, and those that have a closed form. Resampled ones are made by
-//! `causal::statistics`. Called by whatever reports how surely.
+//! Intervals of confidence: what one is, those that have a closed form, and those between quantiles of resamples, which are drawn
+//! elsewhere (`causal::statistics`). Called by whatever reports how surely.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
@@ -47,6 +47,33 @@ impl Interval {
             StudentsT::new(0.0, 1.0, n as f64 - 1.0).ok()?.inverse_cdf(0.5 + level / 2.0) * sd / (n as f64).sqrt();
         half.is_finite().then_some(Interval { lo: mean - half, hi: mean + half })
     }
+}
+
+impl Interval {
+    /// The percentile interval that leaves (1 - level) / 2 of the values on either side, ends by [`quantile`]; `None`
+    /// without values, with one that is not finite, or for a level outside 0..1.
+    pub fn percentile(values: &[f64], level: f64) -> Option<Interval> {
+        if values.is_empty() || !values.iter().all(|v| v.is_finite()) || !(level > 0.0 && level < 1.0) {
+            return None;
+        }
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let tail = (1.0 - level) / 2.0;
+        Some(Interval { lo: quantile(&sorted, tail)?, hi: quantile(&sorted, 1.0 - tail)? })
+    }
+}
+
+/// The quantile of type 7 (Hyndman and Fan 1996; the default of R and NumPy): between the neighbours of position
+/// (n - 1) probability of the ascending values. `None` without values or for a probability outside 0..=1.
+pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
+    if !(0.0..=1.0).contains(&probability) {
+        return None;
+    }
+    let position = sorted.len().checked_sub(1)? as f64 * probability;
+    let below = position.floor();
+    let (lo, hi) = (*sorted.get(below as usize)?, *sorted.get(position.ceil() as usize)?);
+    // Equal neighbours give their own bits.
+    Some(if lo == hi { lo } else { lo + (position - below) * (hi - lo) })
 }
 
 /// So many of so many.
@@ -126,5 +153,16 @@ mod tests {
         assert_eq!((Share { count: 0, of: 0 }.value(), Share { count: 0, of: 0 }.wilson(0.95)), (None, None));
         assert_eq!(Share { count: 1, of: 4 }.wilson(1.0), None);
         assert_eq!(Share { count: 1, of: 4 }.value(), Some(0.25));
+    }
+
+    #[test]
+    fn quantiles_are_of_type_seven() {
+        let x = [1.0, 2.0, 4.0, 8.0];
+        // numpy.quantile([1, 2, 4, 8], [0, .25, .5, .9, 1])
+        let got: Vec<f64> = [0.0, 0.25, 0.5, 0.9, 1.0].iter().map(|&q| quantile(&x, q).unwrap()).collect();
+        approx::assert_relative_eq!(got.as_slice(), [1.0, 1.75, 3.0, 6.8, 8.0].as_slice(), max_relative = 1e-15);
+        assert_eq!((quantile(&[], 0.5), quantile(&x, 1.1), quantile(&x, f64::NAN)), (None, None, None));
+        assert_eq!(Interval::percentile(&[1.0, f64::NAN], 0.95), None);
+        assert_eq!(Interval::percentile(&[1.0, 2.0], 1.0), None);
     }
 }

@@ -59,7 +59,7 @@ column() { head -n 1 "$1" | tr , '\n' | grep -nx "$2" | cut -d : -f 1; }
 . tests/cuda-sim/env.sh
 for device in cpu cuda; do
     start=$SECONDS
-    "$program" ce --device $device --limit 64 --masks 1 --no-control --quiet --out "$out/$device" >"$out/$device.txt"
+    "$program" ce --device $device --limit 64 --masks 1 --no-control --effects csv --quiet --out "$out/$device" >"$out/$device.txt"
     echo "note    64 images on $device: $((SECONDS - start)) s"
 done
 at=$(column "$out/cpu/effects.csv" ece_node)

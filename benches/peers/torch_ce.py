@@ -3,7 +3,7 @@
 
     pip install torch numpy safetensors
     python benches/peers/torch_ce.py --images 256 --threads 2            # one JSON line a job
-    python benches/peers/torch_ce.py --check runs/ce-...  --data DIR     # our effects.csv against PyTorch's effects
+    python benches/peers/torch_ce.py --check runs/ce-...  --data DIR     # effects.csv of `ce --effects csv` against PyTorch's
 
 Jobs: `sweep` is the strong baseline (front and code once, the nodes folded into the batch, best of several block sizes),
 `forward` plain inference, `attack` one FGSM step, `train` one Adam step on a batch of 100. Channels-last, inference mode,

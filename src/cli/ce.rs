@@ -3,7 +3,8 @@
 use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{
-    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, gate, hashes, images_of, open_directory,
+    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, execute_part, gate, hashes, images_of,
+    open_directory, shard_count,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
@@ -13,11 +14,13 @@ use crate::causal::mask::Region;
 use crate::causal::study::{AttackLabel, DoValue, Input};
 use crate::data::findings::FINDINGS;
 use crate::error::Error;
-use crate::report::run::RunDirectory;
+use crate::report::effects::Form;
+use crate::report::part::{Part, Portion};
+use crate::report::run::{Manifest, RunDirectory};
 use crate::report::table::Kind;
 use crate::text::closest;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whose answer the attack moves away from.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -78,6 +81,12 @@ pub struct Args {
     /// The first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Only part I of N of the run, for several machines; its directory stays unfinished, and `merge` makes all one run
+    #[arg(long, value_name = "I/N", conflicts_with = "resume")]
+    shard: Option<Part>,
+    /// Which files hold the table of effects: effects.parquet, effects.csv or both; the run is the same
+    #[arg(long, value_enum, default_value = "parquet")]
+    effects: EffectsArg,
     #[command(flatten)]
     gate: GateArgs,
 }
@@ -170,6 +179,27 @@ pub enum IntervalArg {
     Percentile,
     /// Corrected for bias and skew
     Bca,
+}
+
+/// Which files hold the table of effects, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EffectsArg {
+    /// Typed columns, a tenth of the size
+    Parquet,
+    /// Text
+    Csv,
+    /// The same in each
+    Both,
+}
+
+impl From<EffectsArg> for Form {
+    fn from(effects: EffectsArg) -> Form {
+        match effects {
+            EffectsArg::Parquet => Form::Parquet,
+            EffectsArg::Csv => Form::Csv,
+            EffectsArg::Both => Form::Both,
+        }
+    }
 }
 
 /// Flags of statistics and gate.
@@ -323,86 +353,137 @@ pub fn run(args: Args) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     args.inputs.checked()?;
     args.gate.checked()?;
-    let (mut config, resume) = match &args.common.resume {
-        Some(directory) => RunDirectory::resume_configured::<Config>(directory, "ce")?,
-        None => {
-            if !args.value.is_zero() && (args.shapley.is_some() || args.screen) {
-                let reason = "--shapley and --screen are about nodes set to 0: leave --do out";
-                return Err(Error::Usage(reason.into()));
-            }
-            if args.margin.is_some_and(|margin| !(margin > 0.0 && margin < 1.0)) {
-                return Err(Error::Usage("--margin is a change of a probability: above 0 and below 1".into()));
-            }
-            if args.limit == Some(0) {
-                return Err(Error::Usage("--limit 0: at least one image is needed".into()));
-            }
-            let config = Config {
-                model: args.subject.model,
-                weights: args.subject.weights,
-                ae: args.subject.ae,
-                tap: args.subject.tap,
-                nodes: args.nodes,
-                sets: args.sets,
-                others: args.others.then_some(true),
-                pairs: args.pairs.then_some(true),
-                shapley: args.shapley.map(|n| n as usize),
-                screen: args.screen.then_some(true),
-                value: args.value,
-                second_head: args.second_head.then_some(true),
-                margin: args.margin,
-                inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
-                mask_file: args.inputs.mask_file(),
-                attack_label: args.inputs.label(),
-                victim: args.inputs.victim(),
-                limit: args.limit,
-                min_agreement: args.gate.min_agreement,
-                max_shift: args.gate.max_shift,
-                resamples: args.gate.resamples,
-                level: args.gate.level,
-                interval: args.gate.interval(),
-                seed: args.common.seed,
-                data: args.data,
-            };
-            (config, None)
-        }
+    if let Some(directory) = &args.common.resume {
+        let started = RunDirectory::resume_configured::<Config>(directory, "ce")?;
+        return study(&context, started, &args.gate.batch, None, args.common.dry_run);
+    }
+    if !args.value.is_zero() && (args.shapley.is_some() || args.screen) {
+        let reason = "--shapley and --screen are about nodes set to 0: leave --do out";
+        return Err(Error::Usage(reason.into()));
+    }
+    if args.margin.is_some_and(|margin| !(margin > 0.0 && margin < 1.0)) {
+        return Err(Error::Usage("--margin is a change of a probability: above 0 and below 1".into()));
+    }
+    if args.limit == Some(0) {
+        return Err(Error::Usage("--limit 0: at least one image is needed".into()));
+    }
+    let config = Config {
+        model: args.subject.model,
+        weights: args.subject.weights,
+        ae: args.subject.ae,
+        tap: args.subject.tap,
+        nodes: args.nodes,
+        sets: args.sets,
+        others: args.others.then_some(true),
+        pairs: args.pairs.then_some(true),
+        shapley: args.shapley.map(|n| n as usize),
+        screen: args.screen.then_some(true),
+        value: args.value,
+        second_head: args.second_head.then_some(true),
+        margin: args.margin,
+        mask_file: args.inputs.mask_file(),
+        inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
+        attack_label: args.inputs.label(),
+        victim: args.inputs.victim(),
+        limit: args.limit,
+        min_agreement: args.gate.min_agreement,
+        max_shift: args.gate.max_shift,
+        resamples: args.gate.resamples,
+        level: args.gate.level,
+        interval: args.gate.interval(),
+        effects: args.effects.into(),
+        seed: args.common.seed,
+        data: args.data,
     };
+    let asked = Asked { inputs: args.inputs, part: args.shard, out: args.common.out };
+    study(&context, (config, None), &args.gate.batch, Some(asked), args.common.dry_run)
+}
+
+/// Ends the unfinished run in `directory`, as `--resume` does.
+///
+/// # Errors
+/// As [`run`].
+pub fn go_on(context: &Context, directory: &Path) -> Result<(), Error> {
+    study(context, RunDirectory::resume_configured::<Config>(directory, "ce")?, "auto", None, false)
+}
+
+/// What is asked for beside the configuration, of a run that is started.
+struct Asked {
+    inputs: InputArgs,
+    part: Option<Part>,
+    out: Option<PathBuf>,
+}
+
+/// Starts or goes on with a study, or a part of one.
+fn study(
+    context: &Context,
+    (mut config, resume): (Config, Option<(RunDirectory, Manifest)>),
+    batch: &str,
+    asked: Option<Asked>,
+    dry_run: bool,
+) -> Result<(), Error> {
     // a tap that does not exist is said before weights are asked for
     subject::network(&config.model, &config.data)?.tap(&config.tap)?;
-    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, &context)?;
+    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, context)?;
     let tap = model.tap(&config.tap)?;
     let host_hash = host.hash();
-    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), &context)?;
+    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), context)?;
     let loaded = Loaded { model, tap, host, host_hash, autoencoder, ae };
-    let batch = loaded.batch(&config, &args.gate.batch, &context)?;
-    if args.common.dry_run {
+    let batch = loaded.batch(&config, batch, context)?;
+    if dry_run {
         let images = match config.data.data {
             Some(_) => {
-                images_of(&subject::data(&config.data, &loaded.model, &context)?.studied, &config, &context)?.len()
+                images_of(&subject::data(&config.data, &loaded.model, context)?.studied, &config, context)?.len()
             }
             // nothing is fetched for a dry run
             None => config.limit.unwrap_or(10_000),
         };
-        config.inputs = args.inputs.inputs(images, USUAL);
-        return ui::print(&cost(&context, &config, &loaded, images, batch)?.told(context.json, ""));
+        if let Some(asked) = &asked {
+            config.inputs = asked.inputs.inputs(images, USUAL);
+        }
+        let part = asked.and_then(|asked| asked.part);
+        let images = part.map_or(images, |part| images.div_ceil(part.of));
+        return ui::print(&cost(context, &config, &loaded, images, batch)?.told(context.json, ""));
     }
-    common::check_out(args.common.out.as_deref())?;
-    let sets = subject::data(&config.data, &loaded.model, &context)?;
-    let images = images_of(&sets.studied, &config, &context)?;
-    if resume.is_none() {
-        config.inputs = args.inputs.inputs(images.len(), USUAL);
+    common::check_out(asked.as_ref().and_then(|asked| asked.out.as_deref()))?;
+    let sets = subject::data(&config.data, &loaded.model, context)?;
+    let images = images_of(&sets.studied, &config, context)?;
+    if let Some(asked) = &asked {
+        config.inputs = asked.inputs.inputs(images.len(), USUAL);
     }
-    let manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images)?);
-    let agreement = gate(&context, &config, &loaded, &images, batch)?;
-    let directory = open_directory(args.common.out, resume, &manifest)?;
-    let done = execute(
-        &context,
-        &config,
-        &loaded,
-        &images,
-        Run { batch, directory, manifest, agreement, part: sets.part, learn: Some(sets.training) },
-    )?;
+    let mut manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images)?);
+    let agreement = gate(context, &config, &loaded, &images, batch)?;
+    let (part, out) = asked.map_or((None, None), |asked| (asked.part, asked.out));
+    manifest.portion = match (&resume, part) {
+        (Some((_, started)), _) => started.portion,
+        (None, Some(part)) => Some(Portion { part, shards: shard_count(&config, &loaded, images.len())? }),
+        (None, None) => None,
+    };
+    let portion = manifest.portion;
+    let directory = open_directory(out, resume, &manifest)?;
+    let run = Run { batch, directory, manifest, agreement, part: sets.part, learn: Some(sets.training) };
+    if let Some(portion) = portion {
+        let shards = execute_part(context, &config, &loaded, &images, &run)?;
+        return ui::print(&told(context, &run, portion, shards));
+    }
+    let done = execute(context, &config, &loaded, &images, run)?;
     if context.json {
         return ui::print(&format!("{}\n", done.json()));
     }
     ui::print(&format!("{}{}run {}\n", done.table(), done.notes(), done.directory.display()))
+}
+
+/// What a part has left, and what to do with it.
+fn told(context: &Context, run: &Run, Portion { part, shards }: Portion, made: usize) -> String {
+    let at = run.directory.path("");
+    if context.json {
+        let out = json!({ "run_id": run.manifest.run_id, "run": at, "part": part.number, "of": part.of, "shards": made,
+            "shards_of_all": shards });
+        return format!("{out}\n");
+    }
+    let at = at.display();
+    format!(
+        "part {part} of run {}: {made} of {shards} shards, in {at}; `intervene merge` ends the run when all parts are there\n",
+        run.manifest.run_id
+    )
 }

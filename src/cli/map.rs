@@ -20,6 +20,7 @@ use crate::explain::occlusion::Patch;
 use crate::explain::{Answer, Method, Settings, Sign};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
+use crate::report::effects::Form;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
 use crate::text::closest;
@@ -358,6 +359,7 @@ fn gate(
         shapley: None,
         screen: None,
         interval: Kind::Percentile,
+        effects: Form::default(),
         inputs: Vec::new(),
         attack_label: config.attack_label,
         victim: Attacked::Host,

@@ -11,6 +11,7 @@ mod diff;
 mod fetch;
 mod inspect;
 mod map;
+mod merge;
 mod report;
 mod reproduce;
 mod study;
@@ -50,6 +51,8 @@ enum Verb {
     TrainAe(train::autoencoder::Args),
     /// Causal effects of nodes on answers, clean, masked and attacked
     Ce(ce::Args),
+    /// The parts of a run that `ce --shard` made, put together and ended as one run
+    Merge(merge::Args),
     /// Adversarial images, each with a certificate, and whether the attacks can be believed
     Attack(attack::Args),
     /// Maps of where answers come from, clean and attacked, and how far attacks move them
@@ -98,6 +101,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Train(args) => train::classifier::run(args),
         Verb::TrainAe(args) => train::autoencoder::run(args),
         Verb::Ce(args) => ce::run(args),
+        Verb::Merge(args) => merge::run(args),
         Verb::Attack(args) => attack::run(args),
         Verb::Map(args) => map::run(args),
         Verb::Inspect(args) => inspect::run(args),

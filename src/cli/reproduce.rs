@@ -6,7 +6,7 @@ mod networks;
 mod paper;
 
 use super::attacks::AttackArg;
-use super::ce::{GateArgs, InputArgs};
+use super::ce::{EffectsArg, GateArgs, InputArgs};
 use super::common::{Common, Context, DataArgs};
 use super::study::{self, Config, Done, WIDTH};
 use crate::attack::Attack;
@@ -49,6 +49,9 @@ pub struct Args {
     /// The first N test images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Which files hold the table of effects: effects.parquet, effects.csv or both; the run is the same
+    #[arg(long, value_enum, default_value = "parquet")]
+    effects: EffectsArg,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -109,6 +112,7 @@ impl Args {
             resamples: self.gate.resamples(),
             level: self.gate.level(),
             interval: self.gate.interval(),
+            effects: self.effects.into(),
             seed: self.common.seed,
             data: self.data.clone(),
         }

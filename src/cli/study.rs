@@ -6,18 +6,19 @@ mod conditions;
 mod cost;
 mod extra;
 mod floor;
+mod shards;
 mod verdicts;
 
 use beside::{detector, save_json, show_nodes, strata};
 pub use conditions::Conditions;
-pub use cost::{cost, shard_images};
+pub use cost::{cost, shard_count, shard_images};
 pub use floor::Floor;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
+use crate::attack::Attacked;
 use crate::attack::method::change;
-use crate::attack::{AttackError, Attacked};
-use crate::backend::{BackendError, Layered, Parameters};
+use crate::backend::{Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::breakdown::{by_class, by_stratum};
 use crate::causal::claims::LIVE_MIN;
@@ -27,7 +28,7 @@ use crate::causal::mask::Mask;
 use crate::causal::named_nodes;
 use crate::causal::perturbation::symptom;
 use crate::causal::statistics::Summary;
-use crate::causal::study::{AttackLabel, Do, DoValue, Input, SHARD_IMAGES, Shard, Study, StudyError};
+use crate::causal::study::{AttackLabel, DoValue, Input, SHARD_IMAGES};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::data::Dataset;
 use crate::data::findings::FINDINGS;
@@ -38,17 +39,18 @@ use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
 use crate::report::breakdown;
+use crate::report::effects::{self, Form};
 use crate::report::page::{self, PAGE};
-use crate::report::run::{Manifest, OUTCOMES, RunDirectory, default_directory};
-use crate::report::shards;
+use crate::report::part::Portion;
+use crate::report::run::{Manifest, RunDirectory, default_directory};
 use crate::report::table::{self, Kind, Labels, Row, Sampling};
 use crate::tensor::argmax;
 use crate::weights::Weights;
-use cost::Macs;
 use floor::floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use shards::Shards;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -114,6 +116,9 @@ pub struct Config {
     /// Kind of intervals of the summary.
     #[serde(default, skip_serializing_if = "Kind::is_percentile")]
     pub interval: Kind,
+    /// Which files hold the table of effects; no part of what tells runs apart.
+    #[serde(default, skip_serializing_if = "Form::is_parquet")]
+    pub effects: Form,
     /// Seed.
     pub seed: u64,
     /// Where images come from and how they are cut.
@@ -242,20 +247,6 @@ fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
     Ok(sets)
 }
 
-/// The shards of `round` (number, first image), each on a device of its own and all at once.
-fn shards_of(studies: &mut [Study<'_>], round: &[(usize, usize)], images: usize) -> Vec<Result<Shard, StudyError>> {
-    if let ([study, ..], [(_, first)]) = (&mut *studies, round) {
-        return vec![study.shard(*first, images)];
-    }
-    std::thread::scope(|scope| {
-        let jobs = studies.iter_mut().zip(round);
-        let threads: Vec<_> =
-            jobs.map(|(study, (_, first))| scope.spawn(move || study.shard(*first, images))).collect();
-        let lost = || BackendError::Device { what: "a shard".into(), reason: "its thread ended early".into() };
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(lost().into()))).collect()
-    })
-}
-
 /// The first `limit` images of `data`.
 ///
 /// # Errors
@@ -337,7 +328,15 @@ pub fn open_directory(
 ) -> Result<RunDirectory, Error> {
     match resume {
         None => {
-            let finished = out.unwrap_or_else(|| default_directory(&manifest.verb, &manifest.run_id));
+            let usual = || {
+                let mut directory = default_directory(&manifest.verb, &manifest.run_id).into_os_string();
+                // parts may be started at the same second
+                if let Some(Portion { part, .. }) = manifest.portion {
+                    directory.push(format!("-{}of{}", part.number, part.of));
+                }
+                directory.into()
+            };
+            let finished = out.unwrap_or_else(usual);
             RunDirectory::create(finished, manifest)
         }
         Some((directory, old)) if old.run_id == manifest.run_id => Ok(directory),
@@ -424,6 +423,26 @@ pub struct Run {
     pub learn: Option<Dataset>,
 }
 
+/// Runs the shards of the part that the manifest names into the directory, which stays unfinished. Their number.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_part(
+    context: &Context,
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    run: &Run,
+) -> Result<usize, Error> {
+    let sets = node_sets(config, loaded.autoencoder.nodes)?;
+    let both = Layered(&[&loaded.host, &loaded.ae]);
+    let subject = loaded.subject(&both, config.victim);
+    let (directory, manifest) = (&run.directory, &run.manifest);
+    let mask = mask_of(config, &loaded.model.input)?;
+    let shards = Shards { context, config, subject, sets: &sets, data, mask: mask.as_ref(), directory, manifest };
+    Ok(shards.all(&mut shards.studies(run.batch)?)?.len())
+}
+
 /// Runs a study into its directory (also for `reproduce`).
 ///
 /// # Errors
@@ -441,87 +460,12 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".into());
     }
     warnings.extend(agreement.lowered(config));
-    let shard_directory = directory.path(OUTCOMES);
-    std::fs::create_dir_all(&shard_directory)
-        .map_err(|e| Error::Failed(format!("{}: cannot create it: {e}", shard_directory.display())))?;
-
     let mask = mask_of(config, &model.input)?;
-    let mut studies: Vec<Study<'_>> = Vec::with_capacity(context.backends.len());
-    for backend in &context.backends {
-        let mut sweep = Sweep::fitting(subject, &sets, batch, &**backend)?;
-        sweep.stop_by(context.stop.clone());
-        if sweep.batch() != batch {
-            context.ui.warn(format!("memory for {} rows a batch, not for {}", sweep.batch().variants, batch.variants));
-        }
-        let inputs = config.inputs.clone();
-        let (attack_label, seed) = (config.attack_label, config.seed);
-        let value = match studies.first() {
-            None => prepared(context, config, &mut sweep, data, &directory)?,
-            Some(first) => first.value.clone(),
-        };
-        studies.push(Study { sweep, data, inputs, attack_label, mask: mask.as_ref(), value, seed });
-    }
-    let macs = Macs::of(model, tap, autoencoder);
-    let size = shard_images(macs.image(sets.len(), &config.inputs));
-    let mut bar = context.ui.progress("sweep", images as u64);
-    let mut all: Vec<Option<Shard>> = Vec::new();
-    let mut missing: Vec<(usize, usize)> = Vec::new();
-    for (k, first) in (0..images).step_by(size).enumerate() {
-        let path = directory.path(&shards::file_name(k));
-        let found = shards::load(&path, &manifest.run_id)?;
-        match &found {
-            Some(shard) => {
-                let last = images.min(first + size);
-                let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
-                let (inputs, sets, classes) = (&config.inputs, sets.len(), model.classes);
-                shards::check(&path, shard, &shards::Want { first, ids, labels, inputs, sets, classes })?;
-            }
-            None => missing.push((k, first)),
-        }
-        all.push(found);
-    }
-    // files are decoded while what is ready is computed on
-    let ahead = missing.iter().flat_map(|&(_, first)| first..images.min(first + size));
-    data.announce(&ahead.map(|i| i as u32).collect::<Vec<_>>());
-    let reused = all.iter().flatten().count();
-    let mut done: usize = all.iter().flatten().map(|shard| shard.ids.len()).sum();
-    bar.begin_at(done as u64);
-    // every device takes a shard of its own; which one took it does not show in it
-    for round in missing.chunks(studies.len()) {
-        if context.stopped() {
-            bar.finish();
-            return Err(Error::Interrupted { resume: directory.finished_path().into() });
-        }
-        let mut failed = None;
-        for ((k, _), shard) in round.iter().zip(shards_of(&mut studies, round, size)) {
-            match shard {
-                Ok(shard) => {
-                    let path = directory.path(&shards::file_name(*k));
-                    shards::save(&path, &shard, model.classes, &manifest.run_id)?;
-                    done += shard.ids.len();
-                    bar.set(done as u64);
-                    all[*k] = Some(shard);
-                }
-                // what the other devices made is kept first
-                Err(e) => failed = failed.or(Some(e)),
-            }
-        }
-        if let Some(e) = failed {
-            bar.finish();
-            return Err(match e {
-                // what is saved stays, and the shard under way is run again
-                StudyError::Attack(AttackError::Stopped) => {
-                    Error::Interrupted { resume: directory.finished_path().into() }
-                }
-                e => e.into(),
-            });
-        }
-    }
-    bar.finish();
-    let all: Vec<Shard> = all.into_iter().flatten().collect();
-    if reused > 0 {
-        context.ui.log(format!("{reused} shards of {size} images were there already"));
-    }
+    let mask = mask.as_ref();
+    let shards =
+        Shards { context, config, subject, sets: &sets, data, mask, directory: &directory, manifest: &manifest };
+    let mut studies = shards.studies(batch)?;
+    let all = shards.all(&mut studies)?;
     manifest.timing.insert("sweep_seconds".into(), json!(started.elapsed().as_secs_f64()));
 
     let started = Instant::now();
@@ -545,7 +489,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     };
     let rows = table::summarise(&columns, (model.head, model.classes), &labels.patients, sampling)?;
     let units = table::units(&labels.patients)?;
-    table::effects(&directory.path("effects.csv"), &all, &sets, (model.head, model.classes), &labels)?;
+    effects::write(&directory.path(""), config.effects, &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
     let cells = by_class(&all, &columns, (model.head, model.classes), config.level)?;
     let names = if data.classes().len() == model.classes { data.classes() } else { &[] };
@@ -621,26 +565,6 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         run_id,
         level: config.level,
         head: model.head,
-    })
-}
-
-/// What nodes are set to, worked out.
-fn prepared(
-    context: &Context,
-    config: &Config,
-    sweep: &mut Sweep,
-    data: &Dataset,
-    directory: &RunDirectory,
-) -> Result<Do, Error> {
-    let mut bar = context.ui.progress("mean codes", data.len() as u64);
-    let found = Do::prepare(config.value, sweep, data, &mut |done| {
-        bar.set(done as u64);
-        !context.stopped()
-    });
-    bar.finish();
-    found.map_err(|e| match e {
-        StudyError::Attack(AttackError::Stopped) => Error::Interrupted { resume: directory.finished_path().into() },
-        e => e.into(),
     })
 }
 

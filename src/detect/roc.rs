@@ -16,6 +16,7 @@ use crate::causal::CausalError;
 use crate::causal::statistics::{Bootstrap, quantile};
 use crate::interval::Interval;
 use crate::train::evaluation::auroc::{Lack, auroc};
+use crate::train::evaluation::precision::average_precision;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +158,7 @@ impl Roc {
             n_neg,
             units: area.patients,
             found,
-            average_precision: fine.then(|| order.average_precision()),
+            average_precision: average_precision(&sample.scores, &sample.positive).filter(|_| fine),
             prevalence,
             matched,
             curve: if fine { thinned(order.curve()) } else { Vec::new() },
@@ -256,19 +257,6 @@ impl Order {
             at
         };
         self.runs().map(step).collect()
-    }
-
-    fn average_precision(&self) -> f64 {
-        let counts = self.counts();
-        let positives = counts.last().map_or(0, |c| c[1]) as f64;
-        let mut before = 0;
-        let mut sum = 0.0;
-        for [alarms, found] in counts {
-            let precision = found as f64 / (alarms + found) as f64;
-            sum += (found - before) as f64 / positives * precision;
-            before = found;
-        }
-        sum
     }
 
     fn curve(&self) -> Vec<[f64; 2]> {

@@ -36,27 +36,29 @@ impl Beside {
 const AUC: &str = "schema_version,run_id,label,auc,ci_lo,ci_hi,n_pos,n,n_patients,se,threshold,sensitivity,sensitivity_lo,\
                    sensitivity_hi,specificity,specificity_lo,specificity_hi,flag";
 
-/// Writes `auc.csv`: 22 columns. `label` is the finding; `ci_*` as [`crate::train::evaluation::auroc`] has it, `se` for other
+/// Writes `auc.csv`: 26 columns. `label` is the finding; `ci_*` as [`crate::train::evaluation::auroc`] has it, `se` for other
 /// intervals; `threshold` is a probability that validation images chose, and `sensitivity`, `specificity` what it does on the test
 /// images, with Wilson's intervals over images; `flag` says what is missing and why, joined by `|`; `published_*` is filled
-/// [`Beside::Published`] only.
+/// [`Beside::Published`] only. `auprc` is the average precision as [`crate::train::evaluation::precision`] has it, `auprc_*` its
+/// interval, and `prevalence` the share of test images with the finding, which scores that know nothing have for `auprc`.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
 pub fn auc(path: &Path, run_id: &str, findings: &[Finding], beside: Beside) -> Result<(), Error> {
     Ok(write_atomic(path, |file| {
         let sources = published::SOURCES.map(|source| format!(",published_{source}")).concat();
-        writeln!(file, "{AUC}{sources}")?;
+        writeln!(file, "{AUC}{sources},auprc,auprc_lo,auprc_hi,prevalence")?;
         for f in findings {
             let a = &f.auroc;
             let [sensitivity, specificity] = shares(f).map(|share| {
                 let interval = share.and_then(|s| s.wilson(LEVEL));
                 format!("{},{}", optional(share.and_then(Share::value)), ends(interval))
             });
+            let precision = [optional(f.auprc), ends(f.auprc_interval), optional(f.prevalence())].join(",");
             let figures = beside.figures(&f.name).map(|figure| format!(",{}", optional(figure))).concat();
             writeln!(
                 file,
-                "{SCHEMA_VERSION},{run_id},{},{},{},{},{},{},{},{},{sensitivity},{specificity},{}{figures}",
+                "{SCHEMA_VERSION},{run_id},{},{},{},{},{},{},{},{},{sensitivity},{specificity},{}{figures},{precision}",
                 quoted(&f.name),
                 optional(a.area),
                 ends(a.interval),
@@ -83,10 +85,10 @@ fn ends(interval: Option<Interval>) -> String {
 }
 
 /// Writes `predictions.csv`, validation images first: a row an image, because that is what metrics of several labels and a join
-/// with one's own table of images take. `image_id` is that of `effects.csv`, `path` lies below the data's directory. Of a network of
+/// with one's own table of images take. `image_id` is that of the table of effects, `path` lies below the data's directory. Of a network of
 /// findings three columns each: `probability_<finding>`, `label_<finding>` (1 or 0) and `predicted_<finding>`, 1 where the
 /// probability reaches the threshold of `auc.csv`, empty without one. Of a network of classes `label` and `predicted`, numbers as in
-/// `effects.csv`, and `probability_<class>` each in their order. `flag` is `nan` where a probability is not a number.
+/// the table of effects, and `probability_<class>` each in their order. `flag` is `nan` where a probability is not a number.
 ///
 /// # Errors
 /// [`Error::Write`] with the path.
@@ -164,6 +166,8 @@ pub fn json(found: &Found) -> Value {
             "label": f.name, "auc": f.auroc.area, "ci_lo": f.auroc.interval.map(|i| i.lo),
             "ci_hi": f.auroc.interval.map(|i| i.hi), "n_pos": f.auroc.positives, "threshold": f.threshold,
             "sensitivity": sensitivity, "specificity": specificity, "flag": f.flags().join("|"),
+            "auprc": f.auprc, "auprc_lo": f.auprc_interval.map(|i| i.lo), "auprc_hi": f.auprc_interval.map(|i| i.hi),
+            "prevalence": f.prevalence(),
         })
     };
     findings.iter().map(one).collect()
@@ -201,10 +205,12 @@ fn table(findings: &[Finding], beside: Beside) -> String {
         figures.iter().take(sources.len()).map(|&figure| format!(" {:>9}", shown(figure))).collect()
     };
     let mut text = format!(
-        "{:<19} {:>6} {:<16} {:>6} {:>9} {:>11} {:>11}{}\n",
+        "{:<19} {:>6} {:<16} {:>6} {:>10} {:>6} {:>9} {:>11} {:>11}{}\n",
         "finding",
         "AUROC",
         "95 % interval",
+        "AUPRC",
+        "prevalence",
         "n_pos",
         "threshold",
         "sensitivity",
@@ -216,9 +222,11 @@ fn table(findings: &[Finding], beside: Beside) -> String {
         let interval = a.interval.map_or("-".into(), |i| format!("{i:.4}"));
         let [sensitivity, specificity] = shares(f).map(|share| shown(share.and_then(Share::value)));
         let line = format!(
-            "{:<19} {:>6} {interval:<16} {:>6} {:>9} {sensitivity:>11} {specificity:>11}{}  {}",
+            "{:<19} {:>6} {interval:<16} {:>6} {:>10} {:>6} {:>9} {sensitivity:>11} {specificity:>11}{}  {}",
             f.name,
             shown(a.area),
+            shown(f.auprc),
+            shown(f.prevalence()),
             a.positives,
             shown(f.threshold),
             cells(&beside.figures(&f.name)),
@@ -318,14 +326,24 @@ mod tests {
     #[test]
     fn published_areas_stand_beside_ones_own_where_they_are_asked_for() {
         let auroc = crate::train::evaluation::auroc::auroc(&[0.9, 0.8], &[true, false], &[0, 1], LEVEL);
-        let mass = Finding { name: "Mass".into(), auroc, threshold: None, operating: None };
+        let mass = Finding {
+            name: "Mass".into(),
+            auroc,
+            auprc: Some(1.0),
+            auprc_interval: None,
+            threshold: None,
+            operating: None,
+        };
         let rows = |beside| written(|path| auc(path, "id", std::slice::from_ref(&mass), beside));
         let plain = rows(Beside::Nothing);
         let (head, row) = plain.trim_end().split_once('\n').unwrap();
-        assert!(head.starts_with("schema_version,run_id,label,auc,ci_lo,ci_hi,n_pos,") && head.ends_with("_jrzech"));
-        assert_eq!(row, "1,id,Mass,1.0,,,1,2,2,,,,,,,,,few_patients|no_threshold,,,,");
+        assert!(
+            head.starts_with("schema_version,run_id,label,auc,ci_lo,ci_hi,n_pos,")
+                && head.ends_with("_jrzech,auprc,auprc_lo,auprc_hi,prevalence")
+        );
+        assert_eq!(row, "1,id,Mass,1.0,,,1,2,2,,,,,,,,,few_patients|no_threshold,,,,,1.0,,,0.5");
         assert_eq!(row.split(',').count(), head.split(',').count());
-        let figures = "few_patients|no_threshold,0.8676,0.8597,0.8653,0.8377\n";
+        let figures = "few_patients|no_threshold,0.8676,0.8597,0.8653,0.8377,1.0,,,0.5\n";
         assert!(rows(Beside::Published).ends_with(figures));
         let found = Found::Findings(vec![mass.clone()]);
         assert!(!describe(&found, Beside::Nothing).contains("0.86"));

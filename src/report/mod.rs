@@ -3,11 +3,13 @@
 pub mod adversarial;
 pub mod breakdown;
 pub mod diff;
+pub mod effects;
 pub mod evaluation;
 pub mod gallery;
 pub mod maps;
 pub mod nodes;
 pub mod page;
+pub mod part;
 pub mod run;
 pub mod shards;
 pub mod table;

@@ -4,6 +4,7 @@
 //! of configuration, weights and data: the same run gives the same bytes in every file but the manifest's `timing` and
 //! `machine`.
 
+use super::part::Portion;
 use crate::atomic::{remove_leftovers, write_atomic};
 use crate::backend::Details;
 use crate::error::Error;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -39,6 +40,9 @@ pub struct Manifest {
     pub simulated: bool,
     /// Convolution path: `exact` or `winograd`.
     pub conv: String,
+    /// Of an unfinished run: the part of it that its directory is to hold. None: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portion: Option<Portion>,
     /// Results in brief, by the verb.
     pub results: Map<String, Value>,
     /// What the reader should know before believing a number.
@@ -79,22 +83,44 @@ impl Manifest {
             device,
             simulated: details.simulated,
             conv: details.conv.name().into(),
+            portion: None,
             results: Map::new(),
             warnings: Vec::new(),
             timing: Map::new(),
             machine: machine(details.notes),
         }
     }
+
+    /// What makes `other` another run, in words.
+    pub fn differences(&self, other: &Manifest) -> Vec<String> {
+        let decides = |manifest: &Manifest| {
+            let mut all =
+                BTreeMap::from([("verb".into(), manifest.verb.clone()), ("device".into(), manifest.device.clone())]);
+            if let Value::Object(map) = without_places(&manifest.configuration) {
+                all.extend(map.into_iter().map(|(key, value)| (key, value.to_string())));
+            }
+            let hash = |hash: &String| hash.chars().take(8).collect();
+            all.extend(manifest.hashes.iter().map(|(name, full)| (format!("hash of {name}"), hash(full))));
+            all
+        };
+        let (ours, theirs) = (decides(self), decides(other));
+        let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let value = |of: &BTreeMap<String, String>, name: &String| of.get(name).map_or("none".into(), String::clone);
+        let apart = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
+        apart.map(|name| format!("{name} is {} there and {} here", value(&ours, name), value(&theirs, name))).collect()
+    }
 }
 
 /// Keys of a configuration that say where something lies; what lies there is in the manifest's hashes.
 const PLACES: [&str; 4] = ["data", "any_data", "weights", "ae"];
+/// Keys that say in which files results are written: these hold the same.
+const FORMS: [&str; 1] = ["effects"];
 
-/// The configuration without places: the same run has the same identity in another directory. (An object under such a
-/// key is no place: an autoencoder's `weights` of its losses stay.)
+/// The configuration without places and forms: the same run has the same identity in another directory. (An object under such
+/// a key is neither: an autoencoder's `weights` of its losses stay.)
 fn without_places(configuration: &Value) -> Value {
     let Value::Object(map) = configuration else { return configuration.clone() };
-    let place = |key: &str, value: &Value| PLACES.contains(&key) && !value.is_object();
+    let place = |key: &str, value: &Value| (PLACES.contains(&key) || FORMS.contains(&key)) && !value.is_object();
     let kept = map.iter().filter(|(key, value)| !place(key, value));
     Value::Object(kept.map(|(key, value)| (key.clone(), without_places(value))).collect())
 }
@@ -204,6 +230,17 @@ impl RunDirectory {
     /// # Errors
     /// [`Error::Input`] when there is no unfinished run or its manifest is damaged.
     pub fn resume(directory: &Path, verb: &str) -> Result<(RunDirectory, Manifest), Error> {
+        let (run, manifest) = RunDirectory::unfinished(directory, verb)?;
+        remove_leftovers(&run.partial);
+        remove_leftovers(&run.path(OUTCOMES));
+        Ok((run, manifest))
+    }
+
+    /// An unfinished run, which may be under way and is left as it is; `directory` as [`RunDirectory::resume`] takes it.
+    ///
+    /// # Errors
+    /// As [`RunDirectory::resume`].
+    pub fn unfinished(directory: &Path, verb: &str) -> Result<(RunDirectory, Manifest), Error> {
         let mut finished = tidy(directory);
         if finished.extension().is_some_and(|e| e == "partial") {
             finished.set_extension("");
@@ -225,8 +262,6 @@ impl RunDirectory {
             let reason = format!("is a run of `{its}`, not of `{verb}`: go on with `intervene {its} --resume`");
             return Err(input(&path, reason));
         }
-        remove_leftovers(&partial);
-        remove_leftovers(&partial.join(OUTCOMES));
         Ok((RunDirectory { partial, finished }, manifest))
     }
 
@@ -288,6 +323,7 @@ mod tests {
         let mut there = here.clone();
         there["data"] = json!("/b/c");
         there["weights"] = json!("host.safetensors");
+        there["effects"] = json!("csv");
         there["study"]["ae"] = json!("y");
         assert_eq!(id(here.clone(), "h"), id(there.clone(), "h"));
         assert_ne!(id(here.clone(), "h"), id(here.clone(), "other data"));

@@ -1,19 +1,14 @@
-//! The tables of a run: `effects.csv` (a row per image, node and input) and `summary.csv` (a row per node, input,
-//! reading and estimand). Numbers in shortest round-trip form; a value that is not a number is empty, with a flag.
+//! `summary.csv` (a row per node, input, reading and estimand), and what the tables of a run share. Numbers in shortest round-trip form; a value that is not a number is empty, with a flag.
 
 use super::run::SCHEMA_VERSION;
 use crate::atomic::write_atomic;
-use crate::causal::analysis::{Columns, Quantity, responses};
+use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
 use crate::causal::statistics::{Bootstrap, Clusters, Interval, SignFlip, Summary, bh, holm};
-use crate::causal::study::Shard;
 use crate::causal::{CausalError, named_nodes};
-use crate::data::NO_LABEL;
 use crate::error::Error;
 use crate::model::Head;
-use crate::tensor::argmax;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
@@ -59,85 +54,6 @@ pub(super) fn number(x: f64) -> String {
 
 pub(super) fn optional(x: Option<f64>) -> String {
     x.map_or(String::new(), number)
-}
-
-const EFFECTS: &str = "schema_version,run_id,image_id,patient_id,split,condition,input,eps,mask_fraction,mask_index,tap,\
-                       node,label,predicted,p_orig_label,p_idle_label,p_do_label,p_orig_predicted,p_idle_predicted,\
-                       p_do_predicted,ece_node,ece_recon,ece_total,flag\n";
-
-/// Writes `effects.csv`: 24 columns. `predicted` is the host's class on that input; `ece_*` are weighted with p_idle, so
-/// total = recon + node; `flag` is `dead` where the node is all zero on the image (its effect is exactly 0), `nan` where
-/// a number is missing.
-///
-/// # Errors
-/// [`Error::Write`] with the path; [`Error::Causal`] when shards are inconsistent.
-pub fn effects(
-    path: &Path,
-    shards: &[Shard],
-    sets: &[NodeSet],
-    (head, classes): (Head, usize),
-    labels: &Labels,
-) -> Result<(), Error> {
-    let nodes: Vec<String> = sets.iter().map(|s| labels.node(s)).collect();
-    let texts = shards.par_iter().map(|shard| effect_rows(shard, &nodes, head, classes, labels));
-    let texts: Vec<String> = texts.collect::<Result<_, CausalError>>()?;
-    Ok(write_atomic(path, |file| {
-        file.write_all(EFFECTS.as_bytes())?;
-        texts.iter().try_for_each(|text| file.write_all(text.as_bytes()))
-    })?)
-}
-
-fn effect_rows(
-    shard: &Shard,
-    nodes: &[String],
-    head: Head,
-    classes: usize,
-    labels: &Labels,
-) -> Result<String, CausalError> {
-    use std::fmt::Write;
-    let mut text = String::new();
-    for (i, (&id, &label)) in shard.ids.iter().zip(&shard.labels).enumerate() {
-        for a in &shard.answers {
-            let r = responses(a, i, nodes.len(), head, classes)?;
-            let predicted = argmax(r.p_orig()).unwrap_or(0);
-            let at = |p: &[f64], c: usize| number(p.get(c).copied().unwrap_or(f64::NAN));
-            let patient = labels.patients.get(shard.first + i).map_or("".into(), |p| quoted(p));
-            let shown = if label == NO_LABEL { String::new() } else { label.to_string() };
-            let eps = a.input.eps().map_or(String::new(), |e| e.to_string());
-            let fraction = a.fraction.get(i).map_or(String::new(), f32::to_string);
-            for (n, node) in nodes.iter().enumerate() {
-                let split = r.split(n)?;
-                let q = r.p_zeroed(n)?;
-                let flag = if !(split.node.is_finite() && split.recon.is_finite()) {
-                    "nan"
-                } else if a.logits.live.get(i * nodes.len() + n) == Some(&false) {
-                    "dead"
-                } else {
-                    ""
-                };
-                // writing to a String cannot fail
-                let _ = writeln!(
-                    text,
-                    "{SCHEMA_VERSION},{},{id},{patient},{},I,{},{eps},{fraction},{},{},{node},{shown},{predicted},{},{},{},{},{},{},{},{},{},{flag}",
-                    labels.run_id,
-                    labels.split,
-                    a.input.name(),
-                    a.mask,
-                    labels.tap,
-                    at(r.p_orig(), label as usize),
-                    at(r.p_idle(), label as usize),
-                    at(&q, label as usize),
-                    at(r.p_orig(), predicted),
-                    at(r.p_idle(), predicted),
-                    at(&q, predicted),
-                    number(split.node),
-                    number(split.recon),
-                    number(split.total),
-                );
-            }
-        }
-    }
-    Ok(text)
 }
 
 /// A row of `summary.csv`.

@@ -176,7 +176,7 @@ fn a_precision_is_recorded_and_is_a_run_of_its_own() {
         assert_ne!(manifest_here["run_id"], manifest("exact")["run_id"]);
         let floor = |m: &serde_json::Value| m["results"]["numerical_floor"].as_f64().unwrap();
         assert!(floor(&manifest_here) > floor(&manifest("exact")), "{precision} rounds nothing");
-        assert_ne!(lab.read(&format!("{precision}/effects.csv")), lab.read("exact/effects.csv"));
+        assert_ne!(lab.effects(precision).column("ece_node"), lab.effects("exact").column("ece_node"));
     }
 }
 
@@ -212,7 +212,7 @@ fn a_convolution_path_is_recorded_and_is_a_run_of_its_own() {
     assert_eq!(tiles["machine"]["precision"], "fp32");
     assert_ne!(tiles["run_id"], manifest("exact")["run_id"]);
     // the second convolution of the Fashion net is served
-    assert_ne!(lab.read("tiles/effects.csv"), lab.read("exact/effects.csv"));
+    assert_ne!(lab.effects("tiles").column("ece_node"), lab.effects("exact").column("ece_node"));
     // a dry run says it, too
     let dry =
         ["ce", "--data", "d", "--any-data", "--limit", "2", "--dry-run", "--device", "cuda", "--conv", "winograd"];
@@ -231,12 +231,9 @@ fn an_idle_effect_is_exactly_0_by_winograds_tiles() {
     let ce = ["ce", "--nodes", "0,15", "--attack", "none", "--no-control", "--limit", "2", "--out", "run"];
     let tiles = ["--device", "cuda", "--conv", "winograd"];
     with_simulated(&lab, &[], &[&ce[..], &SMALL, &tiles].concat()).succeeds();
-    let table = lab.read("run/effects.csv");
-    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
-    let column =
-        |name: &str| rows[0].iter().position(|c| *c == name).unwrap_or_else(|| panic!("{name}: {:?}", rows[0]));
-    let (node, effect, flag) = (column("node"), column("ece_node"), column("flag"));
-    let of = |name: &str| rows.iter().filter(|r| r[node].ends_with(name)).map(|r| (r[effect], r[flag])).collect();
+    let table = lab.effects("run");
+    let [node, effect, flag] = ["node", "ece_node", "flag"].map(|name| table.column(name));
+    let of = |name: &str| (0..node.len()).filter(|&i| node[i].ends_with(name)).map(|i| (effect[i], flag[i])).collect();
     let (dead, alive): (Vec<_>, Vec<_>) = (of("/ch0"), of("/ch15"));
     assert_eq!(dead, [("0.0", "dead"); 4], "two images, clean and masked");
     assert!(alive.len() == 4 && alive.iter().all(|(effect, flag)| *effect != "0.0" && flag.is_empty()), "{alive:?}");

@@ -19,10 +19,9 @@ fn own(lab: &Lab, count: usize) {
 
 const FLAGS: [&str; 9] = ["ce", "--masks", "0", "--attack", "none", "--resamples", "20", "--min-agreement", "0"];
 
-/// `effects.csv` without what tells runs, images and their splits apart.
-fn effects(lab: &Lab, run: &str) -> Vec<String> {
-    let rows = lab.read(&format!("{run}/effects.csv"));
-    rows.lines().skip(1).map(|row| row.split(',').skip(5).collect::<Vec<_>>().join(",")).collect()
+/// The table of effects without what tells runs, images and their splits apart.
+fn effects(lab: &Lab, run: &str) -> Vec<Vec<String>> {
+    lab.effects(run).rows.into_iter().map(|row| row[5..].to_vec()).collect()
 }
 
 #[test]
@@ -58,8 +57,7 @@ fn images_without_labels_have_effects_and_no_accuracy() {
     let run = |more: &[&str]| lab.run(&[&FLAGS[..], &["--data", "own"], more].concat());
     let ran = run(&["--out", "a"]).succeeds();
     assert!(ran.out.contains("host accuracy unknown"), "{}", ran.out);
-    // node, then the label
-    assert!(lab.read("a/effects.csv").lines().skip(1).all(|row| row.split(',').nth(12) == Some("")));
+    assert!(lab.effects("a").column("label").iter().all(|label| label.is_empty()));
     let fgsm = ["ce", "--data", "own", "--min-agreement", "0", "--attack-label", "true", "--masks", "0"];
     lab.run(&fgsm).fails(3, &["00.png", "no label"]);
 }

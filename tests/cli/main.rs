@@ -13,6 +13,7 @@ mod input;
 mod interrupt;
 mod maps;
 mod outputs;
+mod parts;
 mod reproduce;
 mod study;
 mod support;

@@ -1,6 +1,6 @@
 //! Where results go: run directories that are never overwritten, full disks, unwritable places, closed pipes.
 
-use crate::support::{Lab, SMALL};
+use crate::support::{Lab, SMALL, Table};
 
 const TRAIN: [&str; 8] = ["train", "--data", "d", "--any-data", "--batch", "40", "--epochs", "2"];
 
@@ -33,7 +33,7 @@ fn an_output_directory_with_a_closing_slash_is_that_directory() {
     let lab = Lab::new();
     lab.ce("2", "run/", &["--nodes", "3"]).succeeds();
     assert_eq!(lab.names("."), ["d", "run"]);
-    let files = ["claims.json", "effect_matrix.csv", "effects.csv", "gallery", "manifest.json", "outcomes"];
+    let files = ["claims.json", "effect_matrix.csv", "effects.parquet", "gallery", "manifest.json", "outcomes"];
     assert_eq!(lab.names("run"), [&files[..], &["report.html", "strata.csv", "summary.csv"]].concat());
 }
 
@@ -166,9 +166,25 @@ fn the_same_study_of_the_same_data_elsewhere_gives_the_same_tables() {
     std::fs::rename(lab.path("d"), lab.path("moved")).unwrap();
     let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/fashion.safetensors");
     lab.ce("2", "there", &["--nodes", "3", "--data", "moved", "--weights", weights]).succeeds();
-    for file in ["effects.csv", "summary.csv"] {
-        assert_eq!(lab.read(&format!("here/{file}")), lab.read(&format!("there/{file}")));
+    for file in ["effects.parquet", "summary.csv"] {
+        let bytes = |run: &str| std::fs::read(lab.path(&format!("{run}/{file}"))).unwrap();
+        assert!(bytes("here") == bytes("there"), "{file}");
     }
+}
+
+#[test]
+fn effects_are_the_same_cells_in_parquet_and_csv_and_of_the_same_run() {
+    let lab = Lab::new();
+    lab.ce("40", "both", &["--effects", "both"]).succeeds();
+    lab.ce("40", "text", &["--effects", "csv"]).succeeds();
+    let text = lab.read("both/effects.csv");
+    assert_eq!(lab.effects("both"), Table::of(&text));
+    assert_eq!(lab.effects("both").rows.len(), 40 * 4 * 16);
+    assert!(text == lab.read("text/effects.csv") && !lab.path("text/effects.parquet").exists());
+    assert_eq!(lab.read("both/summary.csv"), lab.read("text/summary.csv"));
+    let page = lab.read("text/report.html");
+    assert!(page.contains("effects.csv") && !page.contains("effects.parquet"));
+    lab.ce("2", "none", &["--effects", "xlsx"]).fails(2, &["xlsx", "parquet", "csv", "both"]);
 }
 
 #[test]

@@ -133,7 +133,18 @@ fn every_mask_fill_and_value_of_a_node_is_an_input_or_a_run_of_its_own() {
     let mut half = vec![0u8; 28 * 28];
     half[..14 * 28].fill(255);
     lab.write("half.png", &png(&half, [28, 28], Channels::Grey).unwrap());
-    let masks = ["--mask", "grid,pixels,rectangle", "--mask-file", "half.png", "--fill", "mean", "--jpeg", "20"];
+    let masks = [
+        "--effects",
+        "csv",
+        "--mask",
+        "grid,pixels,rectangle",
+        "--mask-file",
+        "half.png",
+        "--fill",
+        "mean",
+        "--jpeg",
+        "20",
+    ];
     few("masks", &masks).succeeds();
     let effects = Table::of(&lab.read("masks/effects.csv"));
     let shares = |input: &str| -> Vec<f64> {

@@ -1,5 +1,7 @@
 //! A working directory with synthetic data, and the binary run in it.
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -168,6 +170,16 @@ impl Lab {
         }
     }
 
+    /// `effects.parquet` of a run, read with the crate's reader, its cells as `effects.csv` has them.
+    pub fn effects(&self, run: &str) -> Table {
+        let path = self.path(&format!("{run}/effects.parquet"));
+        let file = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+        let fields = file.metadata().file_metadata().schema().get_fields();
+        let head = fields.iter().map(|field| field.name().to_owned()).collect();
+        let row = |row: Row| row.into_columns().into_iter().map(|(_, cell)| written(&cell)).collect();
+        Table { head, rows: file.get_row_iter(None).unwrap().map(|found| row(found.unwrap())).collect() }
+    }
+
     /// Every file below `directory` with its bytes; of manifests, what must repeat.
     pub fn contents(&self, directory: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let root = self.path(directory);
@@ -206,6 +218,19 @@ impl Lab {
     }
 }
 
+/// A value of Parquet as a field of CSV.
+fn written(cell: &Field) -> String {
+    match cell {
+        Field::Null => String::new(),
+        Field::UInt(x) => x.to_string(),
+        Field::ULong(x) => x.to_string(),
+        Field::Float(x) => x.to_string(),
+        Field::Double(x) => format!("{x:?}"),
+        Field::Str(x) => x.clone(),
+        other => panic!("no column is of that type: {other:?}"),
+    }
+}
+
 fn finish(command: Command) -> Ran {
     let output = assert_cmd::Command::from_std(command).timeout(Duration::from_secs(120)).output().unwrap();
     Ran {
@@ -231,6 +256,7 @@ fn await_file(path: &Path, child: &mut Child) {
 }
 
 /// A table by its columns' names.
+#[derive(Debug, PartialEq)]
 pub struct Table {
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,

@@ -163,7 +163,7 @@ fn a_reproduction_on_own_data_prints_the_table_and_a_shut_gate_leaves_nothing() 
     let limit = ["reproduce", "fashion", "--limit", "64", "--out", "run"];
     let ran = lab.run(&[&limit[..], &SMALL].concat()).succeeds();
     assert!(ran.out.contains("Table 3") && ran.out.contains("(2,15)"), "{}", ran.out);
-    let files = ["claims.json", "detector.json", "effect_matrix.csv", "effects.csv", "gallery", "manifest.json"];
+    let files = ["claims.json", "detector.json", "effect_matrix.csv", "effects.parquet", "gallery", "manifest.json"];
     assert_eq!(lab.names("run"), [&files[..], &["outcomes", "report.html", "strata.csv", "summary.csv"]].concat());
 }
 

@@ -37,7 +37,7 @@ pub use multiplicity::{bh, holm};
 pub use permutation::SignFlip;
 
 use super::{CausalError, same_length};
-pub use crate::interval::Interval;
+pub use crate::interval::{Interval, quantile};
 
 /// Columns of the plan's length, or the error.
 fn checked_columns(n: usize, columns: &[&[f64]]) -> Result<(), CausalError> {
@@ -50,33 +50,6 @@ pub(super) fn checked_level(level: f64) -> Result<(), CausalError> {
         return Ok(());
     }
     Err(CausalError::Range { what: "the confidence level", value: level, range: "between 0 and 1" })
-}
-
-impl Interval {
-    /// The percentile interval that leaves (1 - level) / 2 of the values on either side, ends by [`quantile`]; `None`
-    /// without values, with one that is not finite, or for a level outside 0..1.
-    pub fn percentile(values: &[f64], level: f64) -> Option<Interval> {
-        if values.is_empty() || !values.iter().all(|v| v.is_finite()) || !(level > 0.0 && level < 1.0) {
-            return None;
-        }
-        let mut sorted = values.to_vec();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let tail = (1.0 - level) / 2.0;
-        Some(Interval { lo: quantile(&sorted, tail)?, hi: quantile(&sorted, 1.0 - tail)? })
-    }
-}
-
-/// The quantile of type 7 (Hyndman and Fan 1996; the default of R and NumPy): between the neighbours of position
-/// (n - 1) probability of the ascending values. `None` without values or for a probability outside 0..=1.
-pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
-    if !(0.0..=1.0).contains(&probability) {
-        return None;
-    }
-    let position = sorted.len().checked_sub(1)? as f64 * probability;
-    let below = position.floor();
-    let (lo, hi) = (*sorted.get(below as usize)?, *sorted.get(position.ceil() as usize)?);
-    // Equal neighbours give their own bits.
-    Some(if lo == hi { lo } else { lo + (position - below) * (hi - lo) })
 }
 
 /// What is said of one column.
@@ -124,17 +97,6 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_of_type_seven() {
-        let x = [1.0, 2.0, 4.0, 8.0];
-        // numpy.quantile([1, 2, 4, 8], [0, .25, .5, .9, 1])
-        let got: Vec<f64> = [0.0, 0.25, 0.5, 0.9, 1.0].iter().map(|&q| quantile(&x, q).unwrap()).collect();
-        approx::assert_relative_eq!(got.as_slice(), [1.0, 1.75, 3.0, 6.8, 8.0].as_slice(), max_relative = 1e-15);
-        assert_eq!((quantile(&[], 0.5), quantile(&x, 1.1), quantile(&x, f64::NAN)), (None, None, None));
-        assert_eq!(Interval::percentile(&[1.0, f64::NAN], 0.95), None);
-        assert_eq!(Interval::percentile(&[1.0, 2.0], 1.0), None);
-    }
 
     #[test]
     fn a_summary_is_right_by_hand_and_null_with_a_nan() {

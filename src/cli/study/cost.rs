@@ -116,6 +116,16 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     })
 }
 
+/// Shards of a study of `images` images.
+///
+/// # Errors
+/// [`Error::Causal`] when it asks for nodes that do not exist.
+pub fn shard_count(config: &Config, loaded: &Loaded, images: usize) -> Result<usize, Error> {
+    let macs = Macs::of(&loaded.model, &loaded.tap, &loaded.autoencoder);
+    let sets = node_sets(config, loaded.autoencoder.nodes)?.len();
+    Ok(images.div_ceil(shard_images(macs.image(sets, &config.inputs))))
+}
+
 /// Images a shard: 256, or fewer where an image takes so long that a stopped run would lose minutes.
 pub fn shard_images(macs_per_image: f64) -> usize {
     const SHARD_MACS: f64 = 4e12;

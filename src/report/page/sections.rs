@@ -4,6 +4,7 @@ use super::chart;
 use super::files::{Cell, Effect, Run, node_number};
 use crate::attack::method::change;
 use crate::report::breakdown::FEW;
+use crate::report::effects::{CSV, PARQUET};
 use crate::report::gallery::sheet_name;
 use crate::text::escaped;
 use base64::Engine;
@@ -451,9 +452,10 @@ pub fn measured(run: &Run) -> String {
     )
 }
 
-pub fn reading(_: &Run) -> String {
+pub fn reading(run: &Run) -> String {
+    let told = "a row an image, node and input: probabilities, effects, the autoencoder's own part";
+    let tables = [PARQUET, CSV].into_iter().filter(|name| run.directory.join(name).exists()).map(|name| (name, told));
     let files = [
-        ("effects.csv", "a row an image, node and input: probabilities, effects, the autoencoder's own part"),
         (
             "summary.csv",
             "means over images with bootstrap intervals, every reading (Z0, R1 to R6) and estimand, p before and after Holm",
@@ -465,7 +467,7 @@ pub fn reading(_: &Run) -> String {
         ("outcomes/", "every potential outcome as logits: all of the above can be made from it again"),
     ];
     let items: String =
-        files.iter().map(|(name, told)| format!("<li><code>{name}</code>: {}</li>", escaped(told))).collect();
+        tables.chain(files).map(|(name, told)| format!("<li><code>{name}</code>: {}</li>", escaped(told))).collect();
     format!(
         "<section>\n<h2>The files beside this page</h2>\n<ul>{items}</ul>\n<p class=\"faint\">The method is that of Yang et al., \
          &ldquo;When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural Networks&rdquo;, ICIP 2019, with \

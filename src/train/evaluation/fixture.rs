@@ -32,6 +32,7 @@ pub struct Case {
     pub lo: f64,
     pub hi: f64,
     pub threshold: f64,
+    pub average_precision: f64,
 }
 
 fn flags<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<bool>, D::Error> {

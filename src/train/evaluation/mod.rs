@@ -1,5 +1,5 @@
 //! What a trained network is worth on images it has not seen: of findings, each one's area under the ROC curve with an interval
-//! ([`auroc`]) and what a cut does that other images chose ([`threshold`]); of classes, the share of right answers. [`published`]
+//! ([`auroc`]), its average precision ([`precision`]) and what a cut does that other images chose ([`threshold`]); of classes, the share of right answers. [`published`]
 //! holds what others report. Called by `train`, with the network that it made, and with weights that a user brings ([`evaluate`]);
 //! `report` writes the tables.
 //!
@@ -9,6 +9,7 @@
 pub mod auroc;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod precision;
 pub mod published;
 pub mod threshold;
 
@@ -18,10 +19,11 @@ use crate::backend::{Backend, Completed, Parameters, Program};
 use crate::data::{Dataset, Labels};
 use crate::graph::plan::{Entry, EntryId, plan};
 use crate::graph::{Graph, NodeId};
-use crate::interval::Share;
+use crate::interval::{Interval, Share};
 use crate::model::{Mode, Model};
 use crate::tensor::{TensorMut, argmax};
 use auroc::Auroc;
+use precision::{Resamples, average_precision};
 use std::collections::HashMap;
 use threshold::Operating;
 
@@ -134,6 +136,10 @@ pub struct Finding {
     pub name: String,
     /// The area under its curve, on the test images.
     pub auroc: Auroc,
+    /// Its average precision on them (the area under precision over recall); none where its area is.
+    pub auprc: Option<f64>,
+    /// The interval of that; none where the area has none.
+    pub auprc_interval: Option<Interval>,
     /// The cut that the validation images choose; none where they cannot ([`threshold::youden`]), or are the test images.
     pub threshold: Option<f64>,
     /// What that cut does on the test images.
@@ -141,6 +147,12 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// The share of test images that have it: the average precision of scores that know nothing. None without images.
+    pub fn prevalence(&self) -> Option<f64> {
+        let Auroc { positives, negatives, .. } = self.auroc;
+        Share { count: positives, of: positives + negatives }.value()
+    }
+
     /// Why something is missing: [`auroc::Lack`]'s names, and `no_threshold`.
     pub fn flags(&self) -> Vec<&'static str> {
         let lack = self.auroc.lack.map(auroc::Lack::name);
@@ -182,11 +194,16 @@ fn right(answers: &Answers<'_>) -> Share {
 
 fn findings(validation: Option<&Answers<'_>>, test: &Answers<'_>) -> Vec<Finding> {
     let patients = patients(test.data);
+    let resamples = Resamples::new(&patients);
     let one = |(k, name): (usize, String)| {
         let (scores, present) = (test.scores(k), test.present(k));
         let threshold = validation.and_then(|v| threshold::youden(&v.scores(k), &v.present(k)));
         let operating = threshold.and_then(|cut| Operating::at(cut, &scores, &present));
-        Finding { name, auroc: auroc::auroc(&scores, &present, &patients, LEVEL), threshold, operating }
+        let auroc = auroc::auroc(&scores, &present, &patients, LEVEL);
+        // scores that tell nothing, or one kind of images, have no precision worth the name
+        let auprc = auroc.area.and_then(|_| average_precision(&scores, &present));
+        let auprc_interval = auroc.interval.and_then(|_| resamples.interval(&scores, &present, LEVEL));
+        Finding { name, auroc, auprc, auprc_interval, threshold, operating }
     };
     test.names().into_iter().enumerate().map(one).collect()
 }
