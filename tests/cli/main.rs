@@ -6,6 +6,7 @@ mod attack;
 mod attacks;
 mod convert;
 mod cuda;
+mod figure;
 mod findings;
 mod images;
 mod input;
