@@ -108,12 +108,13 @@ fn further(claim: &ClaimFile) -> String {
         let ends = judged.interval.map(|i| (i.lo, i.hi));
         let condition = escaped(&judged.condition);
         // below the table: sentences in a column are a strip of words on a phone
-        let _ = writeln!(reasons, "<li><b>{condition}</b>: {}</li>", escaped(&judged.reason));
+        // nobody claims anything of a control
+        let word = if judged.verdict == "none" { String::new() } else { verdict(&judged.verdict) };
+        let because = if word.is_empty() { String::new() } else { format!("{word}. ") };
+        let _ = writeln!(reasons, "<li><b>{condition}</b>: {because}{}</li>", escaped(&judged.reason));
         let _ = writeln!(
             rows,
-            "<tr><td>{condition}</td><td>{}</td><td>{} <small>{}</small></td><td>{}</td></tr>",
-            // nobody claims anything of a control
-            if judged.verdict == "none" { String::new() } else { verdict(&judged.verdict) },
+            "<tr><td>{condition}</td><td>{word}</td><td>{} <small>{}</small></td><td>{}</td></tr>",
             judged.value.map_or("-".into(), short),
             bracketed(ends),
             chart::interval(judged.value, ends, (-largest, largest), 0.0)
