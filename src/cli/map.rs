@@ -1,13 +1,18 @@
 //! `map`: where answers come from, as maps of images clean and attacked, and how far attacks move the maps.
 
+mod claim;
 mod cost;
+mod part;
 mod told;
 mod work;
+
+pub use part::{Part, Place};
+pub use told::Done;
 
 use super::attacks::AttackArg;
 use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs, share};
-use super::study::{self, Loaded, first_images, open_directory};
+use super::study::{self, Loaded, first_images, input_names, open_directory};
 use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::Attacked;
@@ -206,6 +211,16 @@ pub struct Network {
     inserted: Option<(Tap, Autoencoder, Weights)>,
 }
 
+impl Network {
+    /// What maps of `images` depend on beside the configuration.
+    fn hashes(&self, images: &Dataset) -> Result<BTreeMap<String, String>, Error> {
+        let mut hashes =
+            BTreeMap::from([("data".to_string(), images.hash()?), ("host".to_string(), self.host_hash.clone())]);
+        hashes.extend(self.inserted.as_ref().map(|(.., ae)| ("autoencoder".to_string(), ae.hash())));
+        Ok(hashes)
+    }
+}
+
 /// The inputs beside the clean one.
 fn inputs(args: &InputArgs, images: usize) -> Result<Vec<Input>, Error> {
     if args.victim() != Attacked::Host {
@@ -232,12 +247,16 @@ fn inputs(args: &InputArgs, images: usize) -> Result<Vec<Input>, Error> {
         other => Some(other),
     };
     let inputs: Vec<Input> = args.inputs(images, &[AttackArg::Fgsm]).into_iter().filter_map(one).collect();
-    let twice = (1..inputs.len()).find(|&k| inputs[..k].iter().any(|before| before.name() == inputs[k].name()));
-    match twice {
-        // files of maps are named after it
-        Some(k) => Err(Error::Usage(format!("map takes one --eps: {} would be there twice", inputs[k].name()))),
+    match twins(&inputs) {
+        Some(name) => Err(Error::Usage(format!("--eps: two sizes are the same to five digits: {name}"))),
         None => Ok(inputs),
     }
+}
+
+/// The name of two inputs, which files of maps could not be told apart by.
+pub fn twins(inputs: &[Input]) -> Option<String> {
+    let names = input_names(inputs);
+    (1..names.len()).find(|&k| names[..k].contains(&names[k])).map(|k| names[k].clone())
 }
 
 /// The methods asked for, or those that need nothing more than there is.
@@ -263,19 +282,25 @@ fn methods(args: &Args, model: &Model, context: &Context) -> Result<Vec<Method>,
     Ok(chosen)
 }
 
+/// Settings where nobody chooses: signed, in the unit of each method.
+fn usual(model: &Model, tap: &Tap) -> Result<Settings, Error> {
+    let [_, height, width] = model.input;
+    let patch = Patch::usual(height, width);
+    patch.places(height, width)?;
+    Ok(Settings { answer: None, sign: Sign::Signed, patch, cells: Blocks::usual(tap.shape[1], tap.shape[2]).side })
+}
+
 fn settings(args: &Args, model: &Model) -> Result<Settings, Error> {
     let [_, height, width] = model.input;
-    let usual = Patch::usual(height, width);
-    let side = args.patch.unwrap_or(usual.side);
-    let stride = args.patch_stride.unwrap_or(if args.patch.is_some() { side.div_ceil(2) } else { usual.stride });
+    let usual = usual(model, &model.tap(&args.subject.tap)?)?;
+    let side = args.patch.unwrap_or(usual.patch.side);
+    let stride = args.patch_stride.unwrap_or(if args.patch.is_some() { side.div_ceil(2) } else { usual.patch.stride });
     let patch = Patch { side, stride, fill: args.patch_fill };
     patch.places(height, width)?;
-    let tap = model.tap(&args.subject.tap)?;
-    let cells = match args.stride {
-        Some(0) => return Err(Error::Usage("--stride 0: a square has at least one cell".into())),
-        Some(cells) => cells,
-        None => Blocks::usual(tap.shape[1], tap.shape[2]).side,
-    };
+    if args.stride == Some(0) {
+        return Err(Error::Usage("--stride 0: a square has at least one cell".into()));
+    }
+    let cells = args.stride.unwrap_or(usual.cells);
     let answer = args.answer.map(|answer| match answer {
         AnswerArg::Probability => Answer::Probability,
         AnswerArg::Logit => Answer::Logit,
@@ -415,10 +440,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     common::check_out(args.common.out.as_deref())?;
     let sets = subject::data(&config.data, &network.model, &context)?;
     let images = first_images(&sets.studied, config.limit)?;
-    let mut hashes =
-        BTreeMap::from([("data".to_string(), images.hash()?), ("host".to_string(), network.host_hash.clone())]);
-    hashes.extend(network.inserted.as_ref().map(|(.., ae)| ("autoencoder".to_string(), ae.hash())));
-    let manifest = context.manifest("map", json!(config), hashes);
+    let manifest = context.manifest("map", json!(config), network.hashes(&images)?);
     let warnings = gate(&context, &config, &network, &images, args.gate.batch())?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let rows = study::checked_batch(args.gate.batch())?;

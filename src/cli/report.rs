@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Flags of `report`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Directory of a run of `ce`, or of one inside of a reproduction
+    /// Directory of a run of `ce`, `map` or `reproduce fashion`, or of one inside of a reproduction
     directory: PathBuf,
     /// Where the page goes; default: report.html in the directory, in the place of the one there
     #[arg(long, value_name = "FILE")]

@@ -1,7 +1,8 @@
-//! `reproduce`: the paper's experiments from data to verdict. [`fashion`] is its Table 3, [`networks`] are Tables 1, 2 and 4;
-//! what it prints itself is in [`paper`].
+//! `reproduce`: the paper's experiments from data to verdict. [`fashion`] is its Table 3, with its Figure 3 ([`figure`]), [`networks`]
+//! are Tables 1, 2 and 4; what it prints itself is in [`paper`].
 
 mod fashion;
+mod figure;
 mod networks;
 mod paper;
 
@@ -52,6 +53,9 @@ pub struct Args {
     /// Which files hold the table of effects: effects.parquet, effects.csv or both; the run is the same
     #[arg(long, value_enum, default_value = "parquet")]
     effects: EffectsArg,
+    /// fashion: maps of the first N of them, clean and attacked (Figure 3); 0: none; default 500
+    #[arg(long, value_name = "N")]
+    maps: Option<usize>,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]

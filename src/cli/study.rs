@@ -603,7 +603,7 @@ pub fn with_interval(row: &Row) -> String {
 }
 
 /// Names of inputs, with their sizes where two have the same name: `fgsm 8/255`.
-fn input_names(inputs: &[Input]) -> Vec<String> {
+pub fn input_names(inputs: &[Input]) -> Vec<String> {
     let name = |input: &Input| {
         let twins = inputs.iter().filter(|other| other.name() == input.name()).count();
         let size = input.eps().filter(|_| twins > 1).map_or(String::new(), |eps| format!(" {}", change(eps)));

@@ -2,6 +2,7 @@
 
 pub mod adversarial;
 pub mod breakdown;
+pub mod claim;
 pub mod diff;
 pub mod effects;
 pub mod evaluation;

@@ -4,8 +4,15 @@
 //! which makes the page anew. What a run did not do has no section, and the page says which command does.
 
 mod chart;
+mod claims;
+mod conditions;
+mod extras;
 mod files;
+mod maps;
 mod sections;
+mod shown;
+
+pub use maps::MAPS;
 
 use crate::atomic::write_atomic;
 use crate::error::Error;
@@ -29,14 +36,20 @@ pub fn write(directory: &Path, to: &Path) -> Result<(), Error> {
 
 /// The page.
 fn html(run: &Run) -> String {
-    let title = format!("Causal effects in {} at {}", run.arch(), run.tap());
+    let title = match run.effects.is_empty() {
+        true => format!("Where answers of {} come from", run.arch()),
+        false => format!("Causal effects in {} at {}", run.arch(), run.tap()),
+    };
     let body: String = [
         sections::head(run, &title),
         sections::warnings(run),
-        sections::claims(run),
+        claims::claims(run),
         sections::nodes(run),
         sections::effects(run),
         sections::matrix(run),
+        extras::extras(run),
+        conditions::conditions(run),
+        maps::maps(run),
         sections::detector(run),
         sections::strata(run),
         sections::measured(run),

@@ -99,6 +99,13 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     assert_eq!(found["multitask"]["accuracy"][1], 32);
     assert!(found["multitask"]["accuracy"][0].as_f64().unwrap() > 0.9);
 
+    let page = lab.read("two/report.html");
+    for words in ["A known symptom masked", "Two tasks of one cause", "p_orig of Y: box less beside", "<h3>(f)"] {
+        assert!(page.to_lowercase().contains(&words.to_lowercase()), "no \"{words}\" on the page");
+    }
+    let claim: Value = serde_json::from_str(&lab.read("two/claim-f.json")).unwrap();
+    assert_eq!((claim["claim"].as_str(), claim["judged"].as_array().map(Vec::len)), (Some("f"), Some(1)));
+
     // few images are no verdict, and one finding's boxes only are asked for
     let few = run("few", &["--mask", "box", "--finding", "Mass", "--second-head", "--limit", "5"]).succeeds();
     assert!(

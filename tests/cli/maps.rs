@@ -32,7 +32,8 @@ fn a_run_holds_a_map_for_each_image_method_and_input_a_picture_and_what_attacks_
         ran.out
     );
     assert!(ran.out.contains("control, random signs of eps 8/255"), "{}", ran.out);
-    assert_eq!(lab.names("run"), ["manifest.json", "maps", "maps.csv", "stability.csv"]);
+    let files = ["claim-e.json", "manifest.json", "maps", "maps.csv", "report.html", "stability.csv"];
+    assert_eq!(lab.names("run"), files);
     assert_eq!(lab.names("run/maps"), ["cem", "grad-cam"]);
     let inputs = ["bim", "fgsm", "noise", "none"];
     let mut want: Vec<String> = (0..3).flat_map(|i| inputs.map(|input| format!("{i}-{input}.npy"))).collect();
@@ -75,6 +76,56 @@ fn a_run_holds_a_map_for_each_image_method_and_input_a_picture_and_what_attacks_
 }
 
 #[test]
+fn maps_at_several_sizes_are_told_apart_and_stand_on_a_page_that_can_be_made_again() {
+    let lab = Lab::new();
+    let ran = map(&lab, "6", "run", &["--eps", "8/255,0.3", "--pictures", "5"]).succeeds();
+    for told in
+        ["\ncem            fgsm 8/255 ", "claim (e) under FGSM at eps 0.3", "control, random signs of eps 8/255"]
+    {
+        assert!(ran.out.contains(told), "no \"{told}\" in: {}", ran.out);
+    }
+    let files = ["0-fgsm-0.3.npy", "0-fgsm-8-255.npy", "0-noise-0.3.npy", "0-noise-8-255.npy", "0-none.npy", "0.png"];
+    assert_eq!(lab.names("run/maps/cem")[..6], files);
+    let table = lab.read("run/stability.csv");
+    let (input, eps, n) = (column(&table, "input"), column(&table, "eps"), column(&table, "beyond_noise_n"));
+    assert_eq!(column(&table, "measure").len(), 2 * 4 * 3);
+    // an attack stands beside noise of its own size
+    assert!(input.iter().zip(&n).all(|(input, n)| (input == "fgsm") == (n == "6")), "{input:?} {n:?}");
+    assert_eq!((&*eps[0], &*eps[6]), ("0.03137255", "0.3"));
+    let claim: serde_json::Value = serde_json::from_str(&lab.read("run/claim-e.json")).unwrap();
+    let verdicts: Vec<&str> = (0..4).map(|i| claim["judged"][i]["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["undecided", "undecided", "none", "none"]);
+    assert!(claim["judged"][0]["reason"].as_str().unwrap().contains("6 images, 30 are needed for a verdict"));
+    assert!(claim["notes"][0].as_str().unwrap().contains("CAM does not exist for fashion"));
+    assert!(claim["notes"][1].as_str().unwrap().ends_with("cem 26 x 26, grad-cam 5 x 5"));
+
+    let page = lab.read("run/report.html");
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    for outside in ["http://", "https://", "<script", "<link", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let sections = ["Before you believe a number", "The paper's claims", "(e) causal effect maps", "How far they move"];
+    for section in sections.iter().chain(&["What was run"]) {
+        assert!(page.contains(section), "{section}");
+    }
+    // four images by two methods
+    assert_eq!(page.matches("data:image/png;base64,").count(), 8);
+    lab.run(&["report", "run", "--out", "again.html"]).succeeds();
+    assert!(lab.read("again.html") == page);
+    // whoever judges a claim more leaves a file of it
+    lab.write("run/claim-f.json", lab.read("run/claim-e.json").replace("\"e\"", "\"f\"").as_bytes());
+    lab.run(&["report", "run"]).succeeds();
+    assert!(lab.read("run/report.html").contains("(f) causal effect maps"));
+    lab.write("run/claim-f.json", b"{}");
+    lab.run(&["report", "run"]).fails(3, &["claim-f.json", "cannot be read"]);
+    // a table does not lead out of its run
+    std::fs::remove_file(lab.path("run/claim-f.json")).unwrap();
+    lab.write("run/maps.csv", lab.read("run/maps.csv").replace("maps/cem/", "maps/../../run/maps/cem/").as_bytes());
+    lab.run(&["report", "run"]).succeeds();
+    assert_eq!(lab.read("run/report.html").matches("data:image/png;base64,").count(), 0);
+}
+
+#[test]
 fn every_method_makes_maps_of_every_class_and_the_same_run_the_same_bytes() {
     let lab = Lab::new();
     let all = "cem,cem-cells,cem-occlusion,grad-cam,ablation-cam,occlusion";
@@ -82,7 +133,7 @@ fn every_method_makes_maps_of_every_class_and_the_same_run_the_same_bytes() {
     let every = [&flags[..], &["--class", "all", "--pictures", "1"]].concat();
     let ran = map(&lab, "2", "a", &[&every[..], &["--json"]].concat()).succeeds();
     assert_eq!(ran.json()["results"]["maps"], 6 * 2 * 10);
-    assert_eq!(lab.names("a"), ["manifest.json", "maps", "maps.csv"]);
+    assert_eq!(lab.names("a"), ["manifest.json", "maps", "maps.csv", "report.html"]);
     assert_eq!(lab.names("a/maps").len(), 6);
     assert_eq!(lab.names("a/maps/occlusion").len(), 2 * 10 + 10);
     map(&lab, "2", "b", &[&every[..], &["--threads", "1", "--batch", "3"]].concat()).succeeds();
@@ -133,7 +184,7 @@ fn maps_that_cannot_be_are_refused_before_anything_is_made() {
     refused(&["--stride", "0"], &["--stride 0"]);
     refused(&["--class", "all", "--curves", "3"], &["--curves follow one class"]);
     refused(&["--tap", "99"], &["no tap \"99\""]);
-    refused(&["--eps", "8/255,0.3"], &["map takes one --eps", "fgsm"]);
+    refused(&["--eps", "0.031371,0.031372"], &["the same to five digits", "fgsm 0.03137"]);
     refused(&["--interval", "bca"], &["--interval bca", "percentile"]);
     refused(&["--victim", "inserted"], &["--victim inserted"]);
     let gate = lab.run(&["map", "--data", "d", "--any-data", "--quiet", "--out", "gated"]);

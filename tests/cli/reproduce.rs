@@ -163,7 +163,10 @@ fn what_a_reproduction_cannot_do_is_said_before_work() {
     run(&["imagenet", "--data", "x", "--taps", "4"]).fails(2, &["3, 9, 13, 18"]);
     run(&["imagenet", "--data", "x", "--taps", "18"]).fails(2, &["nothing to do: vgg19", "--weights FILE"]);
     run(&["chest", "--data", "x", "--retrain"]).fails(2, &["--retrain"]);
+    run(&["chest", "--data", "x", "--maps", "3"]).fails(2, &["--maps is for fashion"]);
     run(&["fashion", "--taps", "2"]).fails(2, &["--taps"]);
+    run(&["fashion", "--maps", "3", "--attack", "jsma"]).fails(2, &["--maps 3", "no attack of the run has an eps"]);
+    run(&["fashion", "--maps", "3", "--victim", "inserted"]).fails(2, &["--maps 3", "attack the host"]);
     run(&["fashion", "--weights", "f"]).fails(2, &["--weights"]);
     run(&["chest", "--data", "x", "--weights", "none.pth"]).fails(3, &["none.pth"]);
     lab.run(&["train", "--data", "d", "--any-data", "--batch", "8", "--epochs", "1", "--out", "f", "--quiet"]);

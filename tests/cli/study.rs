@@ -75,7 +75,9 @@ fn what_is_asked_for_beside_is_measured() {
     assert_eq!(claims, alone);
     let nodes: Vec<u64> = claims[0]["nodes"].as_array().unwrap().iter().map(|n| n["node"].as_u64().unwrap()).collect();
     assert_eq!(nodes, [1, 7, 10]);
-    assert!(lab.read("run/report.html").contains("Each of 3 nodes"));
+    let page = lab.read("run/report.html");
+    let tables = ["Each of 3 nodes", "First-order effects beside exact ones", "Shapley values", "Pairs of nodes"];
+    assert!(tables.iter().all(|table| page.contains(table)));
     // pairs are more than their parts by what the table says
     let pairs = Table::of(&lab.read("run/interactions.csv"));
     assert_eq!(pairs.rows.len(), 3);

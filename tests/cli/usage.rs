@@ -132,6 +132,7 @@ fn every_verb_prints_json_that_parses() {
     let reproduced = json(&[&["reproduce", "fashion", "--limit", "2", "--out", "r"], &SMALL[..]].concat());
     // masked, four attacks, noise
     assert_eq!(reproduced["claims"].as_array().unwrap().len(), 6);
+    assert_eq!((&reproduced["maps"]["results"]["images"], &reproduced["maps"]["run"]), (&2.into(), &"r/maps".into()));
     for verb in [&["train"][..], &["train-ae"], &["ce"], &["reproduce", "fashion"], &["fetch", "fashion-mnist"]] {
         assert_eq!(json(&[verb, &["--dry-run"]].concat())["dry_run"], true);
     }
@@ -160,7 +161,7 @@ fn a_reproduction_on_own_data_prints_the_table_and_a_shut_gate_leaves_nothing() 
     let shut = ["reproduce", "fashion", "--data", "d", "--any-data", "--min-agreement", "1", "--out", "shut"];
     lab.run(&shut).fails(4, &["below the 100 %", "--min-agreement"]);
     assert_eq!(lab.names("."), ["d"]);
-    let limit = ["reproduce", "fashion", "--limit", "64", "--out", "run"];
+    let limit = ["reproduce", "fashion", "--limit", "64", "--maps", "0", "--out", "run"];
     let ran = lab.run(&[&limit[..], &SMALL].concat()).succeeds();
     assert!(ran.out.contains("Table 3") && ran.out.contains("(2,15)"), "{}", ran.out);
     let files = ["claims.json", "detector.json", "effect_matrix.csv", "effects.parquet", "gallery", "manifest.json"];

@@ -4,6 +4,7 @@ use super::{Config, Network};
 use crate::attack::method::sized;
 use crate::causal::CausalError;
 use crate::causal::study::Input;
+use crate::cli::study::input_names;
 use crate::error::Error;
 use crate::explain::Method;
 use crate::explain::localisation::THRESHOLDS;
@@ -75,7 +76,10 @@ pub struct Done {
     pub directory: PathBuf,
     /// Hash of configuration, weights and data.
     pub run_id: String,
-    no_cam: Option<String>,
+    /// Why the network has no CAM, where Grad-CAM stands in for it.
+    pub(super) no_cam: Option<String>,
+    /// Inputs and what they are called beside each other.
+    names: Vec<(Input, String)>,
 }
 
 /// What causal maps are compared with: CAM, or where there is none its generalisation.
@@ -91,7 +95,10 @@ impl Done {
     pub fn of(config: &Config, network: &Network, collected: Collected, simulated: bool) -> Result<Done, Error> {
         let sampling = Sampling { resamples: config.resamples, level: config.level, seed: config.seed };
         let Collected { images, mut maps, changes, curves, pointed } = collected;
-        let noise = config.inputs.iter().position(|input| matches!(input, Input::Noise { .. }));
+        let noise = |of: &Input| {
+            let same = |input: &Input| matches!(input, Input::Noise { .. }) && input.eps() == of.eps();
+            config.inputs.iter().position(same)
+        };
         let reference = reference(&config.methods);
         let at = |method: Method| config.methods.iter().position(|&m| m == method);
         let mut stability = Vec::new();
@@ -102,7 +109,7 @@ impl Done {
                     let paired = |other: &Column| Mean::of(&difference(own, other), sampling);
                     let other = reference.filter(|_| method.inserts()).and_then(|r| Some((r, at(r)?)));
                     let other = other.map(|(r, at)| Ok::<_, Error>((r, paired(&changes[at][i][k])?))).transpose()?;
-                    let noise = noise.filter(|&n| n != i && input.eps().is_some());
+                    let noise = noise(&input).filter(|&n| n != i);
                     let beyond_noise = noise.map(|n| paired(&changes[m][n][k])).transpose()?;
                     let change = Mean::of(own, sampling)?;
                     stability.push(StabilityRow { method, input, measure, change, reference: other, beyond_noise });
@@ -141,15 +148,13 @@ impl Done {
         if simulated {
             warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".to_string());
         }
-        if config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) && noise.is_none() {
+        let noisy = config.inputs.iter().any(|input| matches!(input, Input::Noise { .. }));
+        if config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) && !noisy {
             warnings.push("no attack has an eps, so there is no noise of its size to compare it with".into());
         }
         let flagged = maps.iter().filter(|row| !row.flag.is_empty()).count();
         if flagged > 0 {
             warnings.push(format!("{flagged} of {} maps are zero, constant or no numbers: see maps.csv", maps.len()));
-        }
-        if network.inserted.is_some() && config.min_agreement < 0.95 {
-            warnings.push(format!("the autoencoder's gate was lowered to {}", config.min_agreement));
         }
         // blocks make one method after the other; a reader wants an image's maps together. Stable: methods and inputs keep
         // their order
@@ -166,13 +171,14 @@ impl Done {
             warnings,
             directory: PathBuf::new(),
             run_id: String::new(),
+            names: config.inputs.iter().copied().zip(input_names(&config.inputs)).collect(),
             no_cam: no_cam.filter(|_| reference == Some(Method::GradCam)),
         })
     }
 }
 
 /// `0.412 [0.351, 0.470]`.
-fn shown(mean: &Mean) -> String {
+pub(super) fn shown(mean: &Mean) -> String {
     match (mean.mean, mean.interval) {
         (Some(m), Some(i)) => format!("{m:.3} {i:.3}"),
         _ if mean.nan > 0 => "not a number".into(),
@@ -181,7 +187,7 @@ fn shown(mean: &Mean) -> String {
 }
 
 /// The same with a sign.
-fn signed(mean: &Mean) -> String {
+pub(super) fn signed(mean: &Mean) -> String {
     match (mean.mean, mean.interval) {
         (Some(m), Some(Interval { lo, hi })) => format!("{m:+.3} [{lo:+.3}, {hi:+.3}]"),
         _ => "not known".into(),
@@ -189,7 +195,7 @@ fn signed(mean: &Mean) -> String {
 }
 
 /// `FGSM at eps 0.3`.
-fn called(input: &Input) -> String {
+pub(super) fn called(input: &Input) -> String {
     match input {
         Input::Attack(attack) => attack.to_string(),
         Input::Noise { eps, norm } => format!("random signs of {}", sized(*norm, *eps)),
@@ -201,23 +207,34 @@ fn called(input: &Input) -> String {
 const WIDTH: usize = 23;
 
 impl Done {
-    fn row(&self, method: Method, input: &Input, measure: Measure) -> Option<&StabilityRow> {
+    /// Images whose maps were made.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    pub(super) fn row(&self, method: Method, input: &Input, measure: Measure) -> Option<&StabilityRow> {
         self.stability.iter().find(|r| r.method == method && r.input == *input && r.measure == measure)
     }
 
+    /// What an input is called beside the others.
+    fn name(&self, input: &Input) -> &str {
+        self.names.iter().find(|(own, _)| own == input).map_or(input.name(), |(_, name)| name)
+    }
+
     /// Rows of the first measure, one a method and input.
-    fn first(&self) -> impl Iterator<Item = &StabilityRow> {
+    pub(super) fn first(&self) -> impl Iterator<Item = &StabilityRow> {
         self.stability.iter().filter(|row| row.measure == Measure::ALL[0])
     }
 
     /// What was found, for a terminal.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let wide = self.names.iter().map(|(_, name)| name.len() + 2).max().unwrap_or(0).max(7);
         if !self.stability.is_empty() {
             let _ = writeln!(
                 text,
                 "How far maps of one class move between the clean image and a changed one, mean over images with {:.0} % \
-                 intervals; 0: not at all.\n{:<15}{:<7}{:<WIDTH$}{:<WIDTH$}{:<WIDTH$}{:>6}",
+                 intervals; 0: not at all.\n{:<15}{:<wide$}{:<WIDTH$}{:<WIDTH$}{:<WIDTH$}{:>6}",
                 100.0 * self.level,
                 "method",
                 "input",
@@ -228,7 +245,7 @@ impl Done {
             );
         }
         for row in self.first() {
-            let _ = write!(text, "{:<15}{:<7}", row.method.name(), row.input.name());
+            let _ = write!(text, "{:<15}{:<wide$}", row.method.name(), self.name(&row.input));
             for measure in Measure::ALL {
                 let cell = self.row(row.method, &row.input, measure).map_or_else(String::new, |r| shown(&r.change));
                 let _ = write!(text, "{cell:<WIDTH$}");
@@ -320,9 +337,11 @@ impl Done {
     pub fn results(&self) -> Map<String, Value> {
         let verdict = |row: &StabilityRow| {
             let (other, more) = row.reference.as_ref()?;
-            Some(json!({ "method": row.method, "than": other, "input": row.input.name(), "measure": row.measure.name(),
+            Some(
+                json!({ "method": row.method, "than": other, "input": row.input.name(), "eps": row.input.eps(), "measure": row.measure.name(),
                 "more_sensitive": Verdict::of(more).name(), "difference": more,
-                "beyond_noise": row.beyond_noise.map(|mean| Verdict::of(&mean).name()) }))
+                "beyond_noise": row.beyond_noise.map(|mean| Verdict::of(&mean).name()) }),
+            )
         };
         let mut results = Map::new();
         results.insert("images".into(), json!(self.images));
@@ -337,7 +356,7 @@ impl Done {
             .stability
             .iter()
             .map(|row| {
-                json!({ "method": row.method, "input": row.input.name(), "measure": row.measure.name(), "change": row.change,
+                json!({ "method": row.method, "input": row.input.name(), "eps": row.input.eps(), "measure": row.measure.name(), "change": row.change,
                     "reference": row.reference.map(|(method, _)| method), "difference": row.reference.map(|(_, mean)| mean),
                     "beyond_noise": row.beyond_noise })
             })

@@ -10,6 +10,7 @@ use crate::backend::{Layered, Parameters};
 use crate::causal::perturbation::Perturbation;
 use crate::causal::study::{Input, StudyError};
 use crate::cli::common::Context;
+use crate::cli::study::input_names;
 use crate::data::{Dataset, Labels as Kind};
 use crate::error::Error;
 use crate::explain::faithfulness::{self, Course, area, course, masked};
@@ -18,6 +19,7 @@ use crate::explain::render::{Panel, Scale, figure};
 use crate::explain::stability::Measure;
 use crate::explain::{ExplainError, Explainer, Flag, Map, Method, Sign, Subject, npy};
 use crate::report::maps::{self, Labels, MapRow};
+use crate::report::page::{self, PAGE};
 use crate::report::run::{Manifest, RunDirectory};
 use crate::tensor::argmax;
 use rayon::prelude::*;
@@ -44,10 +46,14 @@ pub struct Run {
 const BLOCK: usize = 32;
 /// Directory of maps below the run's.
 const MAPS: &str = "maps";
+/// What the clean input is called in files.
+const NONE: &str = "none";
 
 /// A block's images under one input.
 struct Under {
     input: Input,
+    /// What it is called beside the other inputs.
+    name: String,
     /// Images x C·H·W.
     pixels: Vec<f32>,
     /// The host's: images x classes.
@@ -138,6 +144,11 @@ pub fn execute(
     manifest.warnings = done.warnings.clone();
     manifest.results = done.results();
     done.run_id = manifest.run_id.clone();
+    if let Some(claim) = done.claim() {
+        claim.write(&directory.path(""))?;
+    }
+    directory.write_manifest(&manifest)?;
+    page::write(&directory.path(""), &directory.path(PAGE))?;
     done.directory = directory.finish(&manifest)?;
     Ok(done)
 }
@@ -180,8 +191,9 @@ impl Work<'_> {
             false => Some(perturbation.targets(which, &logits)?),
         };
         let of = |logits: &[f32]| logits.chunks_exact(classes).flat_map(|row| head.probabilities(row)).collect();
-        let mut all = vec![Under { input: Input::None, probabilities: of(&logits), pixels: Vec::new() }];
-        for &input in &self.config.inputs {
+        let clean = Under { input: Input::None, name: NONE.into(), probabilities: of(&logits), pixels: Vec::new() };
+        let mut all = vec![clean];
+        for (&input, name) in self.config.inputs.iter().zip(input_names(&self.config.inputs)) {
             let Some(targets) = &targets else { continue };
             let clean = Images { pixels: &pixels, ids: &ids, seed: self.config.seed };
             let (x, _) = perturbation.apply(&mut self.explainer.victim(), (input, 0), which, clean, targets).map_err(
@@ -193,7 +205,7 @@ impl Work<'_> {
                 },
             )?;
             let probabilities = self.explainer.probabilities(&x)?;
-            all.push(Under { input, probabilities, pixels: x });
+            all.push(Under { input, name, probabilities, pixels: x });
         }
         all[0].pixels = pixels;
         Ok(all)
@@ -217,11 +229,12 @@ impl Work<'_> {
         })
     }
 
-    /// Where a map lies below the run's directory.
-    fn file(&self, method: Method, image: u32, input: Input, class: u32) -> String {
+    /// Where a map lies below the run's directory: `maps/cem/17-fgsm-8-255.npy`; the picture of an image's maps is `maps/cem/17.png`.
+    fn file(&self, method: Method, image: u32, input: Option<&str>, class: u32) -> String {
         let id = self.data.ids().get(image as usize).copied().unwrap_or_default();
         let class = if self.class == Class::All { format!("-c{class}") } else { String::new() };
-        format!("{MAPS}/{}/{id}{class}-{}.npy", method.name(), input.name())
+        let end = input.map_or(".png".into(), |name| format!("-{}.npy", name.replace([' ', '/'], "-")));
+        format!("{MAPS}/{}/{id}{class}{end}", method.name())
     }
 
     /// The maps of a block: read where all are there, else made and written.
@@ -234,7 +247,8 @@ impl Work<'_> {
     ) -> Result<OfInputs, Error> {
         let mut all = Vec::with_capacity(under.len());
         for under in under {
-            let path = |image: u32, class: u32| self.directory.path(&self.file(method, image, under.input, class));
+            let path =
+                |image: u32, class: u32| self.directory.path(&self.file(method, image, Some(&under.name), class));
             let paths: Vec<Vec<PathBuf>> =
                 which.iter().zip(classes).map(|(&i, list)| list.iter().map(|&c| path(i, c)).collect()).collect();
             if paths.iter().flatten().all(|path| path.exists()) {
@@ -278,7 +292,7 @@ impl Work<'_> {
                         size,
                         range,
                         flag,
-                        file: self.file(method, image, under.input, class),
+                        file: self.file(method, image, Some(&under.name), class),
                     });
                 }
             }
@@ -299,8 +313,8 @@ impl Work<'_> {
         let names = self.data.classes();
         for (i, &image) in which.iter().enumerate().filter(|(_, image)| (**image as usize) < self.config.pictures) {
             for (k, &class) in classes[i].iter().enumerate() {
-                let panel = |(under, maps): (&Under, &Vec<Vec<Map>>)| -> (&'static str, Option<f64>, Vec<f32>, Map) {
-                    let label = if under.input == Input::None { "clean" } else { under.input.name() };
+                let panel = |(under, maps): (&Under, &Vec<Vec<Map>>)| -> (String, Option<f64>, Vec<f32>, Map) {
+                    let label = if under.input == Input::None { "clean".into() } else { under.name.clone() };
                     let probability = under.probabilities.get(i * count + class as usize).copied();
                     let image = under.pixels[i * pixels..(i + 1) * pixels].to_vec();
                     let map = maps[i][k].clone();
@@ -324,8 +338,7 @@ impl Work<'_> {
                     None => format!("{}: class {class}", method.name()),
                 };
                 let picture = figure(&title, &panels, Scale::shared(parts.iter().map(|part| &part.3)))?;
-                let file = self.file(method, image, Input::None, class).replace("-none.npy", ".png");
-                let path = self.directory.path(&file);
+                let path = self.directory.path(&self.file(method, image, None, class));
                 let bytes =
                     picture.png().map_err(|e| Error::Failed(format!("{}: cannot be encoded: {e}", path.display())))?;
                 write_atomic(&path, |file| file.write_all(&bytes))?;

@@ -1,9 +1,10 @@
-//! `reproduce fashion`: Table 3, with the bundled weights or with weights trained in the run.
+//! `reproduce fashion`: Table 3 and Figure 3, with the bundled weights or with weights trained in the run.
 
-use super::{Args, here, paper, phase, table};
+use super::{Args, figure, here, paper, phase, table};
 use crate::causal::sweep::Batch;
 use crate::cli::attacks;
-use crate::cli::common::{self, Context};
+use crate::cli::common::{self, Context, Cost};
+use crate::cli::map;
 use crate::cli::study::{self, Agreement, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
 use crate::cli::train::autoencoder::{
@@ -14,20 +15,30 @@ use crate::cli::ui;
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{HIDDEN, NODES};
+use crate::report::page::MAPS;
 use crate::report::run::RunDirectory;
 use crate::train::autoencoder::Objective;
 use crate::train::classifier::Task;
 use crate::train::{Schedule, Settings};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
+
+/// Where the trained classifier lies below the run.
+const CLASSIFIER: &str = "classifier";
+/// Where the trained autoencoder does.
+const AUTOENCODER: &str = "autoencoder";
 
 /// What decides the reproduction, as the manifest holds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Reproduction {
     experiment: String,
     retrain: bool,
+    /// Images whose maps are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maps: Option<usize>,
     study: Config,
 }
 
@@ -51,7 +62,8 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
         None => {
             let mut study = args.study("fashion", paper::FASHION[0].tap, args.limit.unwrap_or(10_000), &attacks::ALL);
             study.ae = args.ae.first().cloned();
-            (Reproduction { experiment: args.experiment, retrain: args.retrain, study }, None)
+            let maps = figure::images(&args, &study)?;
+            (Reproduction { experiment: args.experiment, retrain: args.retrain, maps, study }, None)
         }
     };
     if args.common.dry_run {
@@ -59,7 +71,12 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
         let loaded = bundled(context, &config)?;
         let batch = loaded.batch(&config.study, args.gate.batch(), context)?;
         let images = config.study.limit.unwrap_or(10_000);
-        let cost = study::cost(context, &config.study, &loaded, images, batch)?;
+        let mut cost = study::cost(context, &config.study, &loaded, images, batch)?;
+        if let Some(count) = config.maps {
+            let maps = figure::cost(context, &config.study, &loaded, count.min(images))?;
+            let (flop, seconds) = (cost.flop + maps.flop, cost.seconds + maps.seconds);
+            cost = Cost { what: format!("{}; {}", cost.what, maps.what), flop, seconds, ..cost };
+        }
         return ui::print(&cost.told(context.json, training));
     }
     common::check_out(args.common.out.as_deref())?;
@@ -90,15 +107,40 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     };
     // the run's identity is its configuration and data: training is a function of them
     manifest.hashes.extend(study::hashes(&config.study, &loaded, &images)?);
+    // maps come first: the page, which the study ends with, shows them
+    let mut maps = match config.maps {
+        None => None,
+        Some(count) => {
+            let study = &explained(&config);
+            let subject =
+                figure::Subject { study, loaded: &loaded, agreement: &agreement, data: &images, part: sets.part };
+            Some(figure::maps(context, &subject, count, &directory, args.gate.batch())?)
+        }
+    };
     let run = Run { batch, directory, manifest, agreement, part: sets.part, learn: None };
     let done = study::execute(context, &config.study, &loaded, &images, run)?;
+    // they were made where the run was under way
+    if let Some(maps) = &mut maps {
+        maps.directory = done.directory.join(MAPS);
+    }
     if context.json {
         let mut out = done.json();
         out["claims"] = json!(done.verdicts.claims);
         out["most_negative"] = json!(done.verdicts.most_negative);
+        out["maps"] = maps.map_or(Value::Null, |maps| maps.json());
         return ui::print(&format!("{out}\n"));
     }
-    ui::print(&report(&done, &config))
+    ui::print(&report(&done, maps.as_ref(), &config))
+}
+
+/// The study as the manifest of its maps has it: weights that were trained in the run are named.
+fn explained(config: &Reproduction) -> Config {
+    let mut study = config.study.clone();
+    if config.retrain {
+        study.weights = Some(Path::new(CLASSIFIER).join(format!("{}.safetensors", study.model)));
+        study.ae = Some(Path::new(AUTOENCODER).join(AUTOENCODER_FILE));
+    }
+    study
 }
 
 /// A shut gate behind a training: its weights are not lost.
@@ -106,8 +148,8 @@ fn kept(e: Error, directory: &RunDirectory) -> Error {
     match e {
         Error::Gate(reason) => Error::Gate(format!(
             "{reason}; the weights that were trained stay in {} and {}: `ce` takes them with --weights and --ae",
-            directory.path("classifier").display(),
-            directory.path("autoencoder").display()
+            directory.path(CLASSIFIER).display(),
+            directory.path(AUTOENCODER).display()
         )),
         other => other,
     }
@@ -134,7 +176,7 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
         seed: config.study.seed,
     };
     // a phase that is finished is loaded, one that is interrupted goes on
-    let (path, resume) = phase(directory, "classifier", "train")?;
+    let (path, resume) = phase(directory, CLASSIFIER, "train")?;
     let file = path.join(format!("{}.safetensors", config.study.model));
     if !file.exists() {
         let classifier = ClassifierConfig {
@@ -151,7 +193,7 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
     }
     let (model, host) = subject::host(arch, Some(&file), data, context)?;
     let tap = model.tap(&config.study.tap)?;
-    let (path, resume) = phase(directory, "autoencoder", "train-ae")?;
+    let (path, resume) = phase(directory, AUTOENCODER, "train-ae")?;
     let file = path.join(AUTOENCODER_FILE);
     if !file.exists() {
         let ae = AutoencoderConfig {
@@ -175,7 +217,7 @@ fn trained(context: &Context, config: &Reproduction, sets: &Sets, directory: &Ru
 }
 
 /// Table 3 beside ours, the verdicts, and how to read them.
-fn report(done: &Done, config: &Reproduction) -> String {
+fn report(done: &Done, maps: Option<&map::Done>, config: &Reproduction) -> String {
     let mut text = String::from(
         "Table 3 of the paper (Fashion-MNIST, 2-convolution net, tap L = 2): expected causal effect of setting node N to 0\n\n",
     );
@@ -195,6 +237,9 @@ fn report(done: &Done, config: &Reproduction) -> String {
     }
     if let Some(detector) = &done.detector {
         let _ = writeln!(text, "{detector}\n");
+    }
+    if let Some(maps) = maps {
+        let _ = writeln!(text, "{}", figure::told(maps));
     }
     let weights = match &config.study.ae {
         _ if config.retrain => "trained in this run".to_string(),

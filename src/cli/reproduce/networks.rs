@@ -156,6 +156,9 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
             experiment.name
         )));
     }
+    if args.maps.is_some() {
+        return Err(Error::Usage("--maps is for fashion: `map --model` makes those of other networks".into()));
+    }
     let (mut config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Reproduction>(directory, "reproduce")?,
         None => {

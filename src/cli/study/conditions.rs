@@ -9,11 +9,13 @@ use crate::causal::perturbation::symptom;
 use crate::causal::statistics::{Bootstrap, Clusters};
 use crate::causal::study::{Input, SHARD_IMAGES, Shard};
 use crate::causal::sweep::{Logits, Sweep};
-use crate::conditions::{Judge, MARGIN, Measured, Multitask, SecondHead, Symptoms};
+use crate::conditions::multitask::{self, Joint};
+use crate::conditions::{IMAGES_MIN, Judge, MARGIN, Measured, Multitask, SecondHead, Symptoms};
 use crate::data::{Dataset, Labels};
 use crate::detect::DetectError;
 use crate::error::Error;
 use crate::model::Head;
+use crate::report::claim::{ClaimFile, Judged};
 use crate::report::run::SCHEMA_VERSION;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -83,11 +85,43 @@ pub(super) fn conditions(
     }
     let found = Conditions { schema_version: SCHEMA_VERSION, run_id: study.labels.run_id.clone(), symptoms, multitask };
     save_json(&study.directory.path("conditions.json"), &found)?;
+    if let Some(multitask) = &found.multitask {
+        claim(multitask, &study.labels.run_id).write(&study.directory.path(""))?;
+    }
     let mut rows: Vec<(&str, &Measured)> = Vec::new();
     rows.extend(found.symptoms.iter().flat_map(|s| s.measured.iter().map(|row| ("II", row))));
     rows.extend(found.multitask.iter().flat_map(|m| m.joint.iter().flat_map(|j| [("III", &j.y), ("III", &j.z)])));
     crate::report::nodes::conditions(&study.directory.path("conditions.csv"), &rows, study.labels)?;
     Ok(Some(found))
+}
+
+/// Claim (f) as a file of its own, in the form that the page shows claims in.
+fn claim(multitask: &Multitask, run_id: &str) -> ClaimFile {
+    let told = "the joint effect on two tasks of one cause is not to be told from 0 (condition III)";
+    let quantity = "the margin less the largest mean effect of a live node on either task";
+    let mut claim = ClaimFile::new(run_id, 'f', told, quantity);
+    let live: Vec<&Joint> = multitask.joint.iter().filter(|joint| joint.live).collect();
+    let means = live.iter().flat_map(|j| [&j.y, &j.z]).filter_map(|m| m.mean.map(f64::abs));
+    let largest = means.reduce(f64::max);
+    let few = multitask.images < IMAGES_MIN;
+    let reason = match largest {
+        _ if few => format!("{} images are fewer than {IMAGES_MIN}", multitask.images),
+        None => "no node has an effect".into(),
+        Some(largest) => format!(
+            "of {} live nodes the largest mean effect on either task is {largest:.1e}; within {} counts as none (two one-sided tests, \
+             both tasks of every node)",
+            live.len(),
+            multitask.margin
+        ),
+    };
+    claim.judged.push(Judged {
+        condition: "every live node set to 0".into(),
+        verdict: if multitask.verdict.is_some() { multitask.claim() } else { "none" }.into(),
+        value: largest.map(|largest| multitask.margin - largest),
+        interval: None,
+        reason,
+    });
+    claim
 }
 
 /// The finding of each image that has exactly one.
@@ -111,7 +145,7 @@ fn second_head(study: &Study<'_>, learn: &Dataset) -> Result<Option<SecondHead>,
         .filter_map(|(i, (finding, _))| Some((i as u32, finding?)))
         .take(LEARNT_FROM)
         .collect();
-    if loaded.model.head != Head::Sigmoid || loaded.model.classes != crate::conditions::multitask::FINDINGS {
+    if loaded.model.head != Head::Sigmoid || loaded.model.classes != multitask::FINDINGS {
         return Err(Error::Usage(format!(
             "--second-head: condition III is about a network of 14 findings; {} answers with {} classes",
             loaded.model.arch, loaded.model.classes

@@ -56,7 +56,10 @@ const INK: [u8; 3] = [30, 30, 30];
 /// [`ExplainError::Pixels`] when an image is not of its shape, [`ExplainError::Map`] for one of size 0.
 pub fn figure(title: &str, panels: &[Panel<'_>], scale: Scale) -> Result<Picture, ExplainError> {
     let drawn: Vec<(usize, Map)> = panels.iter().map(prepared).collect::<Result<_, _>>()?;
-    let size = |(panel, (factor, _)): (&Panel<'_>, &(usize, Map))| (panel.shape[1] * factor, panel.shape[2] * factor);
+    // a panel is as wide as its image, or as what stands above it
+    let size = |(panel, (factor, _)): (&Panel<'_>, &(usize, Map))| {
+        (panel.shape[1] * factor, (panel.shape[2] * factor).max(font::width(&labelled(panel)) * DOT))
+    };
     let sizes: Vec<(usize, usize)> = panels.iter().zip(&drawn).map(size).collect();
     let highest = sizes.iter().map(|s| s.0).max().unwrap_or(0);
     let across: usize = sizes.iter().map(|s| s.1 + GAP).sum();

@@ -1,6 +1,10 @@
 //! The files of a run, as its page reads them.
 
+use super::conditions::Quantity;
+use super::extras::{self, Extra};
+use super::maps::{MAPS, Maps};
 use crate::error::Error;
+use crate::report::claim::ClaimFile;
 use crate::report::gallery::{GALLERY, Index};
 use crate::report::run::Manifest;
 use serde::Deserialize;
@@ -64,6 +68,14 @@ pub struct Run {
     pub claims: Option<Value>,
     /// `detector.json`.
     pub detector: Option<Value>,
+    /// Claims that have a file of their own, by their letter.
+    pub judged: Vec<ClaimFile>,
+    /// Maps: those of a run of `map`, or of the one inside of a reproduction.
+    pub maps: Option<Maps>,
+    /// Tables of one figure a node.
+    pub extras: Vec<Extra>,
+    /// Conditions II and III.
+    pub conditions: Vec<Quantity>,
 }
 
 /// The number of a node out of its name: `ch3` of `fashion/features.1/ae@1a2b3c4d/ch3`.
@@ -82,8 +94,20 @@ impl Run {
         let mut effects: Vec<Effect> = table(&directory.join("summary.csv"))?;
         // of the thousand rows of a thousand classes the page shows none
         effects.retain(|row| row.estimand == "e1" || row.estimand == "bernoulli");
-        if effects.is_empty() {
-            let reason = format!("there are no effects in it to report (it is a run of `{}`)", manifest.verb);
+        let inside = directory.join(MAPS);
+        let of_maps = Maps::read(directory)?;
+        let mut judged = ClaimFile::read_all(directory)?;
+        let maps = match of_maps {
+            Some(maps) => Some(maps),
+            None => {
+                judged.extend(ClaimFile::read_all(&inside)?);
+                Maps::read(&inside)?
+            }
+        };
+        judged.sort_by_key(|claim| claim.claim);
+        if effects.is_empty() && maps.is_none() {
+            let reason =
+                format!("there are no effects and no maps in it to report (it is a run of `{}`)", manifest.verb);
             return Err(Error::Input { path: directory.into(), reason });
         }
         Ok(Run {
@@ -93,15 +117,21 @@ impl Run {
             gallery,
             claims: json(&directory.join("claims.json"))?,
             detector: json(&directory.join("detector.json"))?,
+            judged,
+            maps,
+            extras: extras::read(directory)?,
+            conditions: table(&directory.join("conditions.csv"))?,
             manifest,
             directory: directory.into(),
         })
     }
 
     pub fn arch(&self) -> &str {
-        self.effects.first().map_or("", |row| &row.arch)
+        let maps = || self.maps.as_ref().map_or("", Maps::arch);
+        self.effects.first().map_or_else(maps, |row| &row.arch)
     }
 
+    /// The tap of its effects.
     pub fn tap(&self) -> &str {
         self.effects.first().map_or("", |row| &row.tap)
     }
@@ -149,7 +179,7 @@ impl Run {
 }
 
 /// A table by its header; nothing where there is no such file.
-fn table<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
+pub fn table<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     if !path.exists() {
         return Ok(Vec::new());
     }
@@ -158,7 +188,7 @@ fn table<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
 }
 
 /// A file of JSON; nothing where there is none.
-fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     if !path.exists() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use super::chart;
 use super::files::{Cell, Effect, Run, node_number};
-use crate::attack::method::change;
+use super::shown::{bracketed, ends, input_name, json_ends, short};
 use crate::report::breakdown::FEW;
 use crate::report::effects::{CSV, PARQUET};
 use crate::report::gallery::sheet_name;
@@ -18,49 +18,22 @@ const CLASSES: usize = 20;
 /// Curves in one plot.
 const CURVES: usize = 7;
 
-/// `Z0`, `FGSM .3`: an input at the head of a column.
-fn input_name((input, eps): (&str, Option<f64>)) -> String {
-    let eps = eps.map_or(String::new(), |eps| format!(" {}", change(eps as f32)));
-    match input {
-        "none" => "clean".into(),
-        "pwm" => "masked".into(),
-        other => format!("{}{eps}", other.to_uppercase()),
-    }
-}
-
-/// `-7.4e-2`: enough for a table that has the interval beside it.
-fn short(x: f64) -> String {
-    match x {
-        0.0 => "0".into(),
-        x if (0.01..1000.0).contains(&x.abs()) => format!("{x:.3}"),
-        x => format!("{x:.2e}"),
-    }
-}
-
-fn ends(lo: Option<f64>, hi: Option<f64>) -> Option<(f64, f64)> {
-    lo.zip(hi)
-}
-
-fn bracketed(ends: Option<(f64, f64)>) -> String {
-    ends.map_or(String::new(), |(lo, hi)| format!("[{}, {}]", short(lo), short(hi)))
-}
-
-/// `[lo, hi]` of a JSON interval.
-fn json_ends(interval: &Value) -> Option<(f64, f64)> {
-    interval["lo"].as_f64().zip(interval["hi"].as_f64())
-}
-
-fn verdict(word: &str) -> String {
-    let told = match word {
-        "holds" => "holds",
-        "fails" => "fails",
-        "none" => "no verdict",
-        _ => "undecided",
-    };
-    format!("<span class=\"verdict {}\">{told}</span>", escaped(word))
-}
-
+/// What is studied, and the strongest node in words.
 pub fn head(run: &Run, title: &str) -> String {
+    let seed = &run.manifest.configuration["seed"];
+    let seed = seed.as_u64().or(run.manifest.configuration["study"]["seed"].as_u64()).unwrap_or(0);
+    let told = if run.effects.is_empty() { String::new() } else { intervened(run) };
+    format!(
+        "<header>\n<h1>{}</h1>\n<p class=\"faint\">Run <code>{}</code> of <code>intervene {}</code> {}, seed {seed}.</p>\n{told}</header>\n",
+        escaped(title),
+        escaped(&run.manifest.run_id),
+        escaped(&run.manifest.verb),
+        escaped(&run.manifest.version),
+    )
+}
+
+/// What was done to nodes, and what the strongest does.
+fn intervened(run: &Run) -> String {
     let images = run.effects.iter().map(|row| row.n).max().unwrap_or(0);
     let strongest = run.strongest().map_or(String::new(), |row| {
         let size = format!("{} {}", short(row.mean.unwrap_or(f64::NAN)), bracketed(ends(row.ci_lo, row.ci_hi)));
@@ -70,23 +43,14 @@ pub fn head(run: &Run, title: &str) -> String {
         )
     });
     format!(
-        "<header>\n<h1>{}</h1>\n<p class=\"faint\">Run <code>{}</code> of <code>intervene {}</code> {}, seed {}.</p>\n\
-         <p>A node is a channel of an autoencoder that is inserted into the network. Each of {} nodes was set to 0, on each of \
-         {images} images under each of {} inputs, and the answers were compared with those of the untouched network.{strongest}</p>\n\
-         </header>\n",
-        escaped(title),
-        escaped(&run.manifest.run_id),
-        escaped(&run.manifest.verb),
-        escaped(&run.manifest.version),
-        run.manifest.configuration["seed"]
-            .as_u64()
-            .or(run.manifest.configuration["study"]["seed"].as_u64())
-            .unwrap_or(0),
+        "<p>A node is a channel of an autoencoder that is inserted into the network. Each of {} nodes was set to 0, on each of \
+         {images} images under each of {} inputs, and the answers were compared with those of the untouched network.{strongest}</p>\n",
         run.singles().count(),
         run.inputs().len(),
     )
 }
 
+/// What stands before every number.
 pub fn warnings(run: &Run) -> String {
     let mut all: Vec<String> = run.manifest.warnings.clone();
     let found = run.detector.as_ref().and_then(|detector| detector["warnings"].as_array()).map_or(0, Vec::len);
@@ -98,72 +62,6 @@ pub fn warnings(run: &Run) -> String {
     all.push("intervals cover the sampling of images only; another autoencoder has other nodes, and its effects may differ more".into());
     let items: String = all.iter().map(|told| format!("<li>{}</li>", escaped(told))).collect();
     format!("<section class=\"warnings\"><b>Before you believe a number</b><ul>{items}</ul></section>\n")
-}
-
-pub fn claims(run: &Run) -> String {
-    let Some(claims) = &run.claims else { return String::new() };
-    let mut rows = String::new();
-    let range = (0.0, 3.0);
-    for judged in claims["claims"].as_array().into_iter().flatten() {
-        let text = match judged["claim"].as_str() {
-            Some("a") => "(a) effects fall when pixels are masked",
-            Some("b") => "(b) effects fall under attack",
-            _ => "control: harmless noise",
-        };
-        let ratio = |of: &Value| {
-            let (value, ends) = (of["value"].as_f64(), json_ends(&of["interval"]));
-            (value.map_or("-".into(), |v| format!("{v:.2}")), bracketed(ends), chart::interval(value, ends, range, 1.0))
-        };
-        let (value, interval, svg) = ratio(&judged["comparison"]["ratio"]);
-        let (matched, matched_interval, _) = ratio(&judged["matched"]["ratio"]);
-        let artefact = judged["double_softmax"]["ratio"]["value"].as_f64().map_or("-".into(), |v| format!("{v:.3}"));
-        let _ = write!(
-            rows,
-            "<tr><td>{text}</td><td>{}</td><td>{}</td><td>{value} {interval}</td><td>{svg}</td><td>{matched} {matched_interval}</td>\
-             <td>{artefact}</td></tr>",
-            escaped(judged["condition"].as_str().unwrap_or_default()),
-            match (judged["claim"].as_str(), judged["verdict"].as_str().unwrap_or_default()) {
-                (Some("a" | "b"), word) => verdict(word),
-                // nobody claims anything of noise
-                (_, "holds") => "they fall".into(),
-                (_, "fails") => "they rise".into(),
-                _ => "no change seen".into(),
-            },
-        );
-    }
-    let mut text = format!(
-        "<section>\n<h2>The paper's claims</h2>\n<p>The ratio is the mean over live nodes of |effect| under the changed input, to \
-         that on the clean one: below 1 the claimed fall is there. Beside it is what is left at the clean mix of confidence, and \
-         what a second softmax, as the paper's released code applies it on the changed row alone, would make of the same \
-         numbers.</p>\n<div class=\"scroll\"><table><thead><tr><th>claim</th><th>input</th><th>verdict</th><th>ratio to clean</th>\
-         <th>0 to 3, line at 1</th><th>at the clean confidence</th><th>with a double softmax</th></tr></thead><tbody>{rows}</tbody>\
-         </table></div>\n"
-    );
-    if let Some(rivals) = claims["most_negative"]["rivals"].as_array().filter(|rivals| !rivals.is_empty()) {
-        let _ = write!(
-            text,
-            "<p>(c) of the attacks, FGSM makes effects most negative: {}. Mean effect under FGSM less that under ",
-            verdict(claims["most_negative"]["verdict"].as_str().unwrap_or_default())
-        );
-        let each = rivals.iter().map(|rival| {
-            let value = rival["difference"].as_f64().map_or("-".into(), short);
-            let name = escaped(rival["condition"].as_str().unwrap_or_default());
-            let (lower, higher) = (&rival["lower"], &rival["higher"]);
-            let interval = bracketed(json_ends(&rival["interval"]));
-            format!("{name}: {value} {interval} (lower at {lower} live nodes, higher at {higher})")
-        });
-        text += &(each.collect::<Vec<_>>().join("; ") + ".</p>\n");
-    }
-    if let Some(detector) = &run.detector {
-        let _ = writeln!(
-            text,
-            "<p>(d) effects part attacked images from clean ones, better than the network's confidence does: {} \
-             (see <a href=\"#detector\">the detector</a>).</p>",
-            verdict(detector["claim"]["verdict"].as_str().unwrap_or_default())
-        );
-    }
-    text + "<p class=\"faint\">(e), that causal effect maps are more sensitive to attacks than class activation maps, is measured by \
-            <code>intervene map</code>.</p>\n</section>\n"
 }
 
 pub fn nodes(run: &Run) -> String {
@@ -208,6 +106,9 @@ pub fn nodes(run: &Run) -> String {
 }
 
 pub fn effects(run: &Run) -> String {
+    if run.effects.is_empty() {
+        return String::new();
+    }
     let (inputs, nodes) = (run.inputs(), run.nodes());
     let rows = nodes.iter().flat_map(|node| inputs.iter().filter_map(|input| run.effect(node, *input)));
     let edge = |row: &Effect| [row.ci_lo, row.ci_hi].into_iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -428,6 +329,8 @@ pub fn measured(run: &Run) -> String {
         ("autoencoder behind".into(), run.tap().to_string()),
         ("device".into(), format!("{}{}", m.device, if m.simulated { " (simulated)" } else { "" })),
     ];
+    // a run of maps alone may have none
+    rows.retain(|(_, value)| !value.is_empty());
     let results = ["gate_agreement", "gate_shift", "numerical_floor"];
     let told = [
         "autoencoder-inserted net agrees with its host",
@@ -454,8 +357,9 @@ pub fn measured(run: &Run) -> String {
 
 pub fn reading(run: &Run) -> String {
     let told = "a row an image, node and input: probabilities, effects, the autoencoder's own part";
-    let tables = [PARQUET, CSV].into_iter().filter(|name| run.directory.join(name).exists()).map(|name| (name, told));
     let files = [
+        (PARQUET, told),
+        (CSV, told),
         (
             "summary.csv",
             "means over images with bootstrap intervals, every reading (Z0, R1 to R6) and estimand, p before and after Holm",
@@ -463,11 +367,27 @@ pub fn reading(run: &Run) -> String {
         ("effect_matrix.csv", "every node on every class"),
         ("strata.csv", "every node on every kind of image"),
         ("claims.json", "the verdicts with every number behind them"),
+        (
+            "conditions.csv",
+            "conditions II (a known symptom masked) and III (two tasks): every quantity, and whether it is as good as 0",
+        ),
         ("detector.json", "detectors as they were fitted, and what they find"),
+        ("screen.csv", "first-order effects of nodes"),
+        ("shapley.csv", "Shapley values of nodes"),
+        ("interactions.csv", "pairs of nodes"),
+        ("maps.csv", "a row a map"),
+        ("stability.csv", "how far each input moves the maps of each method, by three measures"),
+        ("faithfulness.csv", "deletion and insertion curves, and average drops"),
+        ("pointing.csv", "whether maps point into the boxes of findings"),
+        ("claim-e.json", "the verdict on causal effect maps, with what it rests on"),
+        (
+            "maps",
+            "maps as float32 .npy, at their own size and signed, and as pictures; in a reproduction a run of maps",
+        ),
         ("outcomes/", "every potential outcome as logits: all of the above can be made from it again"),
     ];
-    let items: String =
-        tables.chain(files).map(|(name, told)| format!("<li><code>{name}</code>: {}</li>", escaped(told))).collect();
+    let there = files.iter().filter(|(name, _)| run.directory.join(name).exists());
+    let items: String = there.map(|(name, told)| format!("<li><code>{name}</code>: {}</li>", escaped(told))).collect();
     format!(
         "<section>\n<h2>The files beside this page</h2>\n<ul>{items}</ul>\n<p class=\"faint\">The method is that of Yang et al., \
          &ldquo;When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural Networks&rdquo;, ICIP 2019, with \
