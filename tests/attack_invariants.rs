@@ -377,6 +377,89 @@ fn a_constant_on_all_logits_changes_no_attack() {
     }
 }
 
+/// 34: per channel eps / sigma and the image of [0, 1] are the same step behind the normalisation.
+#[test]
+fn a_step_in_pixels_is_the_step_by_eps_over_sigma_behind_the_normalisation() {
+    let mut host = Host::small(2);
+    (host.model.mean, host.model.std) = (vec![0.4, 0.55], vec![0.3, 0.2]);
+    let mut behind = host.clone();
+    (behind.model.mean, behind.model.std) = (vec![0.0; 2], vec![1.0; 2]);
+    let (n, eps, plane) = (6, 0.1f32, 99);
+    let (labels, stream) = ([0u32, 1, 2, 3, 0, 1], Stream::new(0, "edge"));
+    // whole images, so that both ends of the interval are met
+    let x: Vec<f32> = (0..n * host.pixels()).map(|i| stream.below(0, i as u32, 256) as f32 / 255.0).collect();
+    let of = |i: usize| (host.model.mean[i / plane % 2], host.model.std[i / plane % 2]);
+    let normalised = |x: &[f32]| -> Vec<f32> { x.iter().enumerate().map(|(i, x)| (x - of(i).0) / of(i).1).collect() };
+    for backend in backends() {
+        let stepped = e(host.sweep(&[], (4, 4), backend.as_ref()).victim().fgsm(&x, Targets::Classes(&labels), eps));
+        let inside = normalised(&x);
+        let mut victim = behind.sweep(&[], (4, 4), backend.as_ref());
+        let gradient = e(victim.victim().input_gradient(&inside, Targets::Classes(&labels)));
+        let (mut clipped, mut compared) = (0, 0);
+        let noise = floor(backend.as_ref()) * largest(&widen(&gradient));
+        for (i, (got, g)) in normalised(&stepped).into_iter().zip(&gradient).enumerate() {
+            // a sign may turn where the gradient is rounding
+            if f64::from(g.abs()) <= noise {
+                continue;
+            }
+            let (mean, std) = of(i);
+            let (low, high) = ((0.0 - mean) / std, (1.0 - mean) / std);
+            let free = inside[i] + eps / std * g.signum();
+            clipped += usize::from(free < low || free > high);
+            compared += 1;
+            assert!((got - free.clamp(low, high)).abs() <= 2e-6, "{got} for {free} on {}", backend.name());
+        }
+        assert!(compared > x.len() / 2 && clipped > 20, "{compared}, {clipped}");
+    }
+}
+
+/// 35, second half: a positive scale of the logits of two classes turns no sign of the gradient that is not saturated away.
+#[test]
+fn a_scale_on_the_logits_of_two_classes_leaves_fgsm() {
+    let host = Host::new(small(2), 2, (9, 6), 3);
+    let mut scaled = host.clone();
+    for name in ["classifier.3.weight", "classifier.3.bias"] {
+        scaled.weight(name).iter_mut().for_each(|w| *w *= 4.0);
+    }
+    let (x, labels) = (host.images(8, 13), [0u32, 1, 0, 1, 0, 1, 0, 1]);
+    for backend in backends() {
+        let [a, b] = [&host, &scaled].map(|host| {
+            e(host.sweep(&[], (8, 8), backend.as_ref()).victim().input_gradient(&x, Targets::Classes(&labels)))
+        });
+        assert!(b.iter().any(|g| *g != 0.0));
+        let (same, all) = same_signs(&a, &b, host.pixels(), floor(backend.as_ref()));
+        assert!(same == all && all > x.len() / 2, "{same} of {all} on {}", backend.name());
+    }
+}
+
+/// 39, second half: probabilities add up to 1, so the columns of their Jacobian add up to 0; those of logits need not. The gradient of
+/// p_c is -p_c that of the cross-entropy at c.
+#[test]
+fn columns_of_the_jacobian_of_probabilities_add_up_to_0() {
+    let host = Host::small(2);
+    let image = host.images(1, 19);
+    for backend in backends() {
+        let mut sweep = host.sweep(&[], (2, 2), backend.as_ref());
+        let p = softmax(&e(sweep.outcomes::<f64>(&image)).orig);
+        let mut sums = vec![0.0f64; image.len()];
+        let mut most = 0.0f64;
+        for (c, p) in p.iter().enumerate() {
+            let gradient = e(sweep.victim().input_gradient(&image, Targets::Classes(&[c as u32])));
+            sums.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum -= p * f64::from(*g));
+            most = most.max(p * largest(&widen(&gradient)));
+        }
+        assert!(
+            most > 0.0 && largest(&sums) <= f32_sum(500) * most,
+            "{} of {most} on {}",
+            largest(&sums),
+            backend.name()
+        );
+    }
+    let rows: Vec<Vec<f64>> = (0..host.model.classes).map(|c| logit_gradient(&host, &image, c)).collect();
+    let columns: Vec<f64> = (0..image.len()).map(|i| rows.iter().map(|row| row[i]).sum()).collect();
+    assert!(largest(&columns) > 0.01 * rows.iter().map(|row| largest(row)).fold(0.0, f64::max));
+}
+
 /// 37.
 #[test]
 fn a_small_fgsm_step_raises_the_loss_by_eps_times_the_l1_norm_of_the_gradient() {
@@ -426,6 +509,36 @@ fn where_p_rounds_to_1_the_gradient_keeps_every_sign() {
         let (same, all) = same_signs(&truth, &got, host.pixels(), floor(backend.as_ref()));
         println!("{}: {same} of {all} signs in {} images", backend.name(), sure.len());
         assert!(same == all && all > pick.len() / 2, "{same} of {all} on {}", backend.name());
+    }
+}
+
+/// 36, on average and not image by image.
+#[test]
+fn a_larger_ball_and_more_steps_raise_the_mean_loss_of_the_trained_net() {
+    let host = Host::fashion_trained();
+    let n = 40;
+    let x = garments(n);
+    let mut sweep = host.sweep(&[], (n, n), &Cpu::new());
+    let labels = predictions(&widen(&e(sweep.victim().forward(&x))), 10);
+    let targets = Targets::Classes(&labels);
+    let mut mean = |x: &[f32]| {
+        let logits = widen(&e(sweep.victim().forward(x)));
+        (0..n).map(|i| loss(row(&logits, i, 10), labels[i])).sum::<f64>() / n as f64
+    };
+    let mut attack = host.sweep(&[], (n, n), &Cpu::new());
+    let mut before = mean(&x);
+    let mut rises = |x: &[f32]| {
+        let after = mean(x);
+        assert!(after >= before, "{after} after {before}");
+        before = after;
+    };
+    for eps in [0.005f32, 0.01, 0.02, 0.04] {
+        rises(&e(attack.victim().fgsm(&x, targets, eps)));
+    }
+    let bim = |steps| Steps { eps: 0.04, step: 0.01, steps, norm: Norm::Linf };
+    // as many steps as lead to the edge are worth more than one leap to it, and more of them more
+    for steps in [4, 8, 16] {
+        rises(&e(attack.victim().steps(&x, None, targets, bim(steps))));
     }
 }
 

@@ -11,7 +11,7 @@ use intervene::backend::reference::Reference;
 use intervene::causal::analysis::{Columns, Quantity, responses};
 use intervene::causal::effect::{Estimand, Reading, class_weighted, effects_f64};
 use intervene::causal::fill::Fill;
-use intervene::causal::mask::Region;
+use intervene::causal::mask::{Mask, Region};
 use intervene::causal::screen::Screen;
 use intervene::causal::shapley::Plan;
 use intervene::causal::study::{AttackLabel, Do, DoValue, Input, Shard, Study, StudyError};
@@ -418,6 +418,29 @@ fn an_attack_of_size_0_and_a_mask_of_the_images_own_value_reduce_every_reading()
 }
 
 // ---- devices ----
+
+/// 17, second half: what is masked whole does not depend on the image.
+#[test]
+fn images_that_are_masked_whole_have_one_answer() {
+    let host = Host::small(2);
+    let data = dataset(&host, 5, noise(8));
+    let [_, height, width] = host.model.input;
+    let whole = e(Mask::new(vec![true; height * width], height, width));
+    let input = Input::Pwm { masks: 1, fill: Fill::Value(0.4), region: Region::File };
+    for backend in backends() {
+        let sweep = host.sweep(&host.singles(), (2, 5), backend.as_ref());
+        let (inputs, attack_label) = (vec![input], AttackLabel::Predicted);
+        let mask = Some(&whole);
+        let shard = e(Study { sweep, data: &data, inputs, attack_label, mask, value: Do::Zero, seed: 3 }.shard(0, 5));
+        let [clean, masked] = [0, 1].map(|a: usize| &shard.answers[a].logits);
+        assert!(shard.answers[1].fraction.iter().all(|f| *f == 1.0));
+        for (rows, differ) in [(&masked.orig, false), (&masked.idle, false), (&masked.done, false), (&clean.orig, true)]
+        {
+            let rows: Vec<&[f32]> = rows.chunks_exact(rows.len() / 5).collect();
+            assert_eq!(rows.iter().any(|row| row != &rows[0]), differ, "{}", backend.name());
+        }
+    }
+}
 
 /// 48 and design invariant 5, through the whole net.
 #[test]

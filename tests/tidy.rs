@@ -217,3 +217,26 @@ fn imports_are_read_from_paths_lists_and_calls() {
     let found: Vec<String> = imports(text);
     assert_eq!(found, ["graph::op::{A, B}", "backend::cpu", "data", "random::f", "text::g"]);
 }
+
+/// Invariants of the method (`tests/invariants.txt`), numbered from 1.
+const INVARIANTS: usize = 50;
+
+#[test]
+fn every_invariant_of_the_method_has_a_test_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let mut held = [false; INVARIANTS];
+    for line in read("tests/invariants.txt").lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let &[number, file, name] = fields.as_slice() else { panic!("{line}") };
+        let text = read(file);
+        let at = text.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{file} has no test {name}"));
+        // the attribute stands close above, between comments perhaps
+        let above = &text[..at];
+        let attribute = above.rfind("#[test]").unwrap_or_else(|| panic!("{name} is no test"));
+        assert!(!above[attribute..].contains("fn "), "{name} is no test");
+        held[number.parse::<usize>().unwrap_or_else(|e| panic!("{line}: {e}")) - 1] = true;
+    }
+    let missing: Vec<usize> = (1..=INVARIANTS).filter(|n| !held[n - 1]).collect();
+    assert!(missing.is_empty(), "invariants without a test: {missing:?}");
+}

@@ -426,7 +426,7 @@ impl Outcomes {
 }
 
 /// Change of softmax probabilities p when the logits change by d, |d| <= 1 (so -.64 < S < 1.72 and log1p(S) is well behaved).
-fn softmax_change(p: &[f64], d: &[f64]) -> Vec<f64> {
+pub(super) fn softmax_change(p: &[f64], d: &[f64]) -> Vec<f64> {
     let s: f64 = p.iter().zip(d).map(|(p, d)| p * d.exp_m1()).sum();
     p.iter().zip(d).map(|(p, d)| p * (d - s.ln_1p()).exp_m1()).collect()
 }

@@ -14,6 +14,7 @@
 //! - [`breakdown`]: effects by the class they change and by the images they are of.
 //! - [`gallery`]: what a node is: the images and places that excite it.
 //! - [`shapley`]: nodes' shares of the effect of zeroing all; [`screen`]: first-order effects from one pass back.
+//! - [`compat`]: the arithmetic of the published notebooks, fault by fault.
 //! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -23,6 +24,7 @@
 pub mod analysis;
 pub mod breakdown;
 pub mod claims;
+pub mod compat;
 pub mod effect;
 pub mod fill;
 pub mod gallery;

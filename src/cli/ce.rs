@@ -2,13 +2,15 @@
 
 use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
+use super::gate::MAX_SHIFT;
 use super::study::{
-    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, execute_part, gate, hashes, images_of,
-    open_directory, shard_count,
+    Config, Loaded, Run, checked_batch, cost, execute, execute_part, hashes, images_of, learnt_from, open_directory,
+    shard_count,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::{Attack, Attacked, Norm};
+use crate::causal::compat::Fault;
 use crate::causal::fill::{Fill, Made};
 use crate::causal::mask::Region;
 use crate::causal::study::{AttackLabel, DoValue, Input};
@@ -70,6 +72,9 @@ pub struct Args {
     /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
     #[arg(long)]
     screen: bool,
+    /// Beside the right arithmetic that of the paper's published notebooks: `icip2019` for all of its faults, or some by name
+    #[arg(long, value_name = "icip2019|FAULT", value_delimiter = ',', value_parser = faults)]
+    compat: Vec<Faults>,
     /// Condition III: a second head behind fourteen findings, and what nodes do to both tasks
     #[arg(long)]
     second_head: bool,
@@ -135,6 +140,18 @@ pub enum MaskArg {
     Box,
     /// As much as the boxes, beside them
     OutsideBox,
+}
+
+/// Faults of the published arithmetic, on the command line.
+#[derive(Clone, Debug)]
+struct Faults(Vec<Fault>);
+
+fn faults(text: &str) -> Result<Faults, String> {
+    if text.trim().eq_ignore_ascii_case("icip2019") {
+        return Ok(Faults(Fault::ALL.to_vec()));
+    }
+    let fault = text.parse::<Fault>();
+    fault.map(|fault| Faults(vec![fault])).map_err(|e| format!("{e}; `icip2019` names all"))
 }
 
 /// What nodes are set to, on the command line.
@@ -381,6 +398,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         value: args.value,
         second_head: args.second_head.then_some(true),
         margin: args.margin,
+        compat: (!args.compat.is_empty()).then(|| args.compat.into_iter().flat_map(|faults| faults.0).collect()),
         mask_file: args.inputs.mask_file(),
         inputs: args.inputs.inputs(args.limit.unwrap_or(10_000), USUAL),
         attack_label: args.inputs.label(),
@@ -451,8 +469,10 @@ fn study(
     if let Some(asked) = &asked {
         config.inputs = asked.inputs.inputs(images.len(), USUAL);
     }
-    let mut manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images)?);
-    let agreement = gate(context, &config, &loaded, &images, batch)?;
+    let asked_head = config.second_head == Some(true);
+    let learn = asked_head.then(|| learnt_from(&sets.training, &images)).transpose()?;
+    let mut manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images, learn.as_ref())?);
+    let agreement = loaded.gate(context, &config, &images, batch)?;
     let (part, out) = asked.map_or((None, None), |asked| (asked.part, asked.out));
     manifest.portion = match (&resume, part) {
         (Some((_, started)), _) => started.portion,
@@ -461,7 +481,7 @@ fn study(
     };
     let portion = manifest.portion;
     let directory = open_directory(out, resume, &manifest)?;
-    let run = Run { batch, directory, manifest, agreement, part: sets.part, learn: Some(sets.training) };
+    let run = Run { batch, directory, manifest, agreement, part: sets.part, learn };
     if let Some(portion) = portion {
         let shards = execute_part(context, &config, &loaded, &images, &run)?;
         return ui::print(&told(context, &run, portion, shards));

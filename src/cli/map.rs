@@ -12,12 +12,15 @@ pub use told::Done;
 use super::attacks::AttackArg;
 use super::ce::{GateArgs, InputArgs};
 use super::common::{self, Common, Context, DataArgs, share};
-use super::study::{self, Loaded, first_images, input_names, open_directory};
+use super::gate::{self, Limits};
+use super::study::{self, first_images, input_names, open_directory};
 use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::Attacked;
+use crate::backend::Layered;
 use crate::causal::CausalError;
-use crate::causal::study::{AttackLabel, DoValue, Input};
+use crate::causal::study::{AttackLabel, Input};
+use crate::causal::sweep::Subject;
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::explain::causal::Blocks;
@@ -25,7 +28,6 @@ use crate::explain::occlusion::Patch;
 use crate::explain::{Answer, Method, Settings, Sign};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
-use crate::report::effects::Form;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
 use crate::text::closest;
@@ -360,7 +362,7 @@ fn load(config: &Config, context: &Context) -> Result<Network, Error> {
 
 /// The gate of causal effects: causal maps are about the host where the net with the autoencoder answers as it does. What to say
 /// where it was lowered.
-fn gate(
+fn warnings(
     context: &Context,
     config: &Config,
     network: &Network,
@@ -368,44 +370,12 @@ fn gate(
     batch: &str,
 ) -> Result<Vec<String>, Error> {
     let Some((tap, autoencoder, ae)) = &network.inserted else { return Ok(Vec::new()) };
-    let asked = study::Config {
-        mask_file: None,
-        value: DoValue::Zero,
-        second_head: None,
-        margin: None,
-        model: config.model.clone(),
-        weights: None,
-        ae: None,
-        tap: config.tap.clone(),
-        nodes: "all".into(),
-        sets: Vec::new(),
-        others: None,
-        pairs: None,
-        shapley: None,
-        screen: None,
-        interval: Kind::Percentile,
-        effects: Form::default(),
-        inputs: Vec::new(),
-        attack_label: config.attack_label,
-        victim: Attacked::Host,
-        limit: config.limit,
-        min_agreement: config.min_agreement,
-        max_shift: config.max_shift,
-        resamples: config.resamples,
-        level: config.level,
-        seed: config.seed,
-        data: config.data.clone(),
-    };
-    let loaded = Loaded {
-        model: network.model.clone(),
-        tap: tap.clone(),
-        host: network.host.clone(),
-        host_hash: network.host_hash.clone(),
-        autoencoder: autoencoder.clone(),
-        ae: ae.clone(),
-    };
-    let batch = loaded.batch(&asked, batch, context)?;
-    Ok(study::gate(context, &asked, &loaded, images, batch)?.lowered(&asked))
+    let both = Layered(&[&network.host, ae]);
+    let (model, attacked) = (&network.model, Attacked::Host);
+    let subject = Subject { model, tap, autoencoder, weights: &both, attacked };
+    let limits = Limits { min_agreement: config.min_agreement, max_shift: config.max_shift };
+    let batch = study::batch(batch, subject, 0, context)?;
+    Ok(gate::gate(context, limits, subject, images, batch)?.lowered(limits))
 }
 
 /// `map`.
@@ -441,7 +411,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let sets = subject::data(&config.data, &network.model, &context)?;
     let images = first_images(&sets.studied, config.limit)?;
     let manifest = context.manifest("map", json!(config), network.hashes(&images)?);
-    let warnings = gate(&context, &config, &network, &images, args.gate.batch())?;
+    let warnings = warnings(&context, &config, &network, &images, args.gate.batch())?;
     let directory = open_directory(args.common.out, resume, &manifest)?;
     let rows = study::checked_batch(args.gate.batch())?;
     let done = work::execute(

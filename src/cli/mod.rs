@@ -9,6 +9,7 @@ mod convert;
 mod devices;
 mod diff;
 mod fetch;
+mod gate;
 mod inspect;
 mod map;
 mod merge;

@@ -106,6 +106,7 @@ impl Args {
             value: DoValue::Zero,
             second_head: None,
             margin: None,
+            compat: None,
             inputs: self.inputs.inputs(images, usual),
             attack_label: self.inputs.label(),
             mask_file: self.inputs.mask_file(),

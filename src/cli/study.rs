@@ -2,6 +2,7 @@
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
 mod beside;
+mod compat;
 mod conditions;
 mod cost;
 mod extra;
@@ -10,26 +11,28 @@ mod shards;
 mod verdicts;
 
 use beside::{detector, save_json, show_nodes, strata};
-pub use conditions::Conditions;
+pub use conditions::{Conditions, learnt_from};
 pub use cost::{cost, shard_count, shard_images};
 pub use floor::Floor;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
+use super::gate::{self, Agreement, Limits, MAX_SHIFT};
 use crate::attack::Attacked;
 use crate::attack::method::change;
 use crate::backend::{Layered, Parameters};
 use crate::causal::analysis::{Columns, Quantity};
 use crate::causal::breakdown::{by_class, by_stratum};
 use crate::causal::claims::LIVE_MIN;
+use crate::causal::compat::Fault;
 use crate::causal::effect::Reading;
 use crate::causal::intervention::NodeSet;
 use crate::causal::mask::Mask;
 use crate::causal::named_nodes;
 use crate::causal::perturbation::symptom;
 use crate::causal::statistics::Summary;
-use crate::causal::study::{AttackLabel, DoValue, Input, SHARD_IMAGES};
-use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
+use crate::causal::study::{AttackLabel, DoValue, Input};
+use crate::causal::sweep::{Batch, Subject};
 use crate::data::Dataset;
 use crate::data::findings::FINDINGS;
 use crate::data::image::{self, Channels};
@@ -44,7 +47,6 @@ use crate::report::page::{self, PAGE};
 use crate::report::part::Portion;
 use crate::report::run::{Manifest, RunDirectory, default_directory};
 use crate::report::table::{self, Kind, Labels, Row, Sampling};
-use crate::tensor::argmax;
 use crate::weights::Weights;
 use floor::floor;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,9 @@ pub struct Config {
     /// How far from 0 is as good as 0, in conditions II and III; none: a thousandth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Faults of the published arithmetic that are shown beside the right one; none: nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compat: Option<Vec<Fault>>,
     /// Inputs beside the clean one.
     pub inputs: Vec<Input>,
     /// The file of a mask, where an input is masked by one.
@@ -126,11 +131,15 @@ pub struct Config {
     pub data: DataArgs,
 }
 
-/// What `max_shift` is unless somebody says otherwise.
-pub const MAX_SHIFT: f64 = 0.02;
-
 fn max_shift() -> f64 {
     MAX_SHIFT
+}
+
+impl Config {
+    /// What it asks of the autoencoder.
+    pub fn limits(&self) -> Limits {
+        Limits { min_agreement: self.min_agreement, max_shift: self.max_shift }
+    }
 }
 
 /// Left out of a configuration, so that runs keep their ids.
@@ -138,8 +147,6 @@ fn is_usual_shift(shift: &f64) -> bool {
     *shift == MAX_SHIFT
 }
 
-/// Images of the gate's check.
-const GATE_IMAGES: usize = 2000;
 /// Rows of a sweep's batches: `auto` from a memory budget, or a number.
 ///
 /// # Errors
@@ -185,6 +192,15 @@ impl Loaded {
         batch(text, self.subject(&Layered(&[]), config.victim), sets, context)
     }
 
+    /// Whether the net follows its host well enough for a study.
+    ///
+    /// # Errors
+    /// [`Error::Gate`] when it does not.
+    pub fn gate(&self, context: &Context, config: &Config, data: &Dataset, batch: Batch) -> Result<Agreement, Error> {
+        let both = Layered(&[&self.host, &self.ae]);
+        gate::gate(context, config.limits(), self.subject(&both, config.victim), data, batch)
+    }
+
     /// As a sweep takes it; `weights` holds both.
     fn subject<'a>(&'a self, weights: &'a dyn Parameters, attacked: Attacked) -> Subject<'a> {
         Subject { model: &self.model, tap: &self.tap, autoencoder: &self.autoencoder, weights, attacked }
@@ -205,6 +221,8 @@ pub struct Done {
     pub verdicts: Verdicts,
     /// Conditions II and III, where they were asked for.
     pub conditions: Option<Conditions>,
+    /// What faults of the published arithmetic do, where that was asked for.
+    pub compat: Option<String>,
     /// Claim (d), where images were attacked.
     pub detector: Option<DetectorReport>,
     /// Warnings of the run.
@@ -304,12 +322,20 @@ fn mask_of(config: &Config, shape: &[usize]) -> Result<Option<Mask>, Error> {
 ///
 /// # Errors
 /// [`Error::Data`] when a file of the data cannot be read, [`Error::Input`] for a mask that does not fit.
-pub fn hashes(config: &Config, loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
+pub fn hashes(
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    learn: Option<&Dataset>,
+) -> Result<BTreeMap<String, String>, Error> {
     let mut all = BTreeMap::from([
         ("data".to_string(), data.hash()?),
         ("host".to_string(), loaded.host_hash.clone()),
         ("autoencoder".to_string(), loaded.ae.hash()),
     ]);
+    if let Some(learn) = learn {
+        all.insert("images of the second head".into(), learn.hash()?);
+    }
     if let Some(mask) = mask_of(config, &loaded.model.input)? {
         let bytes: Vec<u8> = mask.taken().iter().map(|&taken| taken.into()).collect();
         all.insert("mask".into(), hex(&Sha256::digest(bytes)));
@@ -345,66 +371,6 @@ pub fn open_directory(
             Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() })
         }
     }
-}
-
-/// How well the autoencoder-inserted net follows its host on clean images.
-#[derive(Clone, Copy, Debug)]
-pub struct Agreement {
-    /// Share of images on which it names the same class, or the same most likely finding.
-    pub top: f64,
-    /// Of findings: mean |change of a probability|.
-    pub shift: Option<f64>,
-}
-
-impl Agreement {
-    /// What to say where it passed a gate only because that was lowered or widened.
-    pub fn lowered(&self, config: &Config) -> Vec<String> {
-        let lowered = (config.min_agreement < 0.95)
-            .then(|| format!("the gate was lowered to {} (agreement {:.4})", config.min_agreement, self.top));
-        let shift = self.shift.filter(|_| config.max_shift > MAX_SHIFT);
-        let widened = shift
-            .map(|shift| format!("the gate was widened to a mean change of {} (it is {shift:.4})", config.max_shift));
-        lowered.into_iter().chain(widened).collect()
-    }
-}
-
-/// How well the net follows its host, where that is well enough.
-///
-/// # Errors
-/// [`Error::Gate`] when it is not what the configuration asks for.
-pub fn gate(
-    context: &Context,
-    config: &Config,
-    loaded: &Loaded,
-    data: &Dataset,
-    batch: Batch,
-) -> Result<Agreement, Error> {
-    let both = Layered(&[&loaded.host, &loaded.ae]);
-    let found = agreement(loaded.subject(&both, config.victim), data, batch, context)?;
-    // not a number is no agreement
-    let same = found.top >= config.min_agreement;
-    let near = found.shift.is_none_or(|shift| shift <= config.max_shift);
-    if same && near {
-        return Ok(found);
-    }
-    let advice = "train the autoencoder longer, or accept it with";
-    let reason = match (found.shift, same) {
-        (Some(shift), true) => format!(
-            "the autoencoder alone changes probabilities of findings by {shift:.4} on average, more than the {} that causal effects \
-             need to be about the host; {advice} --max-shift {:.3} (which is recorded)",
-            config.max_shift,
-            (1000.0 * shift).ceil() / 1000.0
-        ),
-        (shift, _) => format!(
-            "the autoencoder-inserted net names the same {} as its host on {:.2} % of clean images, below the {:.0} % that causal \
-             effects need to be about the host; {advice} --min-agreement {:.3} (which is recorded)",
-            if shift.is_some() { "most likely finding" } else { "class" },
-            100.0 * found.top,
-            100.0 * config.min_agreement,
-            (1000.0 * found.top).floor() / 1000.0
-        ),
-    };
-    Err(Error::Gate(reason))
 }
 
 /// How and where a study runs.
@@ -459,7 +425,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     if manifest.simulated {
         warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".into());
     }
-    warnings.extend(agreement.lowered(config));
+    warnings.extend(agreement.lowered(config.limits()));
     let mask = mask_of(config, &model.input)?;
     let mask = mask.as_ref();
     let shards =
@@ -517,8 +483,9 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     extra::interactions(&study, &columns, &sets)?;
     // two programs would be two networks in memory
     drop(studies);
-    let learn = learn.as_ref().filter(|_| config.second_head == Some(true));
-    let conditions = conditions::conditions(&study, &all, &sets, learn, &units)?;
+    let conditions = conditions::conditions(&study, &all, &sets, learn.as_ref(), &units)?;
+    let compat = config.compat.as_ref().map(|faults| compat::compat(&study, &all, &columns.inputs, &sets, faults));
+    let compat = compat.transpose()?;
     if let Some(pairs) = config.shapley {
         extra::shapley(&study, pairs, &alone)?;
     }
@@ -559,6 +526,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         floor,
         verdicts,
         conditions,
+        compat,
         detector,
         warnings,
         directory,
@@ -566,28 +534,6 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         level: config.level,
         head: model.head,
     })
-}
-
-/// How both nets answer on clean images.
-fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Context) -> Result<Agreement, Error> {
-    let mut sweep = Sweep::fitting(subject, &[], batch, context.backend())?;
-    let (head, classes) = (subject.model.head, sweep.classes());
-    let which: Vec<u32> = (0..data.len().min(GATE_IMAGES) as u32).collect();
-    data.announce(&which);
-    let (mut same, mut moved) = (0, 0.0);
-    for block in which.chunks(SHARD_IMAGES) {
-        let logits: Logits = sweep.outcomes(&data.pixels(block)?)?;
-        // a row without a largest logit (NaN) agrees with nothing
-        let top = |rows: &[f32]| -> Vec<Option<usize>> { rows.chunks_exact(classes).map(argmax).collect() };
-        same += top(&logits.orig).iter().zip(top(&logits.idle)).filter(|(a, b)| a.is_some() && **a == *b).count();
-        if head == Head::Sigmoid {
-            let (orig, idle) = (head.probabilities(&logits.orig), head.probabilities(&logits.idle));
-            moved += orig.iter().zip(&idle).map(|(a, b)| (a - b).abs()).sum::<f64>();
-        }
-    }
-    let images = which.len().max(1) as f64;
-    let shift = (head == Head::Sigmoid).then_some(moved / (images * classes as f64));
-    Ok(Agreement { top: same as f64 / images, shift })
 }
 
 /// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
@@ -717,6 +663,7 @@ impl Done {
         if let Some(conditions) = &self.conditions {
             let _ = write!(text, "{conditions}");
         }
+        text += self.compat.as_deref().unwrap_or_default();
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
         text
     }

@@ -41,7 +41,7 @@ pub(super) fn quoted(text: &str) -> Cow<'_, str> {
 
 impl Labels {
     /// `fashion/features.1/ae@1a2b3c4d/ch3`: the node's name in files.
-    pub(super) fn node(&self, set: &NodeSet) -> String {
+    pub fn node(&self, set: &NodeSet) -> String {
         format!("{}/{}/ae@{}/ch{}", self.arch, self.tap, self.ae_hash8, named_nodes(set))
     }
 }

@@ -203,3 +203,39 @@ fn every_mask_fill_and_value_of_a_node_is_an_input_or_a_run_of_its_own() {
     lab.write("small.png", &png(&[0; 280], [10, 28], Channels::Grey).unwrap());
     few("no", &["--mask-file", "small.png"]).fails(3, &["small.png", "28 x 28"]);
 }
+
+#[test]
+fn the_published_arithmetic_is_shown_fault_by_fault() {
+    let lab = Lab::new();
+    let asked = |faults: &'static str| ["--nodes", "3,7", "--attack", "fgsm", "--no-control", "--compat", faults];
+    let told = lab.ce("12", "all", &asked("icip2019")).succeeds().out;
+    for name in ["--compat icip2019:", "\ndouble-softmax", "\nmask-outside", "\nicip2019"] {
+        assert!(told.contains(name), "{told}");
+    }
+    let table = Table::of(&lab.read("all/compat.csv"));
+    // right, eight faults and all together, of three inputs and two nodes
+    assert_eq!(table.rows.len(), 10 * 3 * 2);
+    let effect = |arithmetic: &str, input: &str, node: &str| -> f64 {
+        let fits = |row: &Vec<String>| {
+            let is =
+                |column: &str, value: &str| row[table.head.iter().position(|c| c == column).unwrap()].ends_with(value);
+            is("arithmetic", arithmetic) && is("input", input) && is("node", node)
+        };
+        let at = table.rows.iter().position(fits).unwrap_or_else(|| panic!("{arithmetic} {input} {node}"));
+        table.column("effect")[at].parse().unwrap()
+    };
+    // the study's own numbers where nothing is wrong
+    let summary = Table::of(&lab.read("all/summary.csv"));
+    let rows = summary.column("node").into_iter().zip(summary.column("reading")).zip(summary.column("estimand"));
+    let at = rows.enumerate().find(|(_, ((n, r), e))| n.ends_with("/ch7") && *r == "Z0" && *e == "e1").unwrap().0;
+    let z0: f64 = summary.column("mean")[at].parse().unwrap();
+    assert!((effect("none", "none", "/ch7") - z0).abs() < 1e-15);
+    assert_eq!(effect("sign", "none", "/ch7"), -effect("none", "none", "/ch7"));
+    assert_eq!(effect("sign", "fgsm", "/ch7"), effect("none", "fgsm", "/ch7"));
+    assert_eq!(effect("not-zeroed", "fgsm", "/ch7"), 0.0);
+    assert!(effect("double-softmax", "pwm", "/ch7").abs() < effect("none", "pwm", "/ch7").abs());
+    // some faults, by name
+    lab.ce("5", "some", &asked("sign,sum")).succeeds();
+    assert_eq!(Table::of(&lab.read("some/compat.csv")).rows.len(), 4 * 3 * 2);
+    lab.ce("5", "no", &asked("double-sofmax")).fails(2, &["double-softmax", "icip2019"]);
+}

@@ -3,7 +3,8 @@
 use super::{Class, Config, Done, Network, cost, usual, work};
 use crate::causal::study::Input;
 use crate::cli::common::{Context, Cost};
-use crate::cli::study::{self, Agreement, Loaded, open_directory};
+use crate::cli::gate::Agreement;
+use crate::cli::study::{self, Loaded, open_directory};
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::explain::{Method, Sign};
@@ -92,7 +93,7 @@ impl Part {
         let hashes = self.network.hashes(images)?;
         let manifest = context.manifest("map", json!(self.config), hashes);
         let directory = open_directory(Some(place.path), place.resume, &manifest)?;
-        let warnings = agreement.lowered(study);
+        let warnings = agreement.lowered(study.limits());
         let run = work::Run { rows: place.rows, directory, manifest, part: place.part, warnings };
         work::execute(context, &self.config, &self.network, Class::Predicted, images, run)
     }

@@ -4,8 +4,9 @@ use super::{Args, figure, here, paper, phase, table};
 use crate::causal::sweep::Batch;
 use crate::cli::attacks;
 use crate::cli::common::{self, Context, Cost};
+use crate::cli::gate::Agreement;
 use crate::cli::map;
-use crate::cli::study::{self, Agreement, Config, Done, Loaded, Run};
+use crate::cli::study::{self, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
 use crate::cli::train::autoencoder::{
     AUTOENCODER_EPOCHS, AUTOENCODER_FILE, AutoencoderConfig, describe, train_autoencoder,
@@ -92,7 +93,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
     let mut manifest = context.manifest("reproduce", json!(config), hashes);
     let gate = |loaded: &Loaded| -> Result<(Batch, Agreement), Error> {
         let batch = loaded.batch(&config.study, args.gate.batch(), context)?;
-        Ok((batch, study::gate(context, &config.study, loaded, &images, batch)?))
+        Ok((batch, loaded.gate(context, &config.study, &images, batch)?))
     };
     let (directory, loaded, (batch, agreement)) = if config.retrain {
         let directory = study::open_directory(args.common.out, resume, &manifest)?;
@@ -106,7 +107,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
         (study::open_directory(args.common.out, resume, &manifest)?, loaded, passed)
     };
     // the run's identity is its configuration and data: training is a function of them
-    manifest.hashes.extend(study::hashes(&config.study, &loaded, &images)?);
+    manifest.hashes.extend(study::hashes(&config.study, &loaded, &images, None)?);
     // maps come first: the page, which the study ends with, shows them
     let mut maps = match config.maps {
         None => None,

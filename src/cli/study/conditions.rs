@@ -134,17 +134,20 @@ fn single_findings(data: &Dataset) -> Vec<Option<usize>> {
     findings.iter().map(single).collect()
 }
 
-/// A second head behind the host, from images of `learn` with one finding that the study does not show; nothing where there are none
-/// of one of its classes.
+/// The images that a second head learns from: those of `training` with exactly one finding that the study of `shown` does not show.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn learnt_from(training: &Dataset, shown: &Dataset) -> Result<Dataset, Error> {
+    let shown: HashSet<u64> = shown.ids().iter().copied().collect();
+    let known = single_findings(training).into_iter().zip(training.ids()).enumerate();
+    let chosen = known.filter(|(_, (finding, id))| finding.is_some() && !shown.contains(id)).map(|(i, _)| i as u32);
+    Ok(training.subset(&chosen.take(LEARNT_FROM).collect::<Vec<_>>())?)
+}
+
+/// A second head behind the host, from the images of `learn`; nothing where there are none of one of its classes.
 fn second_head(study: &Study<'_>, learn: &Dataset) -> Result<Option<SecondHead>, Error> {
-    let Study { context, config, loaded, data, batch, directory, .. } = *study;
-    let shown: HashSet<u64> = data.ids().iter().copied().collect();
-    let known = single_findings(learn).into_iter().zip(learn.ids()).enumerate();
-    let chosen: Vec<(u32, usize)> = known
-        .filter(|(_, (finding, id))| finding.is_some() && !shown.contains(id))
-        .filter_map(|(i, (finding, _))| Some((i as u32, finding?)))
-        .take(LEARNT_FROM)
-        .collect();
+    let Study { context, config, loaded, batch, directory, .. } = *study;
     if loaded.model.head != Head::Sigmoid || loaded.model.classes != multitask::FINDINGS {
         return Err(Error::Usage(format!(
             "--second-head: condition III is about a network of 14 findings; {} answers with {} classes",
@@ -153,7 +156,7 @@ fn second_head(study: &Study<'_>, learn: &Dataset) -> Result<Option<SecondHead>,
     }
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let mut sweep = Sweep::fitting(loaded.subject(&both, config.victim), &[], batch, context.backend())?;
-    let which: Vec<u32> = chosen.iter().map(|(i, _)| *i).collect();
+    let which: Vec<u32> = (0..learn.len() as u32).collect();
     learn.announce(&which);
     let mut bar = context.ui.progress("second head", which.len() as u64);
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(which.len());
@@ -168,7 +171,7 @@ fn second_head(study: &Study<'_>, learn: &Dataset) -> Result<Option<SecondHead>,
     }
     bar.finish();
     let views: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
-    let findings: Vec<usize> = chosen.iter().map(|(_, finding)| *finding).collect();
+    let findings: Vec<usize> = single_findings(learn).into_iter().flatten().collect();
     match SecondHead::fit(&views, &findings) {
         Ok(head) => Ok(Some(head)),
         Err(e @ (DetectError::Nothing { .. } | DetectError::Singular { .. } | DetectError::Diverged { .. })) => {

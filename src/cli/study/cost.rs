@@ -1,11 +1,12 @@
 //! What a study costs: multiply-adds of its parts, the time of a dry run, the size of a shard.
 
-use super::{Config, GATE_IMAGES, Loaded, node_sets};
+use super::{Config, Loaded, node_sets};
 use crate::backend::Layered;
 use crate::causal::shapley::Plan;
 use crate::causal::study::{Input, SHARD_IMAGES};
 use crate::causal::sweep::{Batch, Logits, Sweep};
 use crate::cli::common::{Context, Cost};
+use crate::cli::gate;
 use crate::cli::inspect;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
@@ -94,7 +95,7 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
         seconds = seconds.min(started.elapsed().as_secs_f64());
     }
     let flop_per_second = 2.0 * timed as f64 * macs.outcomes(1) / seconds;
-    let gate = images.min(GATE_IMAGES) as f64 * macs.outcomes(0);
+    let gate = images.min(gate::IMAGES) as f64 * macs.outcomes(0);
     let shares = match config.shapley {
         Some(pairs) => macs.outcomes(Plan::new(loaded.autoencoder.nodes, pairs, config.seed)?.sets().len()),
         None => 0.0,

@@ -7,8 +7,9 @@ use crate::causal::mask::Region;
 use crate::causal::named_nodes;
 use crate::causal::study::Input;
 use crate::cli::common::Context;
+use crate::cli::gate::Agreement;
 use crate::cli::reproduce::{here, paper, phase, table};
-use crate::cli::study::{self, Agreement, Config, Done, Loaded, Run};
+use crate::cli::study::{self, Config, Done, Loaded, Run};
 use crate::cli::subject::{self, Sets};
 use crate::cli::train::autoencoder::{AUTOENCODER_FILE, AutoencoderConfig, train_autoencoder};
 use crate::cli::train::classifier::{ClassifierConfig, train_classifier};
@@ -189,7 +190,7 @@ impl Work<'_> {
             claims: Value::Null,
             conditions: Value::Null,
         };
-        match study::gate(context, &asked, &loaded, images, batch) {
+        match loaded.gate(context, &asked, images, batch) {
             Err(Error::Gate(reason)) => {
                 let _ = writeln!(tapped.text, "  no effects: {reason}");
                 tapped.shut = Some(reason);
@@ -198,10 +199,11 @@ impl Work<'_> {
             Ok(agreement) => {
                 // a run that ended between the study's end and its result, below: the study's shards are there
                 RunDirectory::reopen(&directory.path(&name("effects")))?;
+                let learn = second_head.map(|_| study::learnt_from(&sets.training, images)).transpose()?;
                 let (path, resume) = phase(directory, &name("effects"), "ce")?;
-                let manifest = context.manifest("ce", json!(asked), study::hashes(&asked, &loaded, images)?);
+                let manifest =
+                    context.manifest("ce", json!(asked), study::hashes(&asked, &loaded, images, learn.as_ref())?);
                 let own = study::open_directory(Some(path), resume, &manifest)?;
-                let learn = second_head.map(|_| sets.training.clone());
                 let run = Run { batch, directory: own, manifest, agreement, part, learn };
                 let done = study::execute(context, &asked, &loaded, images, run).map_err(|e| here(e, directory))?;
                 let judged = &done.verdicts.claims;
@@ -261,7 +263,7 @@ impl Work<'_> {
         };
         RunDirectory::reopen(&directory.path(name))?;
         let (path, resume) = phase(directory, name, "ce")?;
-        let manifest = context.manifest("ce", json!(asked), study::hashes(&asked, loaded, &boxed)?);
+        let manifest = context.manifest("ce", json!(asked), study::hashes(&asked, loaded, &boxed, None)?);
         let own = study::open_directory(Some(path), resume, &manifest)?;
         let batch = loaded.batch(&asked, batch, context)?;
         let run = Run { batch, directory: own, manifest, agreement, part, learn: None };
