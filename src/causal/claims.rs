@@ -15,7 +15,7 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::statistics::{Bootstrap, Interval, checked_level, interval_of, quantile};
+use super::statistics::{Bootstrap, Interval, SignFlip, checked_level, holm, interval_of, quantile};
 use super::{CausalError, named, same_length};
 
 /// A node is live when its |Z0 mean| exceeds this (set after seeing the Fashion-MNIST effects, where it parts 1e-3 to
@@ -101,6 +101,10 @@ pub struct NodeVerdict {
     pub interval: Option<Interval>,
     /// Of that interval against 0.
     pub verdict: Verdict,
+    /// Paired permutation test of an image's (a patient's) effects being the same clean and perturbed, flips of seed 0.
+    pub p_paired: Option<f64>,
+    /// The same after Holm over nodes.
+    pub p_paired_adjusted: Option<f64>,
 }
 
 /// A ratio to Z0 of the mean over live nodes of |mean_i ECE_i|.
@@ -202,6 +206,9 @@ pub fn judge(condition: &Condition, bootstrap: &Bootstrap, level: f64) -> Result
     let nan = ordinary.map(|c| c.iter().filter(|x| !x.is_finite()).count()).sum();
     let live: Vec<usize> = (0..nodes).filter(|&k| means[k].abs() > LIVE_MIN).collect();
 
+    let flips = SignFlip::of_clusters(bootstrap.clusters(), bootstrap.resamples(), 0)?;
+    let paired = flips.paired(&condition.perturbed, &condition.clean)?;
+    let adjusted = holm(&paired);
     let difference = |row: &[f64], at: usize, k: usize| row[at * nodes + k].abs() - row[k].abs();
     let node = |k: usize| {
         let interval = interval_of(&resampled, level, |row| difference(row, 1, k))?;
@@ -214,6 +221,8 @@ pub fn judge(condition: &Condition, bootstrap: &Bootstrap, level: f64) -> Result
             difference: finite(d),
             interval,
             verdict: Verdict::against(interval, 0.0),
+            p_paired: paired[k],
+            p_paired_adjusted: adjusted[k],
         })
     };
     // Row `at` of the columns (1 perturbed, then the artefacts) against row 0, clean.
@@ -553,6 +562,7 @@ mod tests {
             assert!(interval.lo < by && by < interval.hi && interval.width() < 0.1, "{interval:?}");
             assert!((j.comparison.ratio.value.unwrap() - by).abs() < 0.02);
             assert_eq!(j.nodes.iter().filter(|n| n.verdict == verdict).count(), 4);
+            assert!(j.nodes[..4].iter().all(|n| n.p_paired_adjusted.is_some_and(|p| p <= 0.05)), "{:?}", j.nodes);
             assert!(j.nodes[4..].iter().all(|n| !n.live && n.verdict == Verdict::Undecided));
         }
     }
@@ -569,6 +579,7 @@ mod tests {
         let same = judge(&condition(&clean, &clean, &confidence), &boot(), 0.95).unwrap();
         assert_eq!(same.comparison.ratio.interval, Some(Interval { lo: 1.0, hi: 1.0 }));
         assert_eq!((same.verdict, same.matched.ratio.verdict), (Verdict::Undecided, Verdict::Undecided));
+        assert!(same.nodes.iter().all(|n| n.p_paired == Some(1.0)), "an image is itself");
     }
 
     /// ECE that depends on confidence alone (six levels), with noise.

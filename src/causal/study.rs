@@ -71,6 +71,14 @@ impl Input {
         }
     }
 
+    /// Which of the paper's conditions it is of: II where a known symptom is masked (or as much beside it), else I.
+    pub fn condition(&self) -> &'static str {
+        match self {
+            Input::Pwm { region, .. } if region.boxed().is_some() => "II",
+            _ => "I",
+        }
+    }
+
     /// Its largest pixel change (or the radius of an L2 ball), for inputs that have one.
     pub fn eps(&self) -> Option<f32> {
         match self {

@@ -585,7 +585,7 @@ impl Done {
         self.row(set, 0).and_then(|r| r.summary.mean).is_some_and(|m| m.abs() > LIVE_MIN)
     }
 
-    /// A remark on a set: dead everywhere or on clean images, or below the floor.
+    /// A remark on a set: dead everywhere or on clean images, below the floor, small, or not to be told from 0.
     pub fn remark(&self, set: usize) -> &'static str {
         let Some(row) = self.row(set, 0) else { return "" };
         let dead = |k: usize| self.row(set, k).is_none_or(|r| r.live_share == 0.0);
@@ -594,6 +594,8 @@ impl Done {
             _ if row.live_share == 0.0 => "dead when clean",
             Some(mean) if mean.abs() <= self.floor.largest => "below floor",
             _ if !self.live(set) => "below 1e-4",
+            // Holm over nodes
+            _ if row.p_adjusted.is_none_or(|p| p > 1.0 - self.level) => "not told from 0",
             _ => "",
         }
     }

@@ -191,7 +191,7 @@ impl Table<'_> {
                         Cell::U64(id),
                         patient.into(),
                         labels.split.as_str().into(),
-                        "I".into(),
+                        a.input.condition().into(),
                         a.input.name().into(),
                         a.input.eps().into(),
                         a.fraction.get(i).copied().into(),

@@ -256,11 +256,12 @@ pub fn summary(path: &Path, rows: &[Row], columns: &Columns, sets: &[NodeSet], l
             let s = &row.summary;
             writeln!(
                 file,
-                "{SCHEMA_VERSION},{},{},{},{},I,{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                "{SCHEMA_VERSION},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 labels.run_id,
                 labels.arch,
                 labels.tap,
                 sets.get(row.set).map_or_else(String::new, |s| labels.node(s)),
+                columns.inputs[row.input].condition(),
                 columns.inputs[row.input].name(),
                 row.reading,
                 row.estimand,

@@ -99,6 +99,10 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     assert_eq!(found["multitask"]["accuracy"][1], 32);
     assert!(found["multitask"]["accuracy"][0].as_f64().unwrap() > 0.9);
 
+    let effects = lab.effects("two");
+    let whose: std::collections::BTreeSet<(&str, &str)> =
+        effects.column("condition").into_iter().zip(effects.column("input")).collect();
+    assert_eq!(whose.into_iter().collect::<Vec<_>>(), [("I", "none"), ("II", "box"), ("II", "outside-box")]);
     let page = lab.read("two/report.html");
     for words in ["A known symptom masked", "Two tasks of one cause", "p_orig of Y: box less beside", "<h3>(f)"] {
         assert!(page.to_lowercase().contains(&words.to_lowercase()), "no \"{words}\" on the page");
