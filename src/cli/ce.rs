@@ -3,8 +3,8 @@
 use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::study::{
-    Config, Loaded, MAX_SHIFT, Run, checked_batch, cost, execute, execute_part, gate, hashes, images_of,
-    open_directory, shard_count,
+    Config, Loaded, MAX_SHIFT, Run, checked_adaptive, checked_batch, cost, execute, execute_part, gate, hashes,
+    images_of, open_directory, shard_count,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
@@ -70,6 +70,9 @@ pub struct Args {
     /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
     #[arg(long)]
     screen: bool,
+    /// PGD once more by an adversary who knows the detector: what is left of claim (d) then, in detector.json
+    #[arg(long)]
+    adaptive: bool,
     /// Condition III: a second head behind fourteen findings, and what nodes do to both tasks
     #[arg(long)]
     second_head: bool,
@@ -378,6 +381,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         pairs: args.pairs.then_some(true),
         shapley: args.shapley.map(|n| n as usize),
         screen: args.screen.then_some(true),
+        adaptive: args.adaptive.then_some(true),
         value: args.value,
         second_head: args.second_head.then_some(true),
         margin: args.margin,
@@ -430,6 +434,7 @@ fn study(
     let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), context)?;
     let loaded = Loaded { model, tap, host, host_hash, autoencoder, ae };
     let batch = loaded.batch(&config, batch, context)?;
+    checked_adaptive(&config, loaded.autoencoder.nodes)?;
     if dry_run {
         let images = match config.data.data {
             Some(_) => {

@@ -383,6 +383,7 @@ fn gate(
         pairs: None,
         shapley: None,
         screen: None,
+        adaptive: None,
         interval: Kind::Percentile,
         effects: Form::default(),
         inputs: Vec::new(),

@@ -1,6 +1,7 @@
 //! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
+mod adaptive;
 mod beside;
 mod conditions;
 mod cost;
@@ -9,6 +10,8 @@ mod floor;
 mod shards;
 mod verdicts;
 
+pub use adaptive::checked as checked_adaptive;
+pub use beside::node_name;
 use beside::{detector, save_json, show_nodes, strata};
 pub use conditions::Conditions;
 pub use cost::{cost, shard_count, shard_images};
@@ -83,6 +86,9 @@ pub struct Config {
     /// Whether first-order effects are put beside exact ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<bool>,
+    /// Whether PGD's images are also made by an adversary who knows the detector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<bool>,
     /// What nodes are set to.
     #[serde(default, skip_serializing_if = "DoValue::is_zero")]
     pub value: DoValue,
@@ -183,6 +189,11 @@ impl Loaded {
     pub fn batch(&self, config: &Config, text: &str, context: &Context) -> Result<Batch, Error> {
         let sets = node_sets(config, self.autoencoder.nodes)?.len();
         batch(text, self.subject(&Layered(&[]), config.victim), sets, context)
+    }
+
+    /// What tells this subject from others: hashes of both weights.
+    pub fn weights_hashes(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("host".to_string(), self.host_hash.clone()), ("autoencoder".to_string(), self.ae.hash())])
     }
 
     /// As a sweep takes it; `weights` holds both.
@@ -305,11 +316,8 @@ fn mask_of(config: &Config, shape: &[usize]) -> Result<Option<Mask>, Error> {
 /// # Errors
 /// [`Error::Data`] when a file of the data cannot be read, [`Error::Input`] for a mask that does not fit.
 pub fn hashes(config: &Config, loaded: &Loaded, data: &Dataset) -> Result<BTreeMap<String, String>, Error> {
-    let mut all = BTreeMap::from([
-        ("data".to_string(), data.hash()?),
-        ("host".to_string(), loaded.host_hash.clone()),
-        ("autoencoder".to_string(), loaded.ae.hash()),
-    ]);
+    let mut all = loaded.weights_hashes();
+    all.insert("data".into(), data.hash()?);
     if let Some(mask) = mask_of(config, &loaded.model.input)? {
         let bytes: Vec<u8> = mask.taken().iter().map(|&taken| taken.into()).collect();
         all.insert("mask".into(), hex(&Sha256::digest(bytes)));
@@ -497,10 +505,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let strata = strata(data, &all, model.head, names);
     let within = by_stratum(&columns, &strata, config.level)?;
     breakdown::strata(&directory.path("strata.csv"), (&strata, &within), &columns, &sets, &labels)?;
-    let detector = detector(context, config, loaded, data, &all)?;
-    if let Some(detector) = &detector {
-        save_json(&directory.path("detector.json"), detector)?;
-    }
+    let mut detector = detector(context, config, loaded, data, &all)?;
     let verdicts = Verdicts::of((&columns, &sets), config, (model.head, &units), &manifest.run_id)?;
     save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
@@ -517,6 +522,15 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     extra::interactions(&study, &columns, &sets)?;
     // two programs would be two networks in memory
     drop(studies);
+    if let Some((report, table)) = &mut detector {
+        if config.adaptive == Some(true) {
+            let started = Instant::now();
+            report.adaptive = adaptive::adaptive(&study, table)?;
+            manifest.timing.insert("adaptive_seconds".into(), json!(started.elapsed().as_secs_f64()));
+        }
+        save_json(&directory.path("detector.json"), report)?;
+    }
+    let detector = detector.map(|(report, _)| report);
     let learn = learn.as_ref().filter(|_| config.second_head == Some(true));
     let conditions = conditions::conditions(&study, &all, &sets, learn, &units)?;
     if let Some(pairs) = config.shapley {
