@@ -171,7 +171,7 @@ fn fill(text: &str) -> Result<Fill, String> {
 /// A finding by its name.
 fn finding(text: &str) -> Result<u32, String> {
     let wanted = |name: &&str| name.eq_ignore_ascii_case(text.trim());
-    let found = FINDINGS.iter().position(|name| wanted(&name)).map(|i| i as u32);
+    let found = FINDINGS.iter().position(wanted).map(|i| i as u32);
     found.ok_or_else(|| format!("`{text}` is no finding; the nearest is {}", closest(text, &FINDINGS)))
 }
 

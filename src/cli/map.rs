@@ -17,7 +17,7 @@ use super::subject::{self, SubjectArgs};
 use super::ui;
 use crate::attack::Attacked;
 use crate::causal::CausalError;
-use crate::causal::study::{AttackLabel, DoValue, Input};
+use crate::causal::study::{AttackLabel, Input};
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::explain::causal::Blocks;
@@ -25,7 +25,6 @@ use crate::explain::occlusion::Patch;
 use crate::explain::{Answer, Method, Settings, Sign};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
-use crate::report::effects::Form;
 use crate::report::run::RunDirectory;
 use crate::report::table::Kind;
 use crate::text::closest;
@@ -369,33 +368,11 @@ fn gate(
 ) -> Result<Vec<String>, Error> {
     let Some((tap, autoencoder, ae)) = &network.inserted else { return Ok(Vec::new()) };
     let asked = study::Config {
-        mask_file: None,
-        value: DoValue::Zero,
-        second_head: None,
-        margin: None,
-        model: config.model.clone(),
-        weights: None,
-        ae: None,
-        tap: config.tap.clone(),
-        nodes: "all".into(),
-        sets: Vec::new(),
-        others: None,
-        pairs: None,
-        shapley: None,
-        screen: None,
-        adaptive: None,
-        interval: Kind::Percentile,
-        effects: Form::default(),
-        inputs: Vec::new(),
-        attack_label: config.attack_label,
-        victim: Attacked::Host,
         limit: config.limit,
         min_agreement: config.min_agreement,
         max_shift: config.max_shift,
-        resamples: config.resamples,
-        level: config.level,
         seed: config.seed,
-        data: config.data.clone(),
+        ..study::Config::plain(&config.model, &config.tap, &config.data)
     };
     let loaded = Loaded {
         model: network.model.clone(),

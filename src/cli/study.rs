@@ -7,6 +7,7 @@ mod conditions;
 mod cost;
 mod extra;
 mod floor;
+mod plain;
 mod shards;
 mod verdicts;
 
@@ -31,7 +32,7 @@ use crate::causal::mask::Mask;
 use crate::causal::named_nodes;
 use crate::causal::perturbation::symptom;
 use crate::causal::statistics::Summary;
-use crate::causal::study::{AttackLabel, DoValue, Input, SHARD_IMAGES};
+use crate::causal::study::{AttackLabel, DoValue, Input, SHARD_IMAGES, Shard};
 use crate::causal::sweep::{Batch, Logits, Subject, Sweep};
 use crate::data::Dataset;
 use crate::data::findings::FINDINGS;
@@ -442,13 +443,26 @@ pub fn execute_part(
     data: &Dataset,
     run: &Run,
 ) -> Result<usize, Error> {
+    Ok(answers(context, config, loaded, data, (run.batch, &run.directory, &run.manifest))?.len())
+}
+
+/// The answers of a study or of its part, shard by shard, each saved in the directory; those that it has are not run again.
+///
+/// # Errors
+/// As [`execute`].
+pub fn answers(
+    context: &Context,
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    (batch, directory, manifest): (Batch, &RunDirectory, &Manifest),
+) -> Result<Vec<Shard>, Error> {
     let sets = node_sets(config, loaded.autoencoder.nodes)?;
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let subject = loaded.subject(&both, config.victim);
-    let (directory, manifest) = (&run.directory, &run.manifest);
     let mask = mask_of(config, &loaded.model.input)?;
     let shards = Shards { context, config, subject, sets: &sets, data, mask: mask.as_ref(), directory, manifest };
-    Ok(shards.all(&mut shards.studies(run.batch)?)?.len())
+    shards.all(&mut shards.studies(batch)?)
 }
 
 /// Runs a study into its directory (also for `reproduce`).

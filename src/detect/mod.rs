@@ -157,6 +157,16 @@ pub enum DetectError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A name that no detector of a file has.
+    #[error("{path} holds no detector `{name}`; the nearest is `{nearest}`", path = .path.display())]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The name there that is nearest to it.
+        nearest: String,
+    },
     /// A detector of another network, autoencoder or tap.
     #[error("this detector was fitted for {what} {fitted}, and the subject at hand has {here}: fit one for it")]
     Subject {
