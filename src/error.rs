@@ -192,6 +192,7 @@ impl From<DetectError> for Error {
             DetectError::Name { .. }
             | DetectError::Statistic { .. }
             | DetectError::Range { .. }
+            | DetectError::Unknown { .. }
             | DetectError::Length { .. }
             | DetectError::Input { .. }
             | DetectError::NoAttack(_) => Error::Usage(e.to_string()),

@@ -248,6 +248,28 @@ fn l2_step(x: &mut [f32], x0: &[f32], gradient: &[f32], (step, eps): (f32, f32))
     }
 }
 
+/// One step of an image on the host, from `x` along `direction` (its pixels' gradient, of whatever is to rise): as the device makes it
+/// in an L-infinity ball around `x0`, and as [`Victim::steps`] does in an L2 ball. A pixel whose direction is 0 or no number stays.
+pub fn step_along(x: &mut [f32], x0: &[f32], direction: &[f32], steps: Steps) {
+    let Steps { eps, step, norm, .. } = steps;
+    match norm {
+        Norm::L2 => l2_step(x, x0, direction, (step, eps)),
+        Norm::Linf => {
+            for ((x, x0), d) in x.iter_mut().zip(x0).zip(direction) {
+                let moved = if *d > 0.0 {
+                    *x + step
+                } else if *d < 0.0 {
+                    *x - step
+                } else {
+                    *x
+                };
+                // max and min instead of clamp, which panics where eps is no number
+                *x = moved.max((*x0 - eps).max(0.0)).min((*x0 + eps).min(1.0));
+            }
+        }
+    }
+}
+
 /// What attacks raise, an image, in f64: cross-entropy of a class, or binary cross-entropy summed over findings. `logits` are
 /// images x classes. Logits that are not numbers give NaN.
 ///

@@ -15,6 +15,7 @@
 //! - [`gallery`]: what a node is: the images and places that excite it.
 //! - [`shapley`]: nodes' shares of the effect of zeroing all; [`screen`]: first-order effects from one pass back.
 //! - [`compat`]: the arithmetic of the published notebooks, fault by fault.
+//! - [`pull`]: the gradient for the pixels of whatever is made of potential outcomes.
 //! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -31,6 +32,7 @@ pub mod gallery;
 pub mod intervention;
 pub mod mask;
 pub mod perturbation;
+pub mod pull;
 pub mod screen;
 pub mod shapley;
 pub mod statistics;

@@ -4,8 +4,8 @@ use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::gate::MAX_SHIFT;
 use super::study::{
-    Config, Loaded, Run, checked_batch, cost, execute, execute_part, hashes, images_of, learnt_from, open_directory,
-    shard_count,
+    Config, Loaded, Run, checked_adaptive, checked_batch, cost, execute, execute_part, hashes, images_of, learnt_from,
+    open_directory, shard_count,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
@@ -75,6 +75,9 @@ pub struct Args {
     /// Beside the right arithmetic that of the paper's published notebooks: `icip2019` for all of its faults, or some by name
     #[arg(long, value_name = "icip2019|FAULT", value_delimiter = ',', value_parser = faults)]
     compat: Vec<Faults>,
+    /// PGD once more by an adversary who knows the detector: what is left of claim (d) then, in detector.json
+    #[arg(long)]
+    adaptive: bool,
     /// Condition III: a second head behind fourteen findings, and what nodes do to both tasks
     #[arg(long)]
     second_head: bool,
@@ -185,7 +188,7 @@ fn fill(text: &str) -> Result<Fill, String> {
 /// A finding by its name.
 fn finding(text: &str) -> Result<u32, String> {
     let wanted = |name: &&str| name.eq_ignore_ascii_case(text.trim());
-    let found = FINDINGS.iter().position(|name| wanted(&name)).map(|i| i as u32);
+    let found = FINDINGS.iter().position(wanted).map(|i| i as u32);
     found.ok_or_else(|| format!("`{text}` is no finding; the nearest is {}", closest(text, &FINDINGS)))
 }
 
@@ -395,6 +398,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         pairs: args.pairs.then_some(true),
         shapley: args.shapley.map(|n| n as usize),
         screen: args.screen.then_some(true),
+        adaptive: args.adaptive.then_some(true),
         value: args.value,
         second_head: args.second_head.then_some(true),
         margin: args.margin,
@@ -448,6 +452,7 @@ fn study(
     let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), context)?;
     let loaded = Loaded { model, tap, host, host_hash, autoencoder, ae };
     let batch = loaded.batch(&config, batch, context)?;
+    checked_adaptive(&config, loaded.autoencoder.nodes)?;
     if dry_run {
         let images = match config.data.data {
             Some(_) => {

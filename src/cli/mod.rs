@@ -6,6 +6,7 @@ mod bench;
 mod ce;
 mod common;
 mod convert;
+mod detect;
 mod devices;
 mod diff;
 mod fetch;
@@ -58,6 +59,8 @@ enum Verb {
     Attack(attack::Args),
     /// Maps of where answers come from, clean and attacked, and how far attacks move them
     Map(map::Args),
+    /// What a detector that a study fitted says of other images
+    Detect(detect::Args),
     /// Layers, shapes, parameters, multiply-adds, taps and what a sweep costs there
     Inspect(inspect::Args),
     /// Replay a folder that PyTorch made, and print how far each tensor lies from it
@@ -105,6 +108,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Merge(args) => merge::run(args),
         Verb::Attack(args) => attack::run(args),
         Verb::Map(args) => map::run(args),
+        Verb::Detect(args) => detect::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Convert(args) => convert::run(args),

@@ -56,6 +56,9 @@ pub struct Args {
     /// fashion: maps of the first N of them, clean and attacked (Figure 3); 0: none; default 500
     #[arg(long, value_name = "N")]
     maps: Option<usize>,
+    /// fashion: PGD once more by an adversary who knows the detector of claim (d)
+    #[arg(long)]
+    adaptive: bool,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -103,6 +106,7 @@ impl Args {
             pairs: None,
             shapley: None,
             screen: None,
+            adaptive: self.adaptive.then_some(true),
             value: DoValue::Zero,
             second_head: None,
             margin: None,

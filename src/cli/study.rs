@@ -1,15 +1,19 @@
 //! A study from the command line's side: its configuration, gate and run directory, and what is printed of it. `ce` and
 //! `reproduce` call it; the science is in `causal`, the tables in `report`.
 
+mod adaptive;
 mod beside;
 mod compat;
 mod conditions;
 mod cost;
 mod extra;
 mod floor;
+mod plain;
 mod shards;
 mod verdicts;
 
+pub use adaptive::checked as checked_adaptive;
+pub use beside::node_name;
 use beside::{detector, save_json, show_nodes, strata};
 pub use conditions::{Conditions, learnt_from};
 pub use cost::{cost, shard_count, shard_images};
@@ -31,7 +35,7 @@ use crate::causal::mask::Mask;
 use crate::causal::named_nodes;
 use crate::causal::perturbation::symptom;
 use crate::causal::statistics::Summary;
-use crate::causal::study::{AttackLabel, DoValue, Input};
+use crate::causal::study::{AttackLabel, DoValue, Input, Shard};
 use crate::causal::sweep::{Batch, Subject};
 use crate::data::Dataset;
 use crate::data::findings::FINDINGS;
@@ -85,6 +89,9 @@ pub struct Config {
     /// Whether first-order effects are put beside exact ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<bool>,
+    /// Whether PGD's images are also made by an adversary who knows the detector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<bool>,
     /// What nodes are set to.
     #[serde(default, skip_serializing_if = "DoValue::is_zero")]
     pub value: DoValue,
@@ -199,6 +206,11 @@ impl Loaded {
     pub fn gate(&self, context: &Context, config: &Config, data: &Dataset, batch: Batch) -> Result<Agreement, Error> {
         let both = Layered(&[&self.host, &self.ae]);
         gate::gate(context, config.limits(), self.subject(&both, config.victim), data, batch)
+    }
+
+    /// What tells this subject from others: hashes of both weights.
+    pub fn weights_hashes(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("host".to_string(), self.host_hash.clone()), ("autoencoder".to_string(), self.ae.hash())])
     }
 
     /// As a sweep takes it; `weights` holds both.
@@ -328,11 +340,8 @@ pub fn hashes(
     data: &Dataset,
     learn: Option<&Dataset>,
 ) -> Result<BTreeMap<String, String>, Error> {
-    let mut all = BTreeMap::from([
-        ("data".to_string(), data.hash()?),
-        ("host".to_string(), loaded.host_hash.clone()),
-        ("autoencoder".to_string(), loaded.ae.hash()),
-    ]);
+    let mut all = loaded.weights_hashes();
+    all.insert("data".into(), data.hash()?);
     if let Some(learn) = learn {
         all.insert("images of the second head".into(), learn.hash()?);
     }
@@ -400,13 +409,26 @@ pub fn execute_part(
     data: &Dataset,
     run: &Run,
 ) -> Result<usize, Error> {
+    Ok(answers(context, config, loaded, data, (run.batch, &run.directory, &run.manifest))?.len())
+}
+
+/// The answers of a study or of its part, shard by shard, each saved in the directory; those that it has are not run again.
+///
+/// # Errors
+/// As [`execute`].
+pub fn answers(
+    context: &Context,
+    config: &Config,
+    loaded: &Loaded,
+    data: &Dataset,
+    (batch, directory, manifest): (Batch, &RunDirectory, &Manifest),
+) -> Result<Vec<Shard>, Error> {
     let sets = node_sets(config, loaded.autoencoder.nodes)?;
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let subject = loaded.subject(&both, config.victim);
-    let (directory, manifest) = (&run.directory, &run.manifest);
     let mask = mask_of(config, &loaded.model.input)?;
     let shards = Shards { context, config, subject, sets: &sets, data, mask: mask.as_ref(), directory, manifest };
-    Ok(shards.all(&mut shards.studies(run.batch)?)?.len())
+    shards.all(&mut shards.studies(batch)?)
 }
 
 /// Runs a study into its directory (also for `reproduce`).
@@ -463,10 +485,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     let strata = strata(data, &all, model.head, names);
     let within = by_stratum(&columns, &strata, config.level)?;
     breakdown::strata(&directory.path("strata.csv"), (&strata, &within), &columns, &sets, &labels)?;
-    let detector = detector(context, config, loaded, data, &all)?;
-    if let Some(detector) = &detector {
-        save_json(&directory.path("detector.json"), detector)?;
-    }
+    let mut detector = detector(context, config, loaded, data, &all)?;
     let verdicts = Verdicts::of((&columns, &sets), config, (model.head, &units), &manifest.run_id)?;
     save_json(&directory.path("claims.json"), &verdicts)?;
     manifest.timing.insert("tables_seconds".into(), json!(started.elapsed().as_secs_f64()));
@@ -483,6 +502,15 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
     extra::interactions(&study, &columns, &sets)?;
     // two programs would be two networks in memory
     drop(studies);
+    if let Some((report, table)) = &mut detector {
+        if config.adaptive == Some(true) {
+            let started = Instant::now();
+            report.adaptive = adaptive::adaptive(&study, table)?;
+            manifest.timing.insert("adaptive_seconds".into(), json!(started.elapsed().as_secs_f64()));
+        }
+        save_json(&directory.path("detector.json"), report)?;
+    }
+    let detector = detector.map(|(report, _)| report);
     let conditions = conditions::conditions(&study, &all, &sets, learn.as_ref(), &units)?;
     let compat = config.compat.as_ref().map(|faults| compat::compat(&study, &all, &columns.inputs, &sets, faults));
     let compat = compat.transpose()?;

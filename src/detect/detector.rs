@@ -15,10 +15,13 @@ use super::mahalanobis::{self, Mahalanobis};
 use super::roc::RATES_PERCENT;
 use super::split::{Record, Side, Split};
 use super::table::{Purpose, Table};
+use super::warnings::called;
 use super::{DetectError, SCHEMA_VERSION};
 use crate::atomic::write_atomic;
+use crate::text::closest;
 use crate::train::evaluation::auroc::area;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -285,12 +288,13 @@ impl Detector {
         })?)
     }
 
-    /// Reads one that [`Detector::save`] wrote for this subject.
+    /// Reads one: the only one of a file that [`Detector::save`] wrote, or of those in a study's `detector.json` the one that is called
+    /// `name`, as tables have it: `effect-std`, `logistic of pgd 0.3`.
     ///
     /// # Errors
     /// [`DetectError::Read`] and [`DetectError::Invalid`] for a file that cannot be read or says what cannot be,
-    /// [`DetectError::Subject`] for one that was fitted on another subject: its numbers mean nothing here.
-    pub fn load(path: &Path, subject: &Subject) -> Result<Detector, DetectError> {
+    /// [`DetectError::Unknown`] where none has that name.
+    pub fn read(path: &Path, name: &str) -> Result<Detector, DetectError> {
         let invalid = |reason: String| DetectError::Invalid { path: path.to_owned(), reason };
         let read = |reason| DetectError::Read { path: path.to_owned(), reason };
         let length = fs::metadata(path).map_err(read)?.len();
@@ -298,10 +302,36 @@ impl Detector {
             return Err(invalid(format!("{length} bytes are too many for a detector")));
         }
         let text = fs::read_to_string(path).map_err(read)?;
-        let detector: Detector =
-            serde_json::from_str(&text).map_err(|e| invalid(format!("this is no detector: {e}")))?;
+        let none = |e: serde_json::Error| invalid(format!("this is no detector: {e}"));
+        let mut file: Value = serde_json::from_str(&text).map_err(none)?;
+        let all: Vec<Detector> = match file.get_mut("detectors") {
+            Some(several) => serde_json::from_value(several.take()).map_err(none)?,
+            None => vec![serde_json::from_value(file).map_err(none)?],
+        };
+        let names: Vec<String> = all.iter().map(Detector::called).collect();
+        if names.is_empty() {
+            return Err(invalid("it holds no detector".into()));
+        }
+        let Some((detector, _)) = all.into_iter().zip(&names).find(|(_, known)| *known == name) else {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let nearest = closest(name, &names).to_owned();
+            return Err(DetectError::Unknown { name: name.to_owned(), path: path.to_owned(), nearest });
+        };
         detector.check().map_err(invalid)?;
-        let fitted = &detector.subject;
+        Ok(detector)
+    }
+
+    /// Its name, with the attack that it learnt from where it did.
+    pub fn called(&self) -> String {
+        called(&self.name, self.attack.as_deref())
+    }
+
+    /// Whether it was fitted for this subject.
+    ///
+    /// # Errors
+    /// [`DetectError::Subject`] for another: its numbers mean nothing here.
+    pub fn fits(&self, subject: &Subject) -> Result<(), DetectError> {
+        let fitted = &self.subject;
         let known = |hashes: &BTreeMap<String, String>, name: &String| {
             hashes.get(name).cloned().unwrap_or_else(|| "none".into())
         };
@@ -315,7 +345,13 @@ impl Detector {
             let [fitted, here] = [&fitted.nodes, &subject.nodes].map(|nodes| nodes.join(" "));
             return Err(DetectError::Subject { what: "nodes".into(), fitted, here });
         }
-        Ok(detector)
+        Ok(())
+    }
+
+    /// The score above which an image is flagged with `fpr_percent` false alarms in a hundred; none where there were too few clean
+    /// images, or for another rate.
+    pub fn threshold(&self, fpr_percent: u32) -> Option<f64> {
+        self.cuts.iter().find(|cut| cut.fpr_percent == fpr_percent).and_then(|cut| cut.threshold)
     }
 
     /// Whether a file's numbers are those of a detector.
@@ -452,18 +488,20 @@ mod tests {
             let detector = Detector::fit(recipe, Some(1), &table, &split, &subject()).unwrap();
             detector.save(&path).unwrap();
             let bytes = fs::read(&path).unwrap();
-            let loaded = Detector::load(&path, &subject()).unwrap();
+            let loaded = Detector::read(&path, &detector.called()).unwrap();
             assert_eq!(loaded, detector);
+            loaded.fits(&subject()).unwrap();
             for row in table.rows(1) {
                 assert_eq!(loaded.score(&row.features).to_bits(), detector.score(&row.features).to_bits());
             }
             loaded.save(&path).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
+        let loaded = Detector::read(&path, "mahalanobis").unwrap();
         let with = |change: &dyn Fn(&mut Subject)| {
             let mut other = subject();
             change(&mut other);
-            match Detector::load(&path, &other) {
+            match loaded.fits(&other) {
                 Err(DetectError::Subject { what, .. }) => what,
                 other => panic!("{other:?}"),
             }
@@ -475,18 +513,38 @@ mod tests {
     }
 
     #[test]
+    fn of_a_studys_detectors_one_is_named_as_tables_name_it() {
+        let (table, split) = study();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("detector.json");
+        let fit = |recipe, attack| Detector::fit(recipe, Some(attack), &table, &split, &subject()).unwrap();
+        let all = [fit(Recipe::LOGISTIC, 1), fit(Recipe::LOGISTIC, 2), fit(Recipe::Single(Statistic::Kl), 1)];
+        fs::write(&path, serde_json::json!({ "claim": {}, "detectors": all }).to_string()).unwrap();
+        for detector in &all {
+            assert_eq!(Detector::read(&path, &detector.called()).unwrap(), *detector);
+        }
+        assert_eq!(all[1].called(), "logistic of pgd 0.3");
+        assert!(all[1].threshold(5).is_some() && all[1].threshold(2).is_none());
+        match Detector::read(&path, "logistic of fgms 0.3") {
+            Err(DetectError::Unknown { nearest, .. }) => assert_eq!(nearest, "logistic of fgsm 0.3"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn a_file_that_says_what_cannot_be_is_refused() {
         let (table, split) = study();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("detector.json");
-        assert!(matches!(Detector::load(&path, &subject()), Err(DetectError::Read { .. })));
+        let read = || Detector::read(&path, "mahalanobis");
+        assert!(matches!(read(), Err(DetectError::Read { .. })));
         let detector = Detector::fit(Recipe::MAHALANOBIS, None, &table, &split, &subject()).unwrap();
         let whole = serde_json::to_value(&detector).unwrap();
         let refused = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut value = whole.clone();
             change(&mut value);
             fs::write(&path, value.to_string()).unwrap();
-            matches!(Detector::load(&path, &subject()), Err(DetectError::Invalid { .. }))
+            matches!(read(), Err(DetectError::Invalid { .. }))
         };
         assert!(!refused(&|_| {}));
         assert!(refused(&|v| v["schema_version"] = 2.into()));
@@ -495,7 +553,9 @@ mod tests {
         assert!(refused(&|v| v["rule"]["factor"][1] = serde_json::json!([1.0])));
         assert!(refused(&|v| v["rule"]["standard"]["means"][0] = serde_json::Value::Null));
         assert!(refused(&|v| v["cuts"][0]["fpr_percent"] = 2.into()));
-        fs::write(&path, "{").unwrap();
-        assert!(matches!(Detector::load(&path, &subject()), Err(DetectError::Invalid { .. })));
+        for text in ["{", "{}", r#"{"detectors": []}"#] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(read(), Err(DetectError::Invalid { .. })), "{text}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Causal effects as a detector of adversarial examples: claim (d) of the paper, with what it has to beat and what it must
-//! not flag. Host mathematics in f64 on a study's shards; no device, no files but a fitted detector's own.
+//! not flag. Host mathematics in f64 on a study's shards; no files but a fitted detector's own.
 //!
 //! - [`features`]: one image's answers as numbers: effects of every node, their dispersion, baselines without any intervention.
 //! - [`table`]: the features of every image under every input, in an order of their own, so that the order in which images
@@ -9,12 +9,16 @@
 //! - [`detector`]: a fitted detector, its direction and cuts; saved and loaded as JSON, for one subject only.
 //! - [`roc`]: how well scores part clean images from attacked ones, how surely, and what is left once confidence is matched.
 //! - [`matrix`]: what is learnt from one attack, met by the others; false alarms on clean, masked and noisy images.
+//! - [`adaptive`]: what is left of the declared statistic where the adversary knows it; [`adversary`]: who that is. The one part that
+//!   asks a network, by a sweep that it is given.
 //! - [`claim`]: the verdict on claim (d). [`report`]: everything of one study, with warnings; its `Display` is for a terminal.
 //!
 //! Protocol (`table` says it in code): clean images that the host answers rightly against successful attacks on them, where its
 //! answer is another than without. The unit of every interval is the patient where one is known, else the image, because a clean
 //! image and its attacked version are no two independent images.
 
+pub mod adaptive;
+pub mod adversary;
 pub mod claim;
 pub mod detector;
 pub mod features;
@@ -152,6 +156,16 @@ pub enum DetectError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A name that no detector of a file has.
+    #[error("{path} holds no detector `{name}`; the nearest is `{nearest}`", path = .path.display())]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The name there that is nearest to it.
+        nearest: String,
     },
     /// A detector of another network, autoencoder or tap.
     #[error("this detector was fitted for {what} {fitted}, and the subject at hand has {here}: fit one for it")]

@@ -5,6 +5,7 @@
 //! them and the logistic regression once an attack. All are judged on the test images alone, with one bootstrap over their
 //! units for all, so that any two are compared pair by pair.
 
+use super::adaptive::Adaptive;
 use super::claim::{Claim, claim};
 use super::detector::{Detector, Direction, Recipe, Settled, Subject};
 use super::features::{Family, Statistic};
@@ -130,6 +131,9 @@ pub struct DetectorReport {
     pub false_alarms: Vec<FalseAlarms>,
     /// Claim (d).
     pub claim: Claim,
+    /// What an adversary who knows the declared statistic can do, where that was asked for: one a PGD.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adaptive: Vec<Adaptive>,
     /// What the reader should know before believing a number.
     pub warnings: Vec<String>,
 }
@@ -213,6 +217,7 @@ impl DetectorReport {
             split: split.record(table),
             inputs: labels.iter().enumerate().map(input).collect(),
             claim: claim(&all, &labels, plan.level),
+            adaptive: Vec::new(),
             statistics: all.into_iter().map(|judged| judged.row).collect(),
             detectors,
             matrix: lines,

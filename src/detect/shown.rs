@@ -38,6 +38,7 @@ impl fmt::Display for DetectorReport {
         self.alarms_table(f)?;
         writeln!(f)?;
         wrapped(f, "", &self.claim.words)?;
+        self.adaptive.iter().try_for_each(|adaptive| wrapped(f, "", &adaptive.words))?;
         for warning in &self.warnings {
             wrapped(f, "warning: ", warning)?;
         }

@@ -10,6 +10,7 @@ use crate::answer::Head;
 use crate::attack::method::change;
 use crate::causal::CausalError;
 use crate::causal::analysis::{consistent, responses};
+use crate::causal::effect::Responses;
 use crate::causal::study::{Input, Shard};
 use crate::data::NO_LABEL;
 use crate::random::fnv1a_64;
@@ -64,6 +65,20 @@ pub struct Row {
     pub predicted: Option<u32>,
     /// Whether the host's answer is another than on the clean image: of findings, whether any is (found above one half).
     pub changed: Option<bool>,
+}
+
+impl Row {
+    /// Of an image's answers under an input, where `clean` are the host's logits when nothing is done to it.
+    ///
+    /// # Errors
+    /// None that [`Responses::new`] has not excluded.
+    pub fn of(responses: &Responses, clean: &[f64]) -> Result<Row, CausalError> {
+        Ok(Row {
+            features: Features::of(responses)?,
+            predicted: argmax(responses.orig()).map(|class| class as u32),
+            changed: differ(responses.head(), clean, responses.orig()),
+        })
+    }
 }
 
 /// The features of a study.
@@ -218,19 +233,12 @@ impl Place<'_> {
         let mut rows = Vec::with_capacity(kept.len());
         for &k in kept {
             let here = responses(&self.shard.answers[k], self.i, nodes, head, classes)?;
-            let predicted = argmax(here.orig());
-            let changed = match &clean {
-                Some(clean) => differ(head, clean, here.orig()),
-                None => {
-                    let label = self.shard.labels[self.i];
-                    let known = head == Head::Softmax && label != NO_LABEL;
-                    right = predicted.filter(|_| known).map(|class| class == label as usize);
-                    clean = Some(here.orig().to_vec());
-                    predicted.map(|_| false)
-                }
-            };
-            let predicted = predicted.map(|class| class as u32);
-            rows.push(Row { features: Features::of(&here)?, predicted, changed });
+            if clean.is_none() {
+                let label = self.shard.labels[self.i];
+                let known = head == Head::Softmax && label != NO_LABEL;
+                right = argmax(here.orig()).filter(|_| known).map(|class| class == label as usize);
+            }
+            rows.push(Row::of(&here, clean.get_or_insert_with(|| here.orig().to_vec()))?);
         }
         Ok(Read { right, rows })
     }

@@ -12,5 +12,6 @@ pub mod nodes;
 pub mod page;
 pub mod part;
 pub mod run;
+pub mod scores;
 pub mod shards;
 pub mod table;

@@ -7,6 +7,7 @@ mod attacks;
 mod conditions;
 mod convert;
 mod cuda;
+mod detect;
 mod figure;
 mod findings;
 mod images;

@@ -63,6 +63,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Error> {
         None => {
             let mut study = args.study("fashion", paper::FASHION[0].tap, args.limit.unwrap_or(10_000), &attacks::ALL);
             study.ae = args.ae.first().cloned();
+            study::checked_adaptive(&study, NODES)?;
             let maps = figure::images(&args, &study)?;
             (Reproduction { experiment: args.experiment, retrain: args.retrain, maps, study }, None)
         }

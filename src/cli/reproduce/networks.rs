@@ -159,6 +159,11 @@ pub fn run(args: Args, context: &Context, experiment: &'static Experiment) -> Re
     if args.maps.is_some() {
         return Err(Error::Usage("--maps is for fashion: `map --model` makes those of other networks".into()));
     }
+    if args.adaptive {
+        return Err(Error::Usage(
+            "--adaptive is for fashion: `ce --model` makes those attacks on other networks".into(),
+        ));
+    }
     let (mut config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Reproduction>(directory, "reproduce")?,
         None => {

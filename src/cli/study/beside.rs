@@ -13,31 +13,32 @@ use crate::causal::sweep::Sweep;
 use crate::cli::common::Context;
 use crate::data::files::Record;
 use crate::data::{Dataset, Labels};
-use crate::detect::{self, DetectError, DetectorReport, Plan, Table};
+use crate::detect::detector::Subject;
+use crate::detect::{DetectError, DetectorReport, Plan, Table};
 use crate::error::Error;
 use crate::model::Head;
 use crate::report::gallery;
 use crate::report::run::RunDirectory;
 use crate::tensor::argmax;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Resamples of a detector's intervals at most: each takes every score once more.
 const DETECTOR_RESAMPLES: usize = 1000;
 
-/// What effects are worth as a detector of the study's attacks; nothing where it has none, or too few images for it.
+/// What effects are worth as a detector of the study's attacks, and the table that this is of; nothing where it has none, or too few
+/// images for it.
 pub(super) fn detector(
     context: &Context,
     config: &Config,
     loaded: &Loaded,
     data: &Dataset,
     shards: &[Shard],
-) -> Result<Option<DetectorReport>, Error> {
+) -> Result<Option<(DetectorReport, Table)>, Error> {
     if !config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) {
         return Ok(None);
     }
-    let Loaded { model, tap, host_hash, ae, autoencoder, .. } = loaded;
+    let Loaded { model, tap, autoencoder, .. } = loaded;
     let names = node_sets(config, autoencoder.nodes)?;
     // nodes only: what several do together would be counted twice
     let singles = names.iter().take_while(|set| set.len() == 1).count();
@@ -49,19 +50,18 @@ pub(super) fn detector(
         }
         false => shards,
     };
-    let nodes = names.iter().take(singles).map(|set| format!("{}/ch{}", tap.name, named_nodes(set))).collect();
-    let hashes = BTreeMap::from([("host".to_string(), host_hash.clone()), ("autoencoder".to_string(), ae.hash())]);
+    let nodes = names.iter().take(singles).map(|set| node_name(&tap.name, &named_nodes(set))).collect();
     let plan = Plan {
         seed: config.seed,
         resamples: config.resamples.min(DETECTOR_RESAMPLES),
         level: config.level,
-        ..Plan::new(detect::detector::Subject { nodes, hashes })
+        ..Plan::new(Subject { nodes, hashes: loaded.weights_hashes() })
     };
     let patients: Vec<Option<&str>> = (0..data.len()).map(|i| data.patient(i)).collect();
-    let made =
-        Table::of(shards, model.head, model.classes, &patients).and_then(|table| DetectorReport::of(&table, &plan));
+    let made = Table::of(shards, model.head, model.classes, &patients)
+        .and_then(|table| Ok((DetectorReport::of(&table, &plan)?, table)));
     match made {
-        Ok(report) => Ok(Some(report)),
+        Ok(made) => Ok(Some(made)),
         Err(
             e @ (DetectError::Few(_)
             | DetectError::Nothing { .. }
@@ -73,6 +73,11 @@ pub(super) fn detector(
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// What a detector calls a node of the tap `tap`.
+pub fn node_name(tap: &str, node: &str) -> String {
+    format!("{tap}/ch{node}")
 }
 
 /// Kinds of images that effects are told apart by: the label, what the host says of the clean image, whether it is right, findings,

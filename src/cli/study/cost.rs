@@ -1,6 +1,7 @@
 //! What a study costs: multiply-adds of its parts, the time of a dry run, the size of a shard.
 
 use super::{Config, Loaded, node_sets};
+use crate::attack::Attack;
 use crate::backend::Layered;
 use crate::causal::shapley::Plan;
 use crate::causal::study::{Input, SHARD_IMAGES};
@@ -8,6 +9,7 @@ use crate::causal::sweep::{Batch, Logits, Sweep};
 use crate::cli::common::{Context, Cost};
 use crate::cli::gate;
 use crate::cli::inspect;
+use crate::detect::adaptive::IMAGES_MAX;
 use crate::error::Error;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Model, Tap};
@@ -62,6 +64,17 @@ impl Macs {
         f64::from(runs) * self.outcomes(sets) + gradients * self.gradient
     }
 
+    /// Attacks by who knows the detector, on half of `images` and at most as many as are tried: of each step outcomes, the gradient
+    /// of the loss, and that of the statistic, which goes through every variant and back.
+    fn adaptive(&self, images: usize, sets: usize, inputs: &[Input]) -> f64 {
+        let steps = |input: &Input| match input {
+            Input::Attack(attack @ Attack::Pgd { .. }) => f64::from(attack.gradients(self.pixels)),
+            _ => 0.0,
+        };
+        let step = self.outcomes(sets) + self.gradient + 2.0 * (self.front + (sets as f64 + 1.0) * self.variant);
+        images.div_ceil(2).min(IMAGES_MAX) as f64 * inputs.iter().map(steps).sum::<f64>() * step
+    }
+
     /// What the f64 reference does again: images, and sets of each.
     pub fn floor(&self, images: usize, sets: usize) -> (usize, usize) {
         let images = images.min(FLOOR_IMAGES);
@@ -102,7 +115,8 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     };
     // a front, an answer, and its gradient for the code
     let screen = if config.screen == Some(true) { macs.front + 2.0 * macs.variant } else { 0.0 };
-    let flop = 2.0 * (images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate);
+    let adaptive = if config.adaptive == Some(true) { macs.adaptive(images, sets.len(), &config.inputs) } else { 0.0 };
+    let flop = 2.0 * (images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate + adaptive);
     let (floor_images, floor_sets) = macs.floor(images, sets.len());
     let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
     let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);

@@ -39,13 +39,18 @@ impl Study<'_> {
         for (k, block) in all.chunks(SHARD_IMAGES).enumerate() {
             if self.context.stopped() {
                 bar.finish();
-                return Err(Error::Interrupted { resume: self.directory.finished_path().into() });
+                return Err(self.interrupted());
             }
             with(&self.data.pixels(block)?)?;
             bar.set((k * SHARD_IMAGES + block.len()) as u64);
         }
         bar.finish();
         Ok(())
+    }
+
+    /// What to say where the run was stopped.
+    pub fn interrupted(&self) -> Error {
+        Error::Interrupted { resume: self.directory.finished_path().into() }
     }
 
     /// Means of columns (one a set of nodes) with bootstrap intervals, as rows of a table.

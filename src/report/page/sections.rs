@@ -279,6 +279,8 @@ pub fn detector(run: &Run) -> String {
             );
         }
     }
+    let known = detector["adaptive"].as_array().into_iter().flatten().filter_map(|one| one["words"].as_str());
+    let known: String = known.map(|words| format!("<p>{}</p>\n", escaped(words))).collect();
     let told = detector["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let cautions: String = told.map(|told| format!("<li>{}</li>", escaped(told))).collect();
     format!(
@@ -286,7 +288,7 @@ pub fn detector(run: &Run) -> String {
          gets right against successful attacks on them; .5 is chance, blue above and red below it: a statistic that moves the \
          other way under another attack cannot be used without knowing the attack. Controls (masking, noise) have no adversary: a \
          statistic that finds them finds change, not attack.</p>\n<div class=\"scroll\"><table><thead><tr><th>statistic</th>\
-         <th>family</th>{head}</tr></thead><tbody>{body}</tbody></table></div>\n<details><summary>ROC curves</summary>\
+         <th>family</th>{head}</tr></thead><tbody>{body}</tbody></table></div>\n{known}<details><summary>ROC curves</summary>\
          <div class=\"cards\">{plots}</div></details>\n<details><summary>Cautions</summary><ul>{cautions}</ul></details>\n</section>\n"
     )
 }
