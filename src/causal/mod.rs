@@ -14,6 +14,8 @@
 //! - [`breakdown`]: effects by the class they change and by the images they are of.
 //! - [`gallery`]: what a node is: the images and places that excite it.
 //! - [`shapley`]: nodes' shares of the effect of zeroing all; [`screen`]: first-order effects from one pass back.
+//! - [`matching`]: which node of one autoencoder is which of another; [`seeds`]: what a node does in several trainings.
+//! - [`refute`]: placebos that a node's effect must outdo to be believed.
 //! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -28,8 +30,11 @@ pub mod fill;
 pub mod gallery;
 pub mod intervention;
 pub mod mask;
+pub mod matching;
 pub mod perturbation;
+pub mod refute;
 pub mod screen;
+pub mod seeds;
 pub mod shapley;
 pub mod statistics;
 pub mod study;

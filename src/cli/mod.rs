@@ -12,6 +12,7 @@ mod fetch;
 mod inspect;
 mod map;
 mod merge;
+mod phase;
 mod report;
 mod reproduce;
 mod study;

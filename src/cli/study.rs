@@ -6,6 +6,7 @@ mod conditions;
 mod cost;
 mod extra;
 mod floor;
+mod refute;
 mod shards;
 mod verdicts;
 
@@ -13,6 +14,8 @@ use beside::{detector, save_json, show_nodes, strata};
 pub use conditions::Conditions;
 pub use cost::{cost, shard_count, shard_images};
 pub use floor::Floor;
+pub use refute::Refuted;
+pub use shards::finished;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
@@ -36,6 +39,7 @@ use crate::data::image::{self, Channels};
 use crate::detect::DetectorReport;
 use crate::digest::hex;
 use crate::error::Error;
+use crate::interval::Interval;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
 use crate::report::breakdown;
@@ -65,6 +69,9 @@ pub struct Config {
     pub weights: Option<PathBuf>,
     /// Autoencoder; none means the bundled one.
     pub ae: Option<PathBuf>,
+    /// Autoencoders of other trainings, whose nodes are matched with that one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_ae: Vec<PathBuf>,
     /// Tap.
     pub tap: String,
     /// Nodes, each by itself.
@@ -83,6 +90,9 @@ pub struct Config {
     /// Whether first-order effects are put beside exact ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<bool>,
+    /// Whether nodes are put before placebos.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refute: Option<bool>,
     /// What nodes are set to.
     #[serde(default, skip_serializing_if = "DoValue::is_zero")]
     pub value: DoValue,
@@ -205,6 +215,8 @@ pub struct Done {
     pub verdicts: Verdicts,
     /// Conditions II and III, where they were asked for.
     pub conditions: Option<Conditions>,
+    /// The nodes before placebos, where that was asked for.
+    pub refuted: Option<Refuted>,
     /// Claim (d), where images were attacked.
     pub detector: Option<DetectorReport>,
     /// Warnings of the run.
@@ -526,6 +538,13 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         let screened = extra::screen(&study, &columns, &sets)?;
         manifest.results.insert("screen".into(), json!(screened));
     }
+    let refuted = match config.refute {
+        Some(true) => Some(refute::refute(&study, &all, &columns, &sets)?),
+        _ => None,
+    };
+    if let Some(refuted) = &refuted {
+        manifest.results.insert("refuters".into(), refuted.brief());
+    }
 
     if units.count() < columns.images() {
         warnings.push(format!(
@@ -559,6 +578,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         floor,
         verdicts,
         conditions,
+        refuted,
         detector,
         warnings,
         directory,
@@ -592,7 +612,12 @@ fn agreement(subject: Subject<'_>, data: &Dataset, batch: Batch, context: &Conte
 
 /// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
 pub fn with_interval(row: &Row) -> String {
-    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    figures(row.summary.mean, row.interval)
+}
+
+/// The same of any mean.
+pub fn figures(mean: Option<f64>, interval: Option<Interval>) -> String {
+    let (Some(mean), Some(i)) = (mean, interval) else { return "not a number".into() };
     let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
     if largest == 0.0 {
         return "0".into();
@@ -603,7 +628,7 @@ pub fn with_interval(row: &Row) -> String {
 }
 
 /// Names of inputs, with their sizes where two have the same name: `fgsm 8/255`.
-fn input_names(inputs: &[Input]) -> Vec<String> {
+pub fn input_names(inputs: &[Input]) -> Vec<String> {
     let name = |input: &Input| {
         let twins = inputs.iter().filter(|other| other.name() == input.name()).count();
         let size = input.eps().filter(|_| twins > 1).map_or(String::new(), |eps| format!(" {}", change(eps)));
@@ -717,6 +742,9 @@ impl Done {
         if let Some(conditions) = &self.conditions {
             let _ = write!(text, "{conditions}");
         }
+        if let Some(refuted) = &self.refuted {
+            let _ = write!(text, "{refuted}");
+        }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
         text
     }
@@ -733,7 +761,11 @@ impl Done {
                     "live_share": r.live_share, "p": r.p, "p_adj": r.p_adjusted })
             })
             .collect();
-        json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
-            "numerical_floor": self.floor.largest, "warnings": self.warnings, "rows": rows })
+        let mut out = json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
+            "numerical_floor": self.floor.largest, "warnings": self.warnings, "rows": rows });
+        if let Some(refuted) = &self.refuted {
+            out["refuters"] = refuted.brief();
+        }
+        out
     }
 }

@@ -10,6 +10,8 @@ pub mod maps;
 pub mod nodes;
 pub mod page;
 pub mod part;
+pub mod refuters;
 pub mod run;
+pub mod seeds;
 pub mod shards;
 pub mod table;

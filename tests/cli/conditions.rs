@@ -92,7 +92,7 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     assert!(mean("p_orig of Y: box").abs() > 2.0 * mean("p_orig of Y: beside").abs());
     let less = mean("p_orig of Y: box less beside");
     assert!((less - (mean("p_orig of Y: box") - mean("p_orig of Y: beside"))).abs() < 1e-12);
-    assert!(rows.iter().any(|row| *row == ("III", "effect on Z", "outputs")));
+    assert!(rows.contains(&("III", "effect on Z", "outputs")));
     let found: Value = serde_json::from_str(&lab.read("two/conditions.json")).unwrap();
     assert_eq!(found["symptoms"]["findings"], serde_json::json!([[2, 16], [4, 16]]));
     assert_eq!(found["multitask"]["head"]["images"], 30);

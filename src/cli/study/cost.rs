@@ -1,6 +1,6 @@
 //! What a study costs: multiply-adds of its parts, the time of a dry run, the size of a shard.
 
-use super::{Config, GATE_IMAGES, Loaded, node_sets};
+use super::{Config, GATE_IMAGES, Loaded, node_sets, refute};
 use crate::backend::Layered;
 use crate::causal::shapley::Plan;
 use crate::causal::study::{Input, SHARD_IMAGES};
@@ -101,7 +101,11 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     };
     // a front, an answer, and its gradient for the code
     let screen = if config.screen == Some(true) { macs.front + 2.0 * macs.variant } else { 0.0 };
-    let flop = 2.0 * (images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate);
+    let refute = match config.refute {
+        Some(true) => refute::sweeps(images, config.level) as f64 * macs.outcomes(loaded.autoencoder.nodes),
+        _ => 0.0,
+    };
+    let flop = 2.0 * (refute + images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate);
     let (floor_images, floor_sets) = macs.floor(images, sets.len());
     let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
     let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);

@@ -83,7 +83,10 @@ impl Run {
         // of the thousand rows of a thousand classes the page shows none
         effects.retain(|row| row.estimand == "e1" || row.estimand == "bernoulli");
         if effects.is_empty() {
-            let reason = format!("there are no effects in it to report (it is a run of `{}`)", manifest.verb);
+            let reason = match directory.join("ae-1").exists() {
+                true => "is a run of several autoencoders: each has a page of its own, in ae-1, ae-2 …".into(),
+                false => format!("there are no effects in it to report (it is a run of `{}`)", manifest.verb),
+            };
             return Err(Error::Input { path: directory.into(), reason });
         }
         Ok(Run {
