@@ -5,16 +5,18 @@ mod common;
 
 use common::backends;
 use common::hosts::*;
-use intervene::backend::Backend;
+use intervene::backend::{Backend, Layered, Parameters};
 use intervene::causal::analysis::{Columns, Quantity};
 use intervene::causal::effect::Reading;
 use intervene::causal::intervention::NodeSet;
+use intervene::causal::refute::Judge;
+use intervene::causal::refute::placebo::{Severed, directions, shuffled, weighted};
 use intervene::causal::statistics::{
     Bca, Bootstrap, Clusters, Equivalence, Hierarchical, Interval, Likeness, SignFlip, Summary, bh, holm, pearson,
     spearman,
 };
 use intervene::causal::study::{AttackLabel, Do, Shard, Study};
-use intervene::causal::sweep::Logits;
+use intervene::causal::sweep::{Batch, Logits, Subject, Sweep};
 use intervene::data::Dataset;
 use intervene::model::{Head, Layer};
 use intervene::random::Stream;
@@ -424,6 +426,90 @@ fn effects_on_labels_that_were_drawn_by_lot_are_0_within_their_interval() {
             assert!(holds(interval, 0.0), "node {node}: {interval:.3} on {}", backend.name());
         }
         assert!(on_answers.iter().any(|i| i.hi < 0.0), "its own answers show effects: {on_answers:?}");
+    }
+}
+
+/// Four classes; class 0 hangs on node 0, which is weak and read with a large weight, its rivals on strong nodes that are read with
+/// small ones: no direction of node 0's length does what it does. Nodes 4 and 5 are read by nobody.
+fn hanging() -> Planted {
+    let map = |from, gain, offset| Map { from, gain, offset };
+    let rivals = [map(1, 5.0, 12.0), map(2, 5.0, 12.0), map(1, -5.0, 12.0)];
+    let unread = [map(0, 1.0, 2.5), map(2, 0.75, 2.0)];
+    let maps = [&[map(0, 1.0, 2.0)], &rivals[..], &unread].concat();
+    let mut head = [0.0; 4 * 6];
+    (0..4).for_each(|c| head[c * 6 + c] = if c == 0 { 4.0 } else { 0.5 });
+    Planted::new(3, &maps, &head)
+}
+
+#[test]
+fn a_wired_node_survives_every_refuter_and_a_severed_one_none() {
+    const FEW: usize = 12;
+    const WIRED: usize = 0;
+    const SEVERED: [usize; 2] = [4, 5];
+    let (planted, n) = (hanging(), 60);
+    let (host, data) = (&planted.host, bright(&planted, n, 8));
+    let (x, nodes) = (pixels(&data), (0..6).collect::<Vec<usize>>());
+    let (bootstrap, flips) = (e(Bootstrap::new(n, 1000, 0)), e(SignFlip::new(n, 2000, 0)));
+    let judge = Judge { bootstrap: &bootstrap, flips: &flips, level: 0.95 };
+    for backend in backends() {
+        let shard = shard(&planted, &data, backend.as_ref());
+        let Logits { idle, done, .. } = &shard.answers[0].logits;
+        let of = |logits: &[f32], sets: usize, set: usize| -> Vec<f32> {
+            logits.chunks_exact(4).skip(set).step_by(sets).flatten().copied().collect()
+        };
+        let columns = columns(&planted, shard.clone());
+        let effects: Vec<&[f64]> = nodes.iter().map(|&k| columns.get(0, k, Quantity::Ece(Reading::Z0))).collect();
+        // effects of every node in the same network with other weights
+        let with = |weights: &dyn Parameters, x: &[f32]| -> Vec<Vec<f64>> {
+            let subject = Subject { weights, ..host.subject() };
+            let mut sweep =
+                e(Sweep::new(subject, &host.singles(), Batch { images: 50, variants: 64 }, backend.as_ref()));
+            let l: Logits = e(sweep.outcomes(x));
+            let column = |k: usize| {
+                let rows = l.idle.chunks_exact(4).zip(l.done.chunks_exact(4).skip(k).step_by(6));
+                rows.map(|(idle, done)| e(weighted(Head::Softmax, idle, done))).collect()
+            };
+            nodes.iter().map(|&k| column(k)).collect()
+        };
+        let mut sweep = host.sweep(&[host.set(&nodes)], (7, 5), backend.as_ref());
+        let moved: Vec<f32> = e(directions(&mut sweep, (&x, data.ids()), &nodes, 2, 0));
+        let along = |k: usize| -> Vec<f64> {
+            let size = |i: usize| -> f64 {
+                let drawn = moved[(i * 6 + k) * 8..][..8].chunks_exact(4);
+                drawn.map(|done| e(weighted(Head::Softmax, &idle[i * 4..][..4], done)).abs()).sum::<f64>() / 2.0
+            };
+            (0..n).map(size).collect()
+        };
+        let along: Vec<Vec<f64>> = nodes.iter().map(|&k| along(k)).collect();
+        let fresh = |seed: u64| {
+            with(&Layered(&[&host.autoencoder.initial_weights(seed), &host.weights]), &x[..FEW * host.pixels()])
+        };
+        // as many as leave a node that outdoes all of theirs a p of .05 after Holm over six
+        let untrained: Vec<Vec<f64>> = (1..=20).flat_map(fresh).collect();
+        let others = |k: usize| e(shuffled(Head::Softmax, (idle, &of(done, 6, k)), 4, (999, 0)));
+        let others: Vec<Vec<f64>> = nodes.iter().map(|&k| others(k)).collect();
+        // cut by halves, so that the others still answer
+        let halves = [[0, 2, 4], [1, 3, 5]]
+            .map(|cut| (cut, with(&Severed { weights: &host.weights, nodes: host.set(&cut) }, &x)));
+        let severed: Vec<Vec<f64>> = nodes.iter().map(|&k| halves[k % 2].1[k].clone()).collect();
+        assert!(severed.iter().flatten().all(|effect| *effect == 0.0), "{}", backend.name());
+        assert!(halves[0].1[1].iter().any(|effect| effect.abs() > 1e-3), "what is not cut still works");
+
+        let trials = [
+            e(judge.direction(&effects, &along)),
+            judge.untrained(&effects.iter().map(|column| &column[..FEW]).collect::<Vec<_>>(), &untrained),
+            judge.shuffled(&effects, &others),
+            judge.severed(&effects, &severed),
+        ];
+        for trials in trials {
+            for trial in trials {
+                let told = format!("{trial:?} on {}", backend.name());
+                if SEVERED.contains(&trial.node) {
+                    assert!(!trial.survives && trial.effect == Some(0.0), "{told}");
+                }
+                assert!(trial.survives || trial.node != WIRED, "{told}");
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@
 //! - [`shapley`]: nodes' shares of the effect of zeroing all; [`screen`]: first-order effects from one pass back.
 //! - [`compat`]: the arithmetic of the published notebooks, fault by fault.
 //! - [`pull`]: the gradient for the pixels of whatever is made of potential outcomes.
+//! - [`matching`]: which node of one autoencoder is which of another; [`seeds`]: what a node does in several trainings.
+//! - [`refute`]: placebos that a node's effect must outdo to be believed.
 //! - [`claims`]: the verdict on the paper's claims (a), (b) and (c), with its artefacts and controls.
 //!
 //! "The paper" is Yang et al., "When Causal Intervention Meets Adversarial Examples and Image Masking for Deep Neural
@@ -31,9 +33,12 @@ pub mod fill;
 pub mod gallery;
 pub mod intervention;
 pub mod mask;
+pub mod matching;
 pub mod perturbation;
 pub mod pull;
+pub mod refute;
 pub mod screen;
+pub mod seeds;
 pub mod shapley;
 pub mod statistics;
 pub mod study;

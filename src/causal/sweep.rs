@@ -126,6 +126,10 @@ pub struct Logits<T = f32> {
     pub live: Vec<bool>,
 }
 
+/// Says what is taken away of an image's code: which image of those that are run, which of the times, its code, and room for what is
+/// taken (0 where nothing is), both nodes x height x width.
+pub type Take<'a> = dyn FnMut(usize, usize, &[f32], &mut [f32]) + 'a;
+
 /// Class-weighted effects of every set on some images, made where the logits are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effects {
@@ -408,6 +412,50 @@ impl Sweep {
             self.program.read(self.nodes.code, TensorMut::F32(codes))?;
         }
         Ok(codes)
+    }
+
+    /// Logits of `x` (images x C·H·W pixels in [0, 1]) with anything taken away of the code, `times` an image: images x times x
+    /// classes. A do takes away what its nodes are beyond their value; this is for what is no do on nodes, such as a direction
+    /// across all of them. The set of all nodes is one of the sweep's sets.
+    ///
+    /// # Errors
+    /// [`BackendError`]; [`BackendError::Transfer`] when no set holds all nodes.
+    pub fn outcomes_without<T: Logit>(
+        &mut self,
+        x: &[f32],
+        times: usize,
+        take: &mut Take<'_>,
+    ) -> Result<Vec<T>, BackendError> {
+        let (images, classes) = (self.images(x)?, self.classes);
+        let Some(all) = self.sets.iter().position(|set| set.len() == self.channels) else {
+            let reason = "what is taken away of all nodes needs the set of all nodes".into();
+            return Err(BackendError::Transfer { node: "code.difference".into(), reason });
+        };
+        let size = self.code().iter().product::<usize>().max(1);
+        let mut logits = vec![T::default(); images * times * classes];
+        for (b, block) in x.chunks(self.batch.images * self.pixels).enumerate() {
+            let (first, rows) = (b * self.batch.images, block.len() / self.pixels);
+            self.front(block, Value::Zero)?;
+            let mut codes = vec![0.0f32; rows * size];
+            self.program.read(self.nodes.code, TensorMut::F32(&mut codes))?;
+            let variants: Vec<(u32, u32)> = (0..rows as u32).map(|row| (row, all as u32 + 1)).collect();
+            for time in 0..times {
+                let mut away = vec![0.0f32; rows * size];
+                for (row, (code, away)) in codes.chunks_exact(size).zip(away.chunks_exact_mut(size)).enumerate() {
+                    take(first + row, time, code, away);
+                }
+                self.program.write(self.nodes.difference, TensorRef::F32(&away))?;
+                for batch in variants.chunks(self.batch.variants) {
+                    self.decode(batch)?;
+                    let made: Vec<T> = self.tail(batch.len())?;
+                    for (&(row, _), made) in batch.iter().zip(made.chunks_exact(classes)) {
+                        let at = ((first + row as usize) * times + time) * classes;
+                        logits[at..at + classes].copy_from_slice(made);
+                    }
+                }
+            }
+        }
+        Ok(logits)
     }
 
     fn tail<T: Logit>(&mut self, rows: usize) -> Result<Vec<T>, BackendError> {

@@ -201,7 +201,7 @@ impl Args {
     /// All but the aim, which needs the network.
     fn config(&self) -> Result<Config, Error> {
         let victim = Attacked::from(self.attacks.victim);
-        if self.attacks.victim == VictimArg::Host && self.subject.ae.is_some() {
+        if self.attacks.victim == VictimArg::Host && !self.subject.ae.is_empty() {
             return Err(Error::Usage(
                 "--ae is of --victim inserted: an attack on the host knows no autoencoder".into(),
             ));
@@ -213,7 +213,7 @@ impl Args {
         Ok(Config {
             model: self.subject.model.clone(),
             weights: self.subject.weights.clone(),
-            ae: self.subject.ae.clone(),
+            ae: self.subject.one_ae()?,
             tap: (victim == Attacked::Inserted).then(|| self.subject.tap.clone()),
             victim,
             attacks,

@@ -1,4 +1,7 @@
-//! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory.
+//! `ce`: the causal effect of every node on every answer, clean, masked and attacked, as a run directory. Of several
+//! autoencoders [`seeds`] makes one run of them all.
+
+mod seeds;
 
 use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
@@ -78,6 +81,9 @@ pub struct Args {
     /// PGD once more by an adversary who knows the detector: what is left of claim (d) then, in detector.json
     #[arg(long)]
     adaptive: bool,
+    /// Every node before placebos on clean images: random directions, an untrained autoencoder, other images' answers, and severed
+    #[arg(long)]
+    refute: bool,
     /// Condition III: a second head behind fourteen findings, and what nodes do to both tasks
     #[arg(long)]
     second_head: bool,
@@ -187,8 +193,7 @@ fn fill(text: &str) -> Result<Fill, String> {
 
 /// A finding by its name.
 fn finding(text: &str) -> Result<u32, String> {
-    let wanted = |name: &&str| name.eq_ignore_ascii_case(text.trim());
-    let found = FINDINGS.iter().position(wanted).map(|i| i as u32);
+    let found = FINDINGS.iter().position(|name| name.eq_ignore_ascii_case(text.trim())).map(|i| i as u32);
     found.ok_or_else(|| format!("`{text}` is no finding; the nearest is {}", closest(text, &FINDINGS)))
 }
 
@@ -377,10 +382,11 @@ pub fn run(args: Args) -> Result<(), Error> {
         let started = RunDirectory::resume_configured::<Config>(directory, "ce")?;
         return study(&context, started, &args.gate.batch, None, args.common.dry_run);
     }
-    if !args.value.is_zero() && (args.shapley.is_some() || args.screen) {
-        let reason = "--shapley and --screen are about nodes set to 0: leave --do out";
+    if !args.value.is_zero() && (args.shapley.is_some() || args.screen || args.refute) {
+        let reason = "--shapley, --screen and --refute are about nodes set to 0: leave --do out";
         return Err(Error::Usage(reason.into()));
     }
+    args.checked_trainings()?;
     if args.margin.is_some_and(|margin| !(margin > 0.0 && margin < 1.0)) {
         return Err(Error::Usage("--margin is a change of a probability: above 0 and below 1".into()));
     }
@@ -390,7 +396,8 @@ pub fn run(args: Args) -> Result<(), Error> {
     let config = Config {
         model: args.subject.model,
         weights: args.subject.weights,
-        ae: args.subject.ae,
+        ae: args.subject.ae.first().cloned(),
+        further_ae: args.subject.ae.iter().skip(1).cloned().collect(),
         tap: args.subject.tap,
         nodes: args.nodes,
         sets: args.sets,
@@ -399,6 +406,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         shapley: args.shapley.map(|n| n as usize),
         screen: args.screen.then_some(true),
         adaptive: args.adaptive.then_some(true),
+        refute: args.refute.then_some(true),
         value: args.value,
         second_head: args.second_head.then_some(true),
         margin: args.margin,
@@ -419,6 +427,30 @@ pub fn run(args: Args) -> Result<(), Error> {
     };
     let asked = Asked { inputs: args.inputs, part: args.shard, out: args.common.out };
     study(&context, (config, None), &args.gate.batch, Some(asked), args.common.dry_run)
+}
+
+impl Args {
+    /// What several autoencoders at once do not go with: the same number is another node in each of them.
+    fn checked_trainings(&self) -> Result<(), Error> {
+        if self.subject.ae.len() < 2 {
+            return Ok(());
+        }
+        let named = [
+            ("--nodes", self.nodes.trim() != "all"),
+            ("--set", !self.sets.is_empty()),
+            ("--shard", self.shard.is_some()),
+        ];
+        match named.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some(("--shard", _)) => {
+                Err(Error::Usage("--shard is of one autoencoder: run the parts of each --ae by itself".into()))
+            }
+            Some((flag, _)) => Err(Error::Usage(format!(
+                "{flag} names nodes by number, and with several --ae a number is another node in each: which is which is what is \
+                 found out, of all of them"
+            ))),
+        }
+    }
 }
 
 /// Ends the unfinished run in `directory`, as `--resume` does.
@@ -444,23 +476,14 @@ fn study(
     asked: Option<Asked>,
     dry_run: bool,
 ) -> Result<(), Error> {
-    // a tap that does not exist is said before weights are asked for
-    subject::network(&config.model, &config.data)?.tap(&config.tap)?;
-    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, context)?;
-    let tap = model.tap(&config.tap)?;
-    let host_hash = host.hash();
-    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), context)?;
-    let loaded = Loaded { model, tap, host, host_hash, autoencoder, ae };
+    if !config.further_ae.is_empty() {
+        return seeds::run(context, (config, resume), batch, asked, dry_run);
+    }
+    let loaded = load(context, &config)?;
     let batch = loaded.batch(&config, batch, context)?;
     checked_adaptive(&config, loaded.autoencoder.nodes)?;
     if dry_run {
-        let images = match config.data.data {
-            Some(_) => {
-                images_of(&subject::data(&config.data, &loaded.model, context)?.studied, &config, context)?.len()
-            }
-            // nothing is fetched for a dry run
-            None => config.limit.unwrap_or(10_000),
-        };
+        let images = expected_images(context, &config, &loaded)?;
         if let Some(asked) = &asked {
             config.inputs = asked.inputs.inputs(images, USUAL);
         }
@@ -496,6 +519,26 @@ fn study(
         return ui::print(&format!("{}\n", done.json()));
     }
     ui::print(&format!("{}{}run {}\n", done.table(), done.notes(), done.directory.display()))
+}
+
+/// Host and the (first) autoencoder.
+fn load(context: &Context, config: &Config) -> Result<Loaded, Error> {
+    // a tap that does not exist is said before weights are asked for
+    subject::network(&config.model, &config.data)?.tap(&config.tap)?;
+    let (model, host) = subject::host(&config.model, config.weights.as_deref(), &config.data, context)?;
+    let tap = model.tap(&config.tap)?;
+    let host_hash = host.hash();
+    let (autoencoder, ae) = subject::autoencoder(&config.model, &tap, &host_hash, config.ae.as_deref(), context)?;
+    Ok(Loaded { model, tap, host, host_hash, autoencoder, ae })
+}
+
+/// Images of a study that is not run.
+fn expected_images(context: &Context, config: &Config, loaded: &Loaded) -> Result<usize, Error> {
+    match config.data.data {
+        Some(_) => Ok(images_of(&subject::data(&config.data, &loaded.model, context)?.studied, config, context)?.len()),
+        // nothing is fetched for a dry run
+        None => Ok(config.limit.unwrap_or(10_000)),
+    }
 }
 
 /// What a part has left, and what to do with it.

@@ -69,7 +69,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     let (mut config, resume) = match &args.common.resume {
         Some(directory) => RunDirectory::resume_configured::<Config>(directory, "detect")?,
-        None => (args.config(), None),
+        None => (args.config()?, None),
     };
     let detector = Detector::read(&config.detector, &config.name)?;
     let Some(threshold) = detector.threshold(FALSE_ALARMS_PERCENT) else {
@@ -155,8 +155,9 @@ fn finish(
 
 impl Args {
     /// All but the nodes, which are the detector's.
-    fn config(&self) -> Config {
-        let SubjectArgs { model, weights, ae, tap } = self.subject.clone();
+    fn config(&self) -> Result<Config, Error> {
+        let ae = self.subject.one_ae()?;
+        let SubjectArgs { model, weights, tap, .. } = self.subject.clone();
         let named = self.detector.clone().unwrap_or_default();
         let detector = if named.is_dir() { named.join("detector.json") } else { named };
         let study = study::Config {
@@ -166,7 +167,7 @@ impl Args {
             seed: self.common.seed,
             ..study::Config::plain(&model, &tap, &self.data)
         };
-        Config { detector, name: self.name.clone(), study }
+        Ok(Config { detector, name: self.name.clone(), study })
     }
 }
 

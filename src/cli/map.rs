@@ -270,7 +270,7 @@ fn methods(args: &Args, model: &Model, context: &Context) -> Result<Vec<Method>,
         }
     }
     if chosen.is_empty() {
-        if args.subject.ae.is_some() || subject::has_bundled_autoencoder(&args.subject.model) {
+        if !args.subject.ae.is_empty() || subject::has_bundled_autoencoder(&args.subject.model) {
             chosen.push(Method::Cem);
         } else {
             context.ui.log("no autoencoder is named with --ae, so no causal maps are made");
@@ -323,7 +323,7 @@ fn configured(args: &Args, context: &Context) -> Result<Config, Error> {
     Ok(Config {
         model: args.subject.model.clone(),
         weights: args.subject.weights.clone(),
-        ae: args.subject.ae.clone(),
+        ae: args.subject.one_ae()?,
         tap: args.subject.tap.clone(),
         methods: methods(args, &model, context)?,
         class: args.class.clone(),

@@ -14,6 +14,7 @@ mod gate;
 mod inspect;
 mod map;
 mod merge;
+mod phase;
 mod report;
 mod reproduce;
 mod study;

@@ -9,13 +9,13 @@ mod paper;
 use super::attacks::AttackArg;
 use super::ce::{EffectsArg, GateArgs, InputArgs};
 use super::common::{Common, Context, DataArgs};
+use super::phase::{here, phase};
 use super::study::{self, Config, Done, WIDTH};
 use crate::attack::Attack;
 use crate::causal::mask::Region;
 use crate::causal::named_nodes;
 use crate::causal::study::{DoValue, Input};
 use crate::error::Error;
-use crate::report::run::{Manifest, RunDirectory};
 use crate::text::closest;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -99,6 +99,7 @@ impl Args {
             model: model.into(),
             weights: None,
             ae: None,
+            further_ae: Vec::new(),
             tap: tap.to_string(),
             nodes: "all".into(),
             sets: Vec::new(),
@@ -107,6 +108,7 @@ impl Args {
             shapley: None,
             screen: None,
             adaptive: self.adaptive.then_some(true),
+            refute: None,
             value: DoValue::Zero,
             second_head: None,
             margin: None,
@@ -125,27 +127,6 @@ impl Args {
             seed: self.common.seed,
             data: self.data.clone(),
         }
-    }
-}
-
-/// A part of a reproduction that is a run of its own, in the directory `name` of this one: where it goes, and what it goes
-/// on with when it was interrupted.
-fn phase(
-    directory: &RunDirectory,
-    name: &str,
-    verb: &str,
-) -> Result<(PathBuf, Option<(RunDirectory, Manifest)>), Error> {
-    let path = directory.path(name);
-    let partial = directory.path(&format!("{name}.partial"));
-    let resume = if partial.exists() { Some(RunDirectory::resume(&path, verb)?) } else { None };
-    Ok((path, resume))
-}
-
-/// An interruption inside such a part: the message names the whole.
-fn here(e: Error, directory: &RunDirectory) -> Error {
-    match e {
-        Error::Interrupted { .. } => Error::Interrupted { resume: directory.finished_path().into() },
-        other => other,
     }
 }
 

@@ -9,6 +9,7 @@ mod cost;
 mod extra;
 mod floor;
 mod plain;
+mod refute;
 mod shards;
 mod verdicts;
 
@@ -18,6 +19,8 @@ use beside::{detector, save_json, show_nodes, strata};
 pub use conditions::{Conditions, learnt_from};
 pub use cost::{cost, shard_count, shard_images};
 pub use floor::Floor;
+pub use refute::Refuted;
+pub use shards::finished;
 pub use verdicts::Verdicts;
 
 use super::common::{Context, DataArgs};
@@ -43,6 +46,7 @@ use crate::data::image::{self, Channels};
 use crate::detect::DetectorReport;
 use crate::digest::hex;
 use crate::error::Error;
+use crate::interval::Interval;
 use crate::model::autoencoder::Autoencoder;
 use crate::model::{Head, Model, Tap};
 use crate::report::breakdown;
@@ -71,6 +75,9 @@ pub struct Config {
     pub weights: Option<PathBuf>,
     /// Autoencoder; none means the bundled one.
     pub ae: Option<PathBuf>,
+    /// Autoencoders of other trainings, whose nodes are matched with that one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_ae: Vec<PathBuf>,
     /// Tap.
     pub tap: String,
     /// Nodes, each by itself.
@@ -92,6 +99,9 @@ pub struct Config {
     /// Whether PGD's images are also made by an adversary who knows the detector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<bool>,
+    /// Whether nodes are put before placebos.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refute: Option<bool>,
     /// What nodes are set to.
     #[serde(default, skip_serializing_if = "DoValue::is_zero")]
     pub value: DoValue,
@@ -235,6 +245,8 @@ pub struct Done {
     pub conditions: Option<Conditions>,
     /// What faults of the published arithmetic do, where that was asked for.
     pub compat: Option<String>,
+    /// The nodes before placebos, where that was asked for.
+    pub refuted: Option<Refuted>,
     /// Claim (d), where images were attacked.
     pub detector: Option<DetectorReport>,
     /// Warnings of the run.
@@ -521,6 +533,13 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         let screened = extra::screen(&study, &columns, &sets)?;
         manifest.results.insert("screen".into(), json!(screened));
     }
+    let refuted = match config.refute {
+        Some(true) => Some(refute::refute(&study, &all, &columns, &sets)?),
+        _ => None,
+    };
+    if let Some(refuted) = &refuted {
+        manifest.results.insert("refuters".into(), refuted.brief());
+    }
 
     if units.count() < columns.images() {
         warnings.push(format!(
@@ -555,6 +574,7 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         verdicts,
         conditions,
         compat,
+        refuted,
         detector,
         warnings,
         directory,
@@ -566,7 +586,12 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
 
 /// `-7.41 [-7.60, -7.22] e-2`: one power of ten for all three, that of the largest.
 pub fn with_interval(row: &Row) -> String {
-    let (Some(mean), Some(i)) = (row.summary.mean, row.interval) else { return "not a number".into() };
+    figures(row.summary.mean, row.interval)
+}
+
+/// The same of any mean.
+pub fn figures(mean: Option<f64>, interval: Option<Interval>) -> String {
+    let (Some(mean), Some(i)) = (mean, interval) else { return "not a number".into() };
     let largest = mean.abs().max(i.lo.abs()).max(i.hi.abs());
     if largest == 0.0 {
         return "0".into();
@@ -694,6 +719,9 @@ impl Done {
             let _ = write!(text, "{conditions}");
         }
         text += self.compat.as_deref().unwrap_or_default();
+        if let Some(refuted) = &self.refuted {
+            let _ = write!(text, "{refuted}");
+        }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
         text
     }
@@ -710,7 +738,11 @@ impl Done {
                     "live_share": r.live_share, "p": r.p, "p_adj": r.p_adjusted })
             })
             .collect();
-        json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
-            "numerical_floor": self.floor.largest, "warnings": self.warnings, "rows": rows })
+        let mut out = json!({ "schema_version": crate::report::run::SCHEMA_VERSION, "run_id": self.run_id, "run": self.directory,
+            "numerical_floor": self.floor.largest, "warnings": self.warnings, "rows": rows });
+        if let Some(refuted) = &self.refuted {
+            out["refuters"] = refuted.brief();
+        }
+        out
     }
 }

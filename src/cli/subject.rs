@@ -35,12 +35,26 @@ pub struct SubjectArgs {
     /// Its weights (safetensors, .pth, .pt or ONNX); default for fashion: the bundled ones
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// The autoencoder (safetensors), where one is needed; default for fashion: the bundled one
+    /// The autoencoder (safetensors), where one is needed; default for fashion: the bundled one. Of `ce` repeatable: other trainings,
+    /// whose nodes are matched
     #[arg(long, value_name = "FILE")]
-    pub ae: Option<PathBuf>,
+    pub ae: Vec<PathBuf>,
     /// Where it is spliced in: a number of children of `features`, or the last one's name
     #[arg(long, default_value = "2")]
     pub tap: String,
+}
+
+impl SubjectArgs {
+    /// The one autoencoder, of a command that takes one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for several.
+    pub fn one_ae(&self) -> Result<Option<PathBuf>, Error> {
+        if self.ae.len() > 1 {
+            return Err(Error::Usage("--ae: one autoencoder is enough; `ce` takes several".into()));
+        }
+        Ok(self.ae.first().cloned())
+    }
 }
 
 /// Images cut into parts.

@@ -36,6 +36,9 @@ pub const HIDDEN: usize = 32;
 /// Default number of nodes.
 pub const NODES: usize = 16;
 
+/// The weight of the decoder that reads the code: hidden x nodes x 3 x 3.
+pub const READS_CODE: &str = "ae.dec1.weight";
+
 /// The nodes of the graph that a row-growing intervention reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Lists {
@@ -135,7 +138,7 @@ impl Autoencoder {
         code: NodeId,
         lists: Lists,
     ) -> Result<NodeId, GraphError> {
-        let weight = graph.parameter("ae.dec1.weight", [self.hidden, self.nodes, 3, 3])?;
+        let weight = graph.parameter(READS_CODE, [self.hidden, self.nodes, 3, 3])?;
         let op = Op::InterveneConv { pad: 1, activation: Activation::None };
         graph.push("ae.dec1.do", op, &[pre, code, weight, lists.images, lists.sets, lists.keep])
     }

@@ -17,6 +17,7 @@ mod maps;
 mod outputs;
 mod parts;
 mod reproduce;
+mod seeds;
 mod study;
 mod support;
 mod usage;

@@ -1,6 +1,6 @@
 //! What a study costs: multiply-adds of its parts, the time of a dry run, the size of a shard.
 
-use super::{Config, Loaded, node_sets};
+use super::{Config, Loaded, node_sets, refute};
 use crate::attack::Attack;
 use crate::backend::Layered;
 use crate::causal::shapley::Plan;
@@ -115,8 +115,13 @@ pub fn cost(context: &Context, config: &Config, loaded: &Loaded, images: usize, 
     };
     // a front, an answer, and its gradient for the code
     let screen = if config.screen == Some(true) { macs.front + 2.0 * macs.variant } else { 0.0 };
+    let refute = match config.refute {
+        Some(true) => refute::sweeps(images, config.level) as f64 * macs.outcomes(loaded.autoencoder.nodes),
+        _ => 0.0,
+    };
     let adaptive = if config.adaptive == Some(true) { macs.adaptive(images, sets.len(), &config.inputs) } else { 0.0 };
-    let flop = 2.0 * (images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen) + gate + adaptive);
+    let swept = images as f64 * (macs.image(sets.len(), &config.inputs) + shares + screen);
+    let flop = 2.0 * (swept + gate + adaptive + refute);
     let (floor_images, floor_sets) = macs.floor(images, sets.len());
     let threads = rayon::current_num_threads().min(floor_images.max(1)) as f64;
     let floor = floor_images as f64 * macs.outcomes(floor_sets) / (REFERENCE_MACS_PER_SECOND * threads);

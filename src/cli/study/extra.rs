@@ -20,6 +20,7 @@ use crate::report::table::{Labels, units};
 use serde::Serialize;
 
 /// What an extra needs of its study.
+#[derive(Clone, Copy)]
 pub(super) struct Study<'a> {
     pub context: &'a Context,
     pub config: &'a Config,
@@ -32,7 +33,7 @@ pub(super) struct Study<'a> {
 
 impl Study<'_> {
     /// Calls `with` with the pixels of one block of images after the other.
-    fn blocks(&self, what: &str, mut with: impl FnMut(&[f32]) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn blocks(&self, what: &str, mut with: impl FnMut(&[f32]) -> Result<(), Error>) -> Result<(), Error> {
         let all: Vec<u32> = (0..self.data.len() as u32).collect();
         let mut bar = self.context.ui.progress(what, all.len() as u64);
         self.data.announce(&all);

@@ -1,7 +1,7 @@
 //! The shards of a study: those that its directory has, and those that are run now, on all devices at once.
 
-use super::Config;
 use super::cost::{Macs, shard_images};
+use super::{Config, Loaded, node_sets};
 use crate::attack::AttackError;
 use crate::backend::BackendError;
 use crate::causal::intervention::NodeSet;
@@ -13,6 +13,7 @@ use crate::data::Dataset;
 use crate::error::Error;
 use crate::report::run::{Manifest, OUTCOMES, RunDirectory};
 use crate::report::shards::{self, Want};
+use std::path::Path;
 
 /// What a study's shards are made of, and where they go.
 #[derive(Clone, Copy)]
@@ -142,6 +143,32 @@ impl<'d> Shards<'_, 'd> {
     fn interrupted(&self) -> Error {
         Error::Interrupted { resume: self.directory.finished_path().into() }
     }
+}
+
+/// The shards of the finished run `run_id` in `directory`, of the images of `data`.
+///
+/// # Errors
+/// [`Error::Input`] for one that is missing, damaged or another run's; [`Error::Causal`] for nodes that do not exist.
+pub fn finished(
+    directory: &Path,
+    run_id: &str,
+    (config, loaded): (&Config, &Loaded),
+    data: &Dataset,
+) -> Result<Vec<Shard>, Error> {
+    let (sets, classes) = (node_sets(config, loaded.autoencoder.nodes)?.len(), loaded.model.classes);
+    let (mut all, mut first) = (Vec::new(), 0);
+    while first < data.len() {
+        let path = directory.join(shards::file_name(all.len()));
+        let missing = || Error::Input { path: path.clone(), reason: "is missing; the run is not what it was".into() };
+        let shard: Shard = shards::load(&path, run_id)?.ok_or_else(missing)?;
+        // a shard of the run holds an image at least
+        let last = data.len().min(first + shard.ids.len().max(1));
+        let (ids, labels) = (&data.ids()[first..last], &data.labels()[first..last]);
+        shards::check(&path, &shard, &Want { first, ids, labels, inputs: &config.inputs, sets, classes })?;
+        all.push(shard);
+        first = last;
+    }
+    Ok(all)
 }
 
 /// The shards from those images on, each on a device of its own and all at once.

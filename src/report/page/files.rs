@@ -106,8 +106,12 @@ impl Run {
         };
         judged.sort_by_key(|claim| claim.claim);
         if effects.is_empty() && maps.is_none() {
-            let reason =
-                format!("there are no effects and no maps in it to report (it is a run of `{}`)", manifest.verb);
+            let reason = match directory.join("ae-1").exists() {
+                true => "is a run of several autoencoders: each has a page of its own, in ae-1, ae-2 …".into(),
+                false => {
+                    format!("there are no effects and no maps in it to report (it is a run of `{}`)", manifest.verb)
+                }
+            };
             return Err(Error::Input { path: directory.into(), reason });
         }
         Ok(Run {
