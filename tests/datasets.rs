@@ -224,6 +224,10 @@ fn nihs_layout_is_read_with_all_its_traps() {
     let place = placed[0].place;
     assert_eq!([place.x, place.y, place.width, place.height], [4.0, 2.0, 1.0, 64.5 / 128.0]);
     assert!(o.data.placed(0).unwrap().is_empty());
+    // who is marked tests, as long as that is not everybody
+    let split = |train: &[u32], validation: &[u32]| Split { train: train.into(), validation: validation.into() };
+    assert_eq!(split(&[0, 1, 2, 3], &[]).with_marked(&o.data), split(&[0, 1, 2], &[3]));
+    assert_eq!(split(&[1, 2, 3], &[0]).with_marked(&o.data), split(&[1, 2, 3], &[0]));
     let notes = o.notes.join("\n");
     for part in ["1 of 5 rows name an image that is not there", "1 images have no row", "1 boxes of", "1 listed images"]
     {

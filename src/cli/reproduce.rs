@@ -14,7 +14,7 @@ use super::study::{self, Config, Done, WIDTH};
 use crate::attack::Attack;
 use crate::causal::mask::Region;
 use crate::causal::named_nodes;
-use crate::causal::study::{DoValue, Input};
+use crate::causal::study::Input;
 use crate::error::Error;
 use crate::text::closest;
 use std::fmt::Write;
@@ -96,26 +96,10 @@ impl Args {
     /// are named.
     fn study(&self, model: &str, tap: usize, images: usize, usual: &[AttackArg]) -> Config {
         Config {
-            model: model.into(),
-            weights: None,
-            ae: None,
-            further_ae: Vec::new(),
-            tap: tap.to_string(),
-            nodes: "all".into(),
-            sets: Vec::new(),
-            others: None,
-            pairs: None,
-            shapley: None,
-            screen: None,
             adaptive: self.adaptive.then_some(true),
-            refute: None,
-            value: DoValue::Zero,
-            second_head: None,
-            margin: None,
-            compat: None,
             inputs: self.inputs.inputs(images, usual),
-            attack_label: self.inputs.label(),
             mask_file: self.inputs.mask_file(),
+            attack_label: self.inputs.label(),
             victim: self.inputs.victim(),
             limit: self.limit,
             min_agreement: self.gate.min_agreement(),
@@ -125,7 +109,7 @@ impl Args {
             interval: self.gate.interval(),
             effects: self.effects.into(),
             seed: self.common.seed,
-            data: self.data.clone(),
+            ..Config::plain(model, &tap.to_string(), &self.data)
         }
     }
 }

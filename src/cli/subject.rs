@@ -74,7 +74,7 @@ pub struct Sets {
 
 impl Sets {
     /// Cuts `data`, whose images may say which part they are in. Where they do not, a twelfth validates and a twelfth tests,
-    /// whole patients, always the same ones.
+    /// whole patients, always the same ones; patients with a marked finding test too, as in NIH's own lists.
     ///
     /// # Errors
     /// [`Error::Data`].
@@ -83,7 +83,7 @@ impl Sets {
         let (train, validation, test) = (part(data::Part::Train), part(data::Part::Validation), part(data::Part::Test));
         let twelfth = |n: usize| (n / 12).max(1);
         if train.is_empty() && test.is_empty() {
-            let held_out = Split::by_patient(&data, "test", twelfth(data.len()));
+            let held_out = Split::by_patient(&data, "test", twelfth(data.len())).with_marked(&data);
             let training = data.subset(&held_out.train)?;
             let split = Split::by_patient(&training, "validation", twelfth(data.len()));
             return Ok(Sets { split, training, test: data.subset(&held_out.validation)?, studied: data, part: "" });

@@ -2,7 +2,7 @@
 //! training and by the readers of data sets.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::files::{Part, Record};
 use super::{DataError, Dataset};
@@ -51,6 +51,22 @@ impl Split {
         split.train.sort_unstable();
         split.validation.sort_unstable();
         split
+    }
+
+    /// The same with every patient of whom a finding is marked on the held-out side, as in NIH's own lists: what is measured at a box
+    /// was not learnt from its image. Where that would hold out half of the images or more, the split is left as it is.
+    pub fn with_marked(self, data: &Dataset) -> Split {
+        let marked = |i: u32| data.record(i as usize).is_some_and(|record| !record.marked.is_empty());
+        let patient = |i: u32| data.patient(i as usize);
+        let patients: HashSet<&str> = (0..data.len() as u32).filter(|&i| marked(i)).filter_map(patient).collect();
+        let held = |i: &u32| marked(*i) || patient(*i).is_some_and(|p| patients.contains(p));
+        let (more, train): (Vec<u32>, Vec<u32>) = self.train.iter().partition(|i| held(i));
+        if 2 * (self.validation.len() + more.len()) >= data.len() {
+            return self;
+        }
+        let mut validation = [self.validation, more].concat();
+        validation.sort_unstable();
+        Split { train, validation }
     }
 
     /// Fashion-MNIST's: 55,000 to train on, 5,000 to validate on.
