@@ -25,7 +25,8 @@
 //! - [`attack`]: what an adversary does to the pixels of a network.
 //! - [`causal`]: interventions, the sweep, effects, statistics, verdicts. Knows programs, never a device.
 //! - [`explain`]: maps of where an answer comes from, and what they are worth. [`validate`]: another framework's numbers replayed.
-//! - [`detect`]: whether effects tell attacked images from clean ones, what has to be beaten, and what must not be flagged.
+//! - [`detect`]: whether effects tell attacked images from clean ones, what has to be beaten, what must not be flagged,
+//!   and what is left where the adversary knows it.
 //! - [`conditions`]: the paper's conditions II (a known symptom masked) and III (two tasks, one cause), beside which I is what
 //!   every table is about. Above [`detect`], whose regression a second head is.
 //! - [`report`]: run directories, tables. [`cli`]: one file a verb. [`error`]: their union, with exit codes.
