@@ -110,7 +110,7 @@ impl Mask {
             }
             Region::Rectangle => Mask::rectangle(drawn),
             Region::Box(_) => Mask::boxes(drawn),
-            Region::OutsideBox(_) => Mask::boxes(drawn)?.beside(drawn),
+            Region::OutsideBox(_) => Mask::beside(drawn),
             Region::File => {
                 let missing = CausalError::Range { what: "the number of mask files", value: 0.0, range: "1" };
                 let file = drawn.file.ok_or(missing)?;
@@ -142,61 +142,39 @@ impl Mask {
 
     /// Every pixel whose middle lies in a box; at least the one nearest to the middle of each.
     fn boxes(drawn: Drawn<'_>) -> Result<Mask, CausalError> {
-        if drawn.boxes.is_empty() {
-            let what = "the number of boxes on an image that is masked by them";
-            return Err(CausalError::Range { what, value: 0.0, range: "at least 1" });
-        }
-        let [h, w] = drawn.size;
         let mut mask = Mask::none(drawn.size);
-        // the pixels from..to whose middles lie in start..start + length
-        let span = |start: f64, length: f64, size: usize| {
-            let edge = |x: f64| ((x - 0.5).ceil().max(0.0) as usize).min(size);
-            let (from, to) = (edge(start), edge(start + length));
-            if from < to {
-                return (from, to - from);
-            }
-            let nearest = ((start + length / 2.0).floor().max(0.0) as usize).min(size.saturating_sub(1));
-            (nearest, 1.min(size))
-        };
-        for b in drawn.boxes {
-            let ((top, height), (left, width)) = (span(b.y, b.height, h), span(b.x, b.width, w));
-            mask.take([top, left], [height, width]);
+        for (corner, sides) in rectangles(drawn)? {
+            mask.take(corner, sides);
         }
         Ok(mask)
     }
 
-    /// As many pixels beside these: a rectangle of the same sides at a place drawn among all that keep clear of them, where these
-    /// are one rectangle and there is such a place; single pixels drawn among the others else. Fewer where there are fewer others.
-    fn beside(&self, drawn: Drawn<'_>) -> Result<Mask, CausalError> {
-        let (h, w) = (self.height, self.width);
-        let mut mask = Mask::none([h, w]);
-        if let Some([height, width]) = self.sides() {
+    /// As much beside the boxes: for each a rectangle of its sides, at a place drawn among all that keep clear of every box and of one
+    /// another. Where there is no such place, single pixels drawn among those left, as many as it lacks or as there are.
+    fn beside(drawn: Drawn<'_>) -> Result<Mask, CausalError> {
+        let boxes = Mask::boxes(drawn)?;
+        let [h, w] = drawn.size;
+        let (mut mask, mut busy, mut lacking) = (Mask::none(drawn.size), boxes.clone(), 0);
+        let stream = Stream::new(drawn.seed, "outside");
+        for (k, (_, sides @ [height, width])) in (0u32..).zip(rectangles(drawn)?) {
             let clear = |&(top, left): &(usize, usize)| {
-                (top..top + height).all(|r| !self.taken[r * w + left..r * w + left + width].contains(&true))
+                (top..top + height).all(|r| !busy.taken[r * w + left..r * w + left + width].contains(&true))
             };
             let places = (0..=h - height).flat_map(|top| (0..=w - width).map(move |left| (top, left)));
             let places: Vec<(usize, usize)> = places.filter(clear).collect();
-            if !places.is_empty() {
-                let stream = Stream::new(drawn.seed, "outside");
-                let (top, left) = places[stream.below(drawn.image, drawn.number, places.len() as u32) as usize];
-                mask.take([top, left], [height, width]);
-                return Ok(mask);
+            let first = drawn.number.checked_mul(BOXES_MAX).filter(|_| k < BOXES_MAX).ok_or(TOO_MANY)?;
+            if places.is_empty() {
+                lacking += height * width;
+                continue;
             }
+            let (top, left) = places[stream.below(drawn.image, first + k, places.len() as u32) as usize];
+            mask.take([top, left], sides);
+            busy.take([top, left], sides);
         }
-        let others: Vec<usize> = (0..h * w).filter(|&i| !self.taken[i]).collect();
-        let count = self.count().min(others.len());
+        let others: Vec<usize> = (0..h * w).filter(|&i| !busy.taken[i]).collect();
+        let count = lacking.min(others.len());
         mask.scatter(others, count, "outside pixels", drawn)?;
         Ok(mask)
-    }
-
-    /// Height and width of what is taken, where that is one full rectangle.
-    fn sides(&self) -> Option<[usize; 2]> {
-        let taken = || (0..self.taken.len()).filter(|&i| self.taken[i]);
-        let rows = || taken().map(|i| i / self.width);
-        let columns = || taken().map(|i| i % self.width);
-        let height = rows().max()? - rows().min()? + 1;
-        let width = columns().max()? - columns().min()? + 1;
-        (height * width == self.count()).then_some([height, width])
     }
 
     /// Takes `count` of `pixels`, each as likely as any other: the first of a Fisher-Yates shuffle.
@@ -260,6 +238,36 @@ impl Mask {
         }
         Ok(())
     }
+}
+
+/// Boxes of one finding on an image, at most.
+const BOXES_MAX: u32 = 64;
+
+/// A rectangle of pixels: corner (top, left) and sides (height, width).
+type Pixels = ([usize; 2], [usize; 2]);
+
+/// Those of each box.
+fn rectangles(drawn: Drawn<'_>) -> Result<Vec<Pixels>, CausalError> {
+    if drawn.boxes.is_empty() {
+        let what = "the number of boxes on an image that is masked by them";
+        return Err(CausalError::Range { what, value: 0.0, range: "at least 1" });
+    }
+    // the pixels from..to whose middles lie in start..start + length
+    let span = |start: f64, length: f64, size: usize| {
+        let edge = |x: f64| ((x - 0.5).ceil().max(0.0) as usize).min(size);
+        let (from, to) = (edge(start), edge(start + length));
+        if from < to {
+            return (from, to - from);
+        }
+        let nearest = ((start + length / 2.0).floor().max(0.0) as usize).min(size.saturating_sub(1));
+        (nearest, 1.min(size))
+    };
+    let [h, w] = drawn.size;
+    let pixels = |b: &Rectangle| {
+        let ((top, height), (left, width)) = (span(b.y, b.height, h), span(b.x, b.width, w));
+        ([top, left], [height, width])
+    };
+    Ok(drawn.boxes.iter().map(pixels).collect())
 }
 
 /// A number of a mask beyond its stream.
@@ -413,6 +421,16 @@ mod tests {
         assert_eq!(draw(5, 0, 1).cells(), GridMask::draw(5, 0, 1, 224, 100).unwrap().cells());
     }
 
+    /// Height and width of what is taken, where that is one full rectangle.
+    fn sides(mask: &Mask) -> Option<[usize; 2]> {
+        let taken = || (0..mask.taken.len()).filter(|&i| mask.taken[i]);
+        let rows = || taken().map(|i| i / mask.width);
+        let columns = || taken().map(|i| i % mask.width);
+        let height = rows().max()? - rows().min()? + 1;
+        let width = columns().max()? - columns().min()? + 1;
+        (height * width == mask.count()).then_some([height, width])
+    }
+
     fn drawn(image: u64, number: u32, size: [usize; 2], boxes: &[Rectangle]) -> Drawn<'_> {
         Drawn { seed: 4, image, number, size, boxes, file: None }
     }
@@ -434,7 +452,7 @@ mod tests {
     fn a_rectangle_takes_a_tenth_to_half_a_row_and_lies_inside() {
         for image in 0..500 {
             let mask = Mask::draw(Region::Rectangle, drawn(image, 3, [224, 200], &[])).unwrap();
-            let [height, width] = mask.sides().expect("one rectangle");
+            let [height, width] = sides(&mask).expect("one rectangle");
             // the width is rounded: half a column of the height
             assert!((height as f64 * width as f64 - 4480.0).abs() <= height as f64 / 2.0, "{height} x {width}");
             let aspect = height as f64 / width as f64;
@@ -454,16 +472,16 @@ mod tests {
         let mut places = std::collections::HashSet::new();
         for image in 0..200 {
             let beside = Mask::draw(Region::OutsideBox(None), drawn(image, 0, [10, 12], &boxes)).unwrap();
-            assert_eq!(beside.sides(), Some([2, 4]));
+            assert_eq!(sides(&beside), Some([2, 4]));
             assert!(!beside.taken().iter().zip(mask.taken()).any(|(a, b)| *a && *b));
             places.insert(beside.taken().to_vec());
         }
         // 9 x 9 places less 3 x 7 that touch the box
         assert!(places.len() > 40, "{}", places.len());
-        // two boxes, or one without room beside it: single pixels, as many as there are
+        // two boxes: two rectangles; one without room beside it: single pixels, as many as there are
         let two = [boxes[0], rectangle(0.0, 0.0, 1.0, 1.0)];
         let control = Mask::draw(Region::OutsideBox(None), drawn(1, 0, [10, 12], &two)).unwrap();
-        assert_eq!((control.count(), control.sides()), (9, None));
+        assert_eq!((control.count(), sides(&control)), (9, None));
         let wide = [rectangle(0.0, 0.0, 12.0, 7.0)];
         assert_eq!(Mask::draw(Region::OutsideBox(None), drawn(1, 0, [10, 12], &wide)).unwrap().count(), 36);
         // a box thinner than a pixel, and one at the rim, take one

@@ -79,7 +79,8 @@ impl From<VictimArg> for Attacked {
 /// How images are attacked.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AttackArgs {
-    /// Attacks, by comma; default: see the command
+    /// Attacks, by comma; default: fgsm (ce, map, reproduce imagenet), fgsm,bim,pgd (attack, reproduce chest), all four (reproduce
+    /// fashion)
     #[arg(long, value_enum, value_delimiter = ',')]
     attack: Vec<AttackArg>,
     /// Whose eps and steps attacks have, where no flag says otherwise

@@ -20,6 +20,7 @@ use crate::causal::study::{AttackLabel, DoValue, Input};
 use crate::data::findings::FINDINGS;
 use crate::error::Error;
 use crate::report::effects::Form;
+use crate::report::page::PAGE;
 use crate::report::part::{Part, Portion};
 use crate::report::run::{Manifest, RunDirectory};
 use crate::report::table::Kind;
@@ -75,7 +76,8 @@ pub struct Args {
     /// First-order effects (attribution patching) on clean images, and their rank correlation with the exact ones
     #[arg(long)]
     screen: bool,
-    /// Beside the right arithmetic that of the paper's published notebooks: `icip2019` for all of its faults, or some by name
+    /// Beside the right arithmetic that of the paper's published notebooks: `icip2019` for all of its faults, or some of
+    /// softmax-over-findings, baseline-orig, double-softmax, sign, not-zeroed, mask-outside, one-image, sum
     #[arg(long, value_name = "icip2019|FAULT", value_delimiter = ',', value_parser = faults)]
     compat: Vec<Faults>,
     /// PGD once more by an adversary who knows the detector: what is left of claim (d) then, in detector.json
@@ -260,7 +262,7 @@ const RESAMPLES_MAX: usize = 1_000_000;
 impl InputArgs {
     /// Checks what clap cannot.
     pub fn checked(&self) -> Result<(), Error> {
-        if self.finding.is_some() && !self.mask.iter().any(|mask| matches!(mask, MaskArg::Box | MaskArg::OutsideBox)) {
+        if self.finding.is_some() && !self.masks_boxes() {
             return Err(Error::Usage("--finding says whose boxes are masked: add --mask box,outside-box".into()));
         }
         if self.masks == Some(0) && self.masks_by_place() {
@@ -271,7 +273,12 @@ impl InputArgs {
 
     /// Whether masks are asked for that chance does not place.
     pub fn masks_by_place(&self) -> bool {
-        self.mask_file.is_some() || self.mask.iter().any(|mask| matches!(mask, MaskArg::Box | MaskArg::OutsideBox))
+        self.mask_file.is_some() || self.masks_boxes()
+    }
+
+    /// Whether boxes of findings are masked, or as much beside them.
+    pub fn masks_boxes(&self) -> bool {
+        self.mask.iter().any(|mask| matches!(mask, MaskArg::Box | MaskArg::OutsideBox))
     }
 
     /// The file of a mask.
@@ -387,6 +394,13 @@ pub fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage(reason.into()));
     }
     args.checked_trainings()?;
+    if !args.value.is_zero() && (args.second_head || !args.compat.is_empty()) {
+        let reason = "--second-head and --compat are about nodes set to 0: leave --do out";
+        return Err(Error::Usage(reason.into()));
+    }
+    if args.margin.is_some() && !args.second_head && !args.inputs.masks_boxes() {
+        return Err(Error::Usage("--margin is for conditions II and III: add --mask box or --second-head".into()));
+    }
     if args.margin.is_some_and(|margin| !(margin > 0.0 && margin < 1.0)) {
         return Err(Error::Usage("--margin is a change of a probability: above 0 and below 1".into()));
     }
@@ -498,7 +512,7 @@ fn study(
         config.inputs = asked.inputs.inputs(images.len(), USUAL);
     }
     let asked_head = config.second_head == Some(true);
-    let learn = asked_head.then(|| learnt_from(&sets.training, &images)).transpose()?;
+    let learn = asked_head.then(|| learnt_from(&loaded, &sets.training, &images)).transpose()?;
     let mut manifest = context.manifest("ce", json!(config), hashes(&config, &loaded, &images, learn.as_ref())?);
     let agreement = loaded.gate(context, &config, &images, batch)?;
     let (part, out) = asked.map_or((None, None), |asked| (asked.part, asked.out));
@@ -518,7 +532,14 @@ fn study(
     if context.json {
         return ui::print(&format!("{}\n", done.json()));
     }
-    ui::print(&format!("{}{}run {}\n", done.table(), done.notes(), done.directory.display()))
+    let page = done.directory.join(PAGE);
+    ui::print(&format!(
+        "{}{}claims (a) to (c), detectors and what the nodes are: {}\nrun {}\n",
+        done.table(),
+        done.notes(),
+        page.display(),
+        done.directory.display()
+    ))
 }
 
 /// Host and the (first) autoencoder.

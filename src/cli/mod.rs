@@ -34,7 +34,7 @@ use std::process::ExitCode;
     name = "intervene",
     version,
     args_override_self = true,
-    after_help = "Exit codes: 0 done · 1 the run failed · 2 usage · 3 input or weights invalid · 4 gate or validation failed · \
+    after_help = "Exit codes: 0 done · 1 the run failed · 2 usage · 3 input or weights invalid · 4 gate, validation or diff failed · \
                   5 device · 130 interrupted (go on with --resume)"
 )]
 struct Cli {
@@ -44,7 +44,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the paper's experiment on Fashion-MNIST and judge its claims
+    /// Run the paper's experiments (fashion, imagenet, chest) and judge its claims
     Reproduce(reproduce::Args),
     /// Get and check a data set or published weights
     Fetch(fetch::Args),

@@ -81,6 +81,11 @@ pub fn run(args: Args) -> Result<(), Error> {
     let context = Context::new(&args.common)?;
     args.inputs.checked()?;
     args.gate.checked()?;
+    if args.inputs.masks_boxes() {
+        let reason =
+            "--mask box and outside-box are `ce`'s: `reproduce chest` measures condition II in a study of its own";
+        return Err(Error::Usage(reason.into()));
+    }
     if args.limit == Some(0) {
         return Err(Error::Usage("--limit 0: at least one image is needed".into()));
     }

@@ -263,13 +263,18 @@ pub struct Done {
 
 /// The sets a configuration asks for: single nodes, then joint sets.
 fn node_sets(config: &Config, nodes: usize) -> Result<Vec<NodeSet>, Error> {
-    let mut sets = Vec::new();
-    for node in NodeSet::parse(&config.nodes, nodes)?.iter() {
-        sets.push(NodeSet::of(&[node], nodes)?);
-    }
-    let singles: Vec<usize> = sets.iter().flat_map(NodeSet::iter).collect();
-    let mut joint: Vec<NodeSet> =
-        config.sets.iter().map(|text| NodeSet::parse(text, nodes)).collect::<Result<_, _>>()?;
+    let (alone, mut joint): (Vec<NodeSet>, Vec<NodeSet>) = config
+        .sets
+        .iter()
+        .map(|text| NodeSet::parse(text, nodes))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .partition(|set| set.len() == 1);
+    // a set of one is a node by itself: those come first, in their order
+    let named = NodeSet::parse(&config.nodes, nodes)?;
+    let singles: Vec<usize> =
+        (0..nodes).filter(|&node| named.contains(node) || alone.iter().any(|set| set.contains(node))).collect();
+    let mut sets: Vec<NodeSet> = singles.iter().map(|&node| NodeSet::of(&[node], nodes)).collect::<Result<_, _>>()?;
     if config.pairs == Some(true) {
         let pairs = singles.iter().enumerate().flat_map(|(i, &a)| singles[i + 1..].iter().map(move |&b| [a, b]));
         joint.extend(pairs.map(|pair| NodeSet::of(&pair, nodes)).collect::<Result<Vec<_>, _>>()?);
@@ -460,6 +465,11 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         warnings.push("run on a simulated device: the kernels' results, nothing about a GPU's time".into());
     }
     warnings.extend(agreement.lowered(config.limits()));
+    if !config.value.is_zero() {
+        warnings.push(
+            "nodes are not set to 0: the claims are the paper's about nodes that are, and judged all the same".into(),
+        );
+    }
     let mask = mask_of(config, &model.input)?;
     let mask = mask.as_ref();
     let shards =
@@ -487,7 +497,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
         split: part.into(),
         patients: (0..images).map(|i| data.patient(i).unwrap_or_default().to_owned()).collect(),
     };
-    let rows = table::summarise(&columns, (model.head, model.classes), &labels.patients, sampling)?;
+    let singles = sets.iter().take_while(|set| set.len() == 1).count();
+    let rows = table::summarise(&columns, (model.head, model.classes), &labels.patients, singles, sampling)?;
     let units = table::units(&labels.patients)?;
     effects::write(&directory.path(""), config.effects, &all, &sets, (model.head, model.classes), &labels)?;
     table::summary(&directory.path("summary.csv"), &rows, &columns, &sets, &labels)?;
@@ -521,6 +532,8 @@ pub fn execute(context: &Context, config: &Config, loaded: &Loaded, data: &Datas
             manifest.timing.insert("adaptive_seconds".into(), json!(started.elapsed().as_secs_f64()));
         }
         save_json(&directory.path("detector.json"), report)?;
+    } else if config.adaptive == Some(true) {
+        warnings.push("--adaptive: there is no detector to evade, for there are too few images to fit one on".into());
     }
     let detector = detector.map(|(report, _)| report);
     let conditions = conditions::conditions(&study, &all, &sets, learn.as_ref(), &units)?;
@@ -647,8 +660,7 @@ impl Done {
             _ if row.live_share == 0.0 => "dead when clean",
             Some(mean) if mean.abs() <= self.floor.largest => "below floor",
             _ if !self.live(set) => "below 1e-4",
-            // Holm over nodes
-            _ if row.p_adjusted.is_none_or(|p| p > 1.0 - self.level) => "not told from 0",
+            _ if row.interval.is_some_and(|i| i.lo <= 0.0 && 0.0 <= i.hi) => "not told from 0",
             _ => "",
         }
     }
@@ -659,6 +671,9 @@ impl Done {
         let names = input_names(&self.columns.inputs);
         let wide = self.sets.iter().map(|set| shown(set).len() + 2).max().unwrap_or(0).max(8);
         for inputs in self.blocks() {
+            if inputs.start > 0 {
+                text.push('\n');
+            }
             let _ = write!(text, "{:<wide$}", "node");
             for k in inputs.clone() {
                 let _ = write!(text, "{:<WIDTH$}", if k == 0 { "Z0" } else { &names[k] });
@@ -700,7 +715,9 @@ impl Done {
                 String::new()
             }
         );
-        for (k, name) in input_names(&self.columns.inputs).iter().enumerate() {
+        let names = input_names(&self.columns.inputs);
+        let wide = names.iter().map(String::len).max().unwrap_or(0).max("clean".len());
+        for (k, name) in names.iter().enumerate() {
             let correct = self.columns.mean(k, 0, Quantity::Correct);
             let accuracy = match self.head {
                 // an image has any number of findings: their areas say how good the host is
@@ -710,7 +727,7 @@ impl Done {
             };
             let _ = writeln!(
                 text,
-                "{:<5} autoencoder agrees with its host on {:.2} % of images{accuracy}",
+                "{:<wide$} autoencoder agrees with its host on {:.2} % of images{accuracy}",
                 if k == 0 { "clean" } else { name },
                 100.0 * self.columns.mean(k, 0, Quantity::Agreement)
             );
@@ -721,6 +738,9 @@ impl Done {
         text += self.compat.as_deref().unwrap_or_default();
         if let Some(refuted) = &self.refuted {
             let _ = write!(text, "{refuted}");
+        }
+        for adaptive in self.detector.iter().flat_map(|detector| &detector.adaptive) {
+            let _ = writeln!(text, "{}", adaptive.words);
         }
         self.warnings.iter().for_each(|w| text += &format!("warning: {w}\n"));
         text

@@ -359,11 +359,27 @@ pub fn autoencoder(
         }
     };
     let weights = file.weights("", PrefixIs::Kept)?.take_prefix("ae.", PrefixIs::Kept);
+    let elsewhere = weights.metadata.get("tap").filter(|at| **at != tap.name).cloned();
+    if let (None, Some(at)) = (path, &elsewhere) {
+        return Err(Error::Usage(format!(
+            "the autoencoder that comes with the program is for tap {at}: give one for {} with --ae FILE; `train-ae --tap {}` trains it",
+            tap.name, tap.number
+        )));
+    }
     let autoencoder = Autoencoder::from_shapes(tap, |name| weights.get(name).map(|t| t.shape))
         .unwrap_or_else(|| Autoencoder::at(tap, HIDDEN, NODES));
-    weights.check(&autoencoder.parameters())?;
+    if let Err(e) = weights.check(&autoencoder.parameters()) {
+        // the shapes of another tap say less than its name
+        return Err(match (&elsewhere, path) {
+            (Some(at), Some(path)) => Error::Input {
+                path: path.into(),
+                reason: format!("was trained at tap {at} and does not fit at {}: use it with --tap {at}", tap.name),
+            },
+            _ => e.into(),
+        });
+    }
     weights.check_finite()?;
-    if let Some(at) = weights.metadata.get("tap").filter(|t| **t != tap.name) {
+    if let Some(at) = &elsewhere {
         context.ui.warn(format!("{}: trained at tap {at}, used at {}", weights.file(), tap.name));
     }
     match weights.check_host(host_hash)? {

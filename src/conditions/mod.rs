@@ -19,8 +19,8 @@ use crate::causal::statistics::{Bootstrap, Clusters, Equivalence, Likeness};
 use crate::interval::Interval;
 use serde::Serialize;
 
-/// Images below which nothing is called settled.
-pub const IMAGES_MIN: usize = 30;
+/// Patients (images, where nobody says whose they are) below which nothing is called settled.
+pub const UNITS_MIN: usize = 30;
 /// An effect, or change of a probability, that is as good as none unless somebody says otherwise: well below the smallest effect
 /// that the paper prints for a clean X-ray, 2.8e-3.
 pub const MARGIN: f64 = 1e-3;
@@ -53,7 +53,7 @@ pub struct Measured {
     pub p_zero: Option<f64>,
     /// p of "not within the margin" (TOST).
     pub p_margin: Option<f64>,
-    /// What it comes to; none below [`IMAGES_MIN`] images.
+    /// What it comes to; none below [`UNITS_MIN`] patients.
     pub verdict: Option<Likeness>,
 }
 
@@ -76,7 +76,7 @@ impl Judge {
             interval,
             p_zero: tested.map(|t| t.p_zero),
             p_margin: tested.map(|t| t.p),
-            verdict: tested.map(|t| t.verdict).filter(|_| column.len() >= IMAGES_MIN),
+            verdict: tested.map(|t| t.verdict).filter(|_| clusters.count() >= UNITS_MIN),
         })
     }
 }

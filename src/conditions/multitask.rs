@@ -7,7 +7,7 @@
 //! tasks are class-weighted: on Y the mean over findings of (2 p - 1)(q - p), on Z the same of its two classes, which is what E1
 //! comes to for two. The paper's claim (f) is that the joint effect "is not obvious".
 
-use super::{IMAGES_MIN, Judge, Measured, told};
+use super::{Judge, Measured, UNITS_MIN, told};
 use crate::causal::analysis::responses;
 use crate::causal::claims::LIVE_MIN;
 use crate::causal::statistics::{Likeness, holm, pearson, spearman};
@@ -79,7 +79,7 @@ pub struct Joint {
     pub spearman: Option<f64>,
     /// p of "not both within the margin" (intersection-union: the larger one).
     pub p_joint: Option<f64>,
-    /// Whether a single node, with an effect on Y above the threshold of live ones.
+    /// Whether a single node, with an effect on either task above the threshold of live ones.
     pub live: bool,
 }
 
@@ -92,13 +92,15 @@ pub struct Multitask {
     pub accuracy: Option<(f64, usize)>,
     /// Images of the study.
     pub images: usize,
+    /// Patients, each one unit of the intervals.
+    pub patients: usize,
     /// How far from 0 is as good as 0.
     pub margin: f64,
     /// A joint effect an intervention, nodes first.
     pub joint: Vec<Joint>,
     /// Claim (f), that joint effects are not to be told from 0: over live nodes, equivalent where each is within the margin on both
     /// tasks; different where one is not 0 on one of them (Holm over nodes and tasks) and not shown to lie within. None below
-    /// [`IMAGES_MIN`] images or without live nodes.
+    /// [`UNITS_MIN`] images or without live nodes.
     pub verdict: Option<Likeness>,
 }
 
@@ -156,14 +158,17 @@ impl Multitask {
                 pearson: pearson(y, z)?,
                 spearman: spearman(y, z)?,
                 p_joint: on_y.p_margin.zip(on_z.p_margin).map(|(a, b)| a.max(b)),
-                live: sets.get(at).is_some_and(|s| s.len() == 1) && on_y.mean.is_some_and(|m| m.abs() > LIVE_MIN),
+                // an effect that is no number is not none
+                live: sets.get(at).is_some_and(|s| s.len() == 1)
+                    && [&on_y, &on_z].iter().any(|m| m.mean.is_none_or(|mean| mean.abs() > LIVE_MIN)),
                 y: on_y,
                 z: on_z,
                 node,
             });
         }
-        let verdict = verdict(&joint, 1.0 - judge.level).filter(|_| rows.len() >= IMAGES_MIN);
-        Ok(Multitask { head: second, accuracy, images: rows.len(), margin: judge.margin, joint, verdict })
+        let patients = judge.bootstrap.clusters().count();
+        let verdict = verdict(&joint, 1.0 - judge.level).filter(|_| patients >= UNITS_MIN);
+        Ok(Multitask { head: second, accuracy, images: rows.len(), patients, margin: judge.margin, joint, verdict })
     }
 
     /// Claim (f) in the words of the other claims' verdicts.
@@ -180,7 +185,7 @@ impl Multitask {
 /// Claim (f) over live nodes.
 fn verdict(joint: &[Joint], alpha: f64) -> Option<Likeness> {
     let live: Vec<&Joint> = joint.iter().filter(|j| j.live).collect();
-    if live.is_empty() {
+    if live.is_empty() || live.iter().any(|j| j.y.mean.is_none() || j.z.mean.is_none()) {
         return None;
     }
     if live.iter().all(|j| j.p_joint.is_some_and(|p| p <= alpha)) {
@@ -213,9 +218,10 @@ impl fmt::Display for Multitask {
             writeln!(f, "  {what} at 0: {}", line(j))?;
         }
         match self.verdict {
-            None if self.images < IMAGES_MIN => {
-                writeln!(f, "  No verdict: {} images are fewer than {IMAGES_MIN}.", self.images)
+            None if self.patients < UNITS_MIN => {
+                writeln!(f, "  No verdict: {} patients or images are fewer than {UNITS_MIN}.", self.patients)
             }
+            None if live > 0 => writeln!(f, "  No verdict: an effect is no number."),
             None => writeln!(f, "  No verdict: no node has an effect above {LIVE_MIN:e}."),
             Some(_) => {
                 let within = self.joint.iter().filter(|j| j.live && j.y.verdict == Some(Likeness::Equivalent));
@@ -318,7 +324,7 @@ mod tests {
         let (shards, sets) = study(29, -3.0);
         let of = Multitask::of(&shards, &sets, (Head::Sigmoid, 14), second(), &[], &judge(29)).unwrap();
         assert_eq!((of.verdict, of.accuracy), (None, None));
-        assert!(of.to_string().contains("29 images are fewer than 30"), "{of}");
+        assert!(of.to_string().contains("29 patients or images are fewer than 30"), "{of}");
         assert!(Multitask::of(&shards, &sets, (Head::Softmax, 14), second(), &[], &judge(29)).is_err());
         assert!(Multitask::of(&shards, &sets, (Head::Sigmoid, 14), second(), &[], &judge(30)).is_err());
     }

@@ -5,11 +5,11 @@
 //! host's probability of Y; what it does to that of the net with the autoencoder; and, node by node, what it does to the node's
 //! effect (class-weighted, and on Y): effect under the mask less effect without.
 
-use super::{IMAGES_MIN, Judge, Measured, told};
+use super::{Judge, Measured, UNITS_MIN, told};
 use crate::causal::analysis::responses;
 use crate::causal::effect::Responses;
 use crate::causal::mask::Region;
-use crate::causal::statistics::Likeness;
+use crate::causal::statistics::holm;
 use crate::causal::study::{Answers, Input, Shard};
 use crate::causal::{CausalError, intervention::NodeSet, named_nodes};
 use crate::model::Head;
@@ -27,6 +27,41 @@ pub struct Symptoms {
     pub findings: Vec<(u32, usize)>,
     /// Every quantity.
     pub measured: Vec<Measured>,
+    /// What the mask does to effects of nodes; none below [`UNITS_MIN`] patients.
+    pub nodes: Option<Counts>,
+}
+
+/// Nodes by what the mask does to their effect (beyond what as much beside it does, where that was measured), of those whose effect
+/// it changes at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Nodes whose effect changes on some image.
+    pub touched: usize,
+    /// Of those: not 0 after Holm over them, and not shown to lie within the margin.
+    pub different: usize,
+    /// Within the margin.
+    pub equivalent: usize,
+}
+
+impl Counts {
+    fn of(measured: &[Measured], alpha: f64) -> Counts {
+        let of = |quantity: &str| -> Vec<&Measured> {
+            let still = |m: &Measured| m.mean == Some(0.0) && m.interval.is_some_and(|i| i.lo == 0.0 && i.hi == 0.0);
+            measured.iter().filter(|m| m.quantity == quantity && !m.node.contains('+') && !still(m)).collect()
+        };
+        let mut nodes = of("change of ece: box less beside");
+        if !measured.iter().any(|m| m.quantity == "change of ece: box less beside") {
+            nodes = of("change of ece: box");
+        }
+        let adjusted = holm(&nodes.iter().map(|m| m.p_zero).collect::<Vec<_>>());
+        let within = |m: &Measured| m.p_margin.is_some_and(|p| p <= alpha);
+        let differs = |(m, p): &(&&Measured, Option<f64>)| !within(m) && p.is_some_and(|p| p <= alpha);
+        Counts {
+            touched: nodes.len(),
+            different: nodes.iter().zip(adjusted).filter(differs).count(),
+            equivalent: nodes.iter().filter(|m| within(m)).count(),
+        }
+    }
 }
 
 /// One image's numbers under one mask, in the order of [`quantities`].
@@ -111,7 +146,8 @@ impl Symptoms {
         }
         let findings = counts.into_iter().enumerate().filter(|(_, n)| *n > 0).map(|(f, n)| (f as u32, n)).collect();
         let patients = judge.bootstrap.clusters().count();
-        Ok(Some(Symptoms { images, patients, findings, measured }))
+        let nodes = (patients >= UNITS_MIN).then(|| Counts::of(&measured, 1.0 - judge.level));
+        Ok(Some(Symptoms { images, patients, findings, measured, nodes }))
     }
 
     fn row(&self, quantity: &str) -> Option<&Measured> {
@@ -152,17 +188,15 @@ impl fmt::Display for Symptoms {
                 told(largest)
             )?;
         }
-        if self.images < IMAGES_MIN {
-            return writeln!(f, "  No verdict: {} images are fewer than {IMAGES_MIN}.", self.images);
-        }
-        let count = |likeness| nodes.iter().filter(|m| m.verdict == Some(likeness)).count();
+        let Some(Counts { touched, different, equivalent }) = self.nodes else {
+            return writeln!(f, "  No verdict: {} patients or images are fewer than {UNITS_MIN}.", self.patients);
+        };
+        let beyond = if self.row("p_orig of Y: beside").is_some() { " beyond what as much beside it does" } else { "" };
         writeln!(
             f,
-            "  Of {} nodes the mask changes the effect at {}, leaves it within the margin at {}, and {} are undecided.",
-            nodes.len(),
-            count(Likeness::Different),
-            count(Likeness::Equivalent),
-            count(Likeness::Undecided)
+            "  Of {touched} nodes whose effect the mask touches it changes {different}{beyond} (Holm over nodes), leaves {equivalent} within \
+             the margin, and {} are undecided.",
+            touched.saturating_sub(different + equivalent)
         )
     }
 }
@@ -171,7 +205,7 @@ impl fmt::Display for Symptoms {
 mod tests {
     use super::*;
     use crate::causal::fill::Fill;
-    use crate::causal::statistics::{Bootstrap, Clusters};
+    use crate::causal::statistics::{Bootstrap, Clusters, Likeness};
     use crate::causal::sweep::Logits;
 
     const PWM: fn(Region) -> Input = |region| Input::Pwm { masks: 1, fill: Fill::Value(1.0), region };
@@ -220,14 +254,17 @@ mod tests {
             assert!((row.mean.unwrap() - want).abs() < 1e-7, "{row:?} {want}");
             assert_eq!(row.verdict, Some(verdict), "{row:?}");
         }
-        assert!(found.to_string().contains("Condition II") && found.to_string().contains("within the margin at 1"));
+        assert!(
+            found.to_string().contains("Condition II")
+                && found.to_string().contains("Of 0 nodes whose effect the mask touches")
+        );
     }
 
     #[test]
     fn few_images_get_no_verdict_and_a_study_without_boxes_none_at_all() {
         let found = of(9, 1.5);
         assert!(found.measured.iter().all(|row| row.verdict.is_none() && row.n == 9));
-        assert!(found.to_string().contains("9 images are fewer than 30"), "{found}");
+        assert!(found.to_string().contains("9 patients or images are fewer than 30"), "{found}");
         let bootstrap = Bootstrap::of_clusters(&Clusters::single(9).unwrap(), 100, 0).unwrap();
         let judge = Judge { bootstrap, level: 0.95, margin: 0.01 };
         let mut plain = study(9, 0.0);

@@ -290,8 +290,8 @@ impl Files {
         Ok(record.marked.iter().filter_map(place).collect())
     }
 
-    /// SHA-256 over files `rows` in the order of their paths: the transform, and of each path, length, SHA-256, class and
-    /// findings. Each file is read once, in pieces, and its digest kept.
+    /// SHA-256 over files `rows` in the order of their paths: the transform, and of each path, length, SHA-256, class, findings and,
+    /// where they are known, patient and marked places. Each file is read once, in pieces, and its digest kept.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -315,6 +315,14 @@ impl Files {
             let none = u64::MAX;
             sha.update(record(i).class.map_or(none, u64::from).to_le_bytes());
             sha.update(record(i).findings.map_or(none, |f| u64::from(f.bits())).to_le_bytes());
+            if let Some(patient) = &record(i).patient {
+                text(&mut sha, patient);
+            }
+            for Marked { finding, place } in &record(i).marked {
+                sha.update((*finding as u64).to_le_bytes());
+                let sides = [place.x, place.y, place.width, place.height];
+                sides.iter().for_each(|side| sha.update(side.to_bits().to_le_bytes()));
+            }
         }
         Ok(sha.finalize().into())
     }

@@ -173,7 +173,9 @@ impl Table<'_> {
             let patient = labels.patients.get(shard.first + i).map_or("", String::as_str);
             for a in &shard.answers {
                 let r = responses(a, i, nodes.len(), *head, *classes)?;
-                let predicted = argmax(r.p_orig()).unwrap_or(0);
+                let predicted = argmax(r.p_orig());
+                // no class is past the last
+                let class = predicted.unwrap_or(usize::MAX);
                 let at = |p: &[f64], c: usize| Cell::from(p.get(c).copied().unwrap_or(f64::NAN));
                 for (n, node) in nodes.iter().enumerate() {
                     let split = r.split(n)?;
@@ -199,13 +201,13 @@ impl Table<'_> {
                         labels.tap.as_str().into(),
                         node.as_str().into(),
                         if label == NO_LABEL { Cell::Nothing } else { Cell::U32(label) },
-                        Cell::U32(predicted as u32),
+                        predicted.map_or(Cell::Nothing, |class| Cell::U32(class as u32)),
                         at(r.p_orig(), label as usize),
                         at(r.p_idle(), label as usize),
                         at(&q, label as usize),
-                        at(r.p_orig(), predicted),
-                        at(r.p_idle(), predicted),
-                        at(&q, predicted),
+                        at(r.p_orig(), class),
+                        at(r.p_idle(), class),
+                        at(&q, class),
                         split.node.into(),
                         split.recon.into(),
                         split.total.into(),

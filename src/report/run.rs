@@ -112,7 +112,7 @@ impl Manifest {
 }
 
 /// Keys of a configuration that say where something lies; what lies there is in the manifest's hashes.
-const PLACES: [&str; 5] = ["data", "any_data", "weights", "ae", "further_ae"];
+const PLACES: [&str; 7] = ["data", "any_data", "weights", "ae", "further_ae", "mask_file", "detector"];
 /// Keys that say in which files results are written: these hold the same.
 const FORMS: [&str; 1] = ["effects"];
 

@@ -132,7 +132,8 @@ struct Pending<'a> {
 }
 
 /// Computes the summary: E1 under every reading, E4 and E3 (a class at a time) within each input; intervals and tests resample whole
-/// `patients` (one an image, empty where nobody says).
+/// `patients` (one an image, empty where nobody says). The first `singles` sets are nodes alone: tests are corrected over these, and
+/// over the others.
 ///
 /// # Errors
 /// [`CausalError`] for an impossible level or no images, or unless there is one patient an image.
@@ -140,6 +141,7 @@ pub fn summarise(
     columns: &Columns,
     (head, classes): (Head, usize),
     patients: &[String],
+    singles: usize,
     sampling: Sampling,
 ) -> Result<Vec<Row>, CausalError> {
     let estimand = head.estimand().name().to_string();
@@ -160,7 +162,7 @@ pub fn summarise(
             pending.push(Pending { set, input, reading: own, estimand: "e4".into(), column });
         }
     }
-    let mut rows = rows(columns, &pending, patients, sampling)?;
+    let mut rows = rows(columns, &pending, patients, singles, sampling)?;
     for class in 0..classes {
         let theirs: Vec<String> = patients
             .iter()
@@ -183,7 +185,7 @@ pub fn summarise(
                 }
             }
         }
-        rows.extend(self::rows(columns, &pending, &theirs, sampling)?);
+        rows.extend(self::rows(columns, &pending, &theirs, singles, sampling)?);
     }
     Ok(rows)
 }
@@ -193,6 +195,7 @@ fn rows(
     columns: &Columns,
     pending: &[Pending<'_>],
     patients: &[String],
+    singles: usize,
     sampling: Sampling,
 ) -> Result<Vec<Row>, CausalError> {
     if pending.is_empty() {
@@ -231,8 +234,9 @@ fn rows(
         if rows[at].p_adjusted.is_some() {
             continue;
         }
-        let same =
-            |r: &Row| r.input == rows[at].input && r.reading == rows[at].reading && r.estimand == rows[at].estimand;
+        // what several nodes do together is another question than what each does
+        let key = |r: &Row| (r.input, r.reading, r.set < singles);
+        let same = |r: &Row| key(r) == key(&rows[at]) && r.estimand == rows[at].estimand;
         let family: Vec<usize> = (0..rows.len()).filter(|&i| same(&rows[i])).collect();
         let raw: Vec<Option<f64>> = family.iter().map(|&i| rows[i].p).collect();
         for ((i, p), q) in family.into_iter().zip(holm(&raw)).zip(bh(&raw)) {

@@ -150,7 +150,7 @@ pub enum WeightsError {
     },
     /// An autoencoder was trained in another host network.
     #[error(
-        "{file}: this autoencoder was trained in the network with weights {want}, but the network given has {got}; give that network or train an autoencoder for this one"
+        "{file}: this autoencoder was trained in the network with weights {want}, but the network given has {got}; give that network, or an autoencoder of this one with --ae (`train-ae --weights ...` trains one)"
     )]
     HostMismatch {
         /// File of the autoencoder.

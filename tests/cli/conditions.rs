@@ -27,8 +27,7 @@ fn x_rays(lab: &Lab) {
             (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8 + if bright(at) { 150 } else { 0 }).collect();
         lab.write(&format!("nih/images/{name}"), &png(&pixels, [28, 28], Channels::Grey).unwrap());
         let finding = if left { "Effusion" } else { "Mass" };
-        // two images a patient
-        table += &format!("{name},{finding},0,{},50,M,PA,28,28,0.1,0.1\n", i / 2);
+        table += &format!("{name},{finding},0,{i},50,M,PA,28,28,0.1,0.1\n");
         let part = if i < COUNT - TEST { &mut train } else { &mut test };
         part.push_str(&format!("{name}\n"));
         if (COUNT - TEST..COUNT - 2).contains(&i) {
@@ -68,7 +67,7 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     let told = run("two", &["--mask", "box,outside-box", "--masks", "2", "--fill", "0.2", "--second-head"]).succeeds();
     // the images without a box are left out
     for words in
-        ["32 images with a box, of 16 patients, 2 findings", "a second head learnt from 30 images", "Claim (f)"]
+        ["32 images with a box, of 32 patients, 2 findings", "a second head learnt from 30 images", "Claim (f)"]
     {
         assert!(told.out.contains(words), "no \"{words}\" in {}", told.out);
     }
@@ -113,7 +112,7 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     // few images are no verdict, and one finding's boxes only are asked for
     let few = run("few", &["--mask", "box", "--finding", "Mass", "--second-head", "--limit", "5"]).succeeds();
     assert!(
-        few.out.contains("5 images with a box") && few.out.matches("No verdict: 5 images").count() == 2,
+        few.out.contains("5 images with a box") && few.out.matches("No verdict: 5 patients").count() == 2,
         "{}",
         few.out
     );

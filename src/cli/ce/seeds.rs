@@ -15,7 +15,8 @@ use crate::cli::common::{self, Context};
 use crate::cli::gate::Agreement;
 use crate::cli::phase::{here, phase};
 use crate::cli::study::{
-    Config, Loaded, Run, cost, execute, finished, first_images, hashes, images_of, learnt_from, open_directory,
+    Config, Loaded, Run, checked_adaptive, cost, execute, finished, first_images, hashes, images_of, learnt_from,
+    open_directory,
 };
 use crate::cli::subject::{self, Sets};
 use crate::cli::ui;
@@ -56,6 +57,7 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let all = trainings(context, &config)?;
     let [first, ..] = all.as_slice() else { return Err(Error::Failed("no autoencoder".into())) };
+    checked_adaptive(&config, first.autoencoder.nodes)?;
     if dry_run {
         let images = expected_images(context, &config, first)?;
         if let Some(asked) = &asked {
@@ -72,7 +74,7 @@ pub(super) fn run(
     if let Some(asked) = &asked {
         config.inputs = asked.inputs.inputs(images.len(), USUAL);
     }
-    let learn = learn(&config, &sets, &images)?;
+    let learn = learn(&config, first, &sets, &images)?;
     let mut of_run = hashes(&config, first, &images, learn.as_ref())?;
     let others = all.iter().enumerate().skip(1).map(|(k, ae)| (format!("autoencoder {}", k + 1), ae.ae.hash()));
     of_run.extend(others);
@@ -187,8 +189,8 @@ fn own_manifest(
 }
 
 /// Images that a second head learns from, where one is asked for.
-fn learn(config: &Config, sets: &Sets, images: &Dataset) -> Result<Option<Dataset>, Error> {
-    (config.second_head == Some(true)).then(|| learnt_from(&sets.training, images)).transpose()
+fn learn(config: &Config, loaded: &Loaded, sets: &Sets, images: &Dataset) -> Result<Option<Dataset>, Error> {
+    (config.second_head == Some(true)).then(|| learnt_from(loaded, &sets.training, images)).transpose()
 }
 
 /// Runs the study of one autoencoder, or what is left of it.

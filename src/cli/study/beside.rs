@@ -38,6 +38,11 @@ pub(super) fn detector(
     if !config.inputs.iter().any(|input| matches!(input, Input::Attack(_))) {
         return Ok(None);
     }
+    if !config.value.is_zero() {
+        // a saved detector is about nodes at 0, and would be used on such
+        context.ui.log("no detector: it is about nodes that are set to 0");
+        return Ok(None);
+    }
     let Loaded { model, tap, autoencoder, .. } = loaded;
     let names = node_sets(config, autoencoder.nodes)?;
     // nodes only: what several do together would be counted twice

@@ -8,6 +8,7 @@ use crate::causal::compat::{Fault, ICIP2019, effects};
 use crate::causal::intervention::NodeSet;
 use crate::causal::study::{Input, Shard};
 use crate::error::Error;
+use crate::model::Head;
 use crate::report::run::SCHEMA_VERSION;
 use std::fmt::Write;
 
@@ -26,7 +27,7 @@ pub(super) fn compat(
     let answers = (study.loaded.model.head, study.loaded.model.classes);
     let of = |faults: &[Fault]| effects(shards, inputs, sets, answers, faults);
     let mut all: Vec<(&str, Vec<f64>)> = vec![("none", of(&[])?)];
-    for fault in faults {
+    for fault in faults.iter().filter(|fault| answers.0 == Head::Sigmoid || **fault != Fault::SoftmaxOverFindings) {
         all.push((fault.name(), of(&[*fault])?));
     }
     all.push(("icip2019", of(&ICIP2019)?));

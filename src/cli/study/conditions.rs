@@ -1,6 +1,7 @@
 //! Conditions II and III of a study, as `conditions.json` and `conditions.csv`: the first where it masks boxes, the second where it
 //! is asked for.
 
+use super::Loaded;
 use super::beside::save_json;
 use super::extra::Study;
 use crate::backend::Layered;
@@ -10,7 +11,7 @@ use crate::causal::statistics::{Bootstrap, Clusters};
 use crate::causal::study::{Input, SHARD_IMAGES, Shard};
 use crate::causal::sweep::{Logits, Sweep};
 use crate::conditions::multitask::{self, Joint};
-use crate::conditions::{IMAGES_MIN, Judge, MARGIN, Measured, Multitask, SecondHead, Symptoms};
+use crate::conditions::{Judge, MARGIN, Measured, Multitask, SecondHead, Symptoms, UNITS_MIN};
 use crate::data::{Dataset, Labels};
 use crate::detect::DetectError;
 use crate::error::Error;
@@ -103,9 +104,9 @@ fn claim(multitask: &Multitask, run_id: &str) -> ClaimFile {
     let live: Vec<&Joint> = multitask.joint.iter().filter(|joint| joint.live).collect();
     let means = live.iter().flat_map(|j| [&j.y, &j.z]).filter_map(|m| m.mean.map(f64::abs));
     let largest = means.reduce(f64::max);
-    let few = multitask.images < IMAGES_MIN;
+    let few = multitask.patients < UNITS_MIN;
     let reason = match largest {
-        _ if few => format!("{} images are fewer than {IMAGES_MIN}", multitask.images),
+        _ if few => format!("{} patients or images are fewer than {UNITS_MIN}", multitask.patients),
         None => "no node has an effect".into(),
         Some(largest) => format!(
             "of {} live nodes the largest mean effect on either task is {largest:.1e}; within {} counts as none (two one-sided tests, \
@@ -134,26 +135,42 @@ fn single_findings(data: &Dataset) -> Vec<Option<usize>> {
     findings.iter().map(single).collect()
 }
 
-/// The images that a second head learns from: those of `training` with exactly one finding that the study of `shown` does not show.
+/// The images that a second head learns from: those of `training` with exactly one finding, of patients whom the study of `shown` does not show.
 ///
 /// # Errors
-/// [`Error::Data`].
-pub fn learnt_from(training: &Dataset, shown: &Dataset) -> Result<Dataset, Error> {
-    let shown: HashSet<u64> = shown.ids().iter().copied().collect();
-    let known = single_findings(training).into_iter().zip(training.ids()).enumerate();
-    let chosen = known.filter(|(_, (finding, id))| finding.is_some() && !shown.contains(id)).map(|(i, _)| i as u32);
-    Ok(training.subset(&chosen.take(LEARNT_FROM).collect::<Vec<_>>())?)
+/// [`Error::Data`]; [`Error::Usage`] for a network of other answers than fourteen findings.
+pub fn learnt_from(loaded: &Loaded, training: &Dataset, shown: &Dataset) -> Result<Dataset, Error> {
+    let Loaded { model, .. } = loaded;
+    if model.head != Head::Sigmoid || model.classes != multitask::FINDINGS {
+        return Err(Error::Usage(format!(
+            "--second-head: condition III is about a network of 14 findings; {} answers with {} {}",
+            model.arch,
+            model.classes,
+            if model.head == Head::Sigmoid { "findings" } else { "classes" }
+        )));
+    }
+    let ids: HashSet<u64> = shown.ids().iter().copied().collect();
+    let patients: HashSet<&str> = (0..shown.len()).filter_map(|i| shown.patient(i)).collect();
+    let seen = |i: usize| {
+        training.ids().get(i).is_some_and(|id| ids.contains(id))
+            || training.patient(i).is_some_and(|p| patients.contains(p))
+    };
+    let known = single_findings(training).into_iter().enumerate();
+    let chosen = known.filter(|(i, finding)| finding.is_some() && !seen(*i)).map(|(i, _)| i as u32);
+    let chosen: Vec<u32> = chosen.take(LEARNT_FROM).collect();
+    if chosen.is_empty() {
+        return Err(Error::Usage(
+            "--second-head: no image with exactly one finding is left to learn from, of patients that are not studied: --limit N leaves \
+             some, or lists of training and test images"
+                .into(),
+        ));
+    }
+    Ok(training.subset(&chosen)?)
 }
 
 /// A second head behind the host, from the images of `learn`; nothing where there are none of one of its classes.
 fn second_head(study: &Study<'_>, learn: &Dataset) -> Result<Option<SecondHead>, Error> {
     let Study { context, config, loaded, batch, directory, .. } = *study;
-    if loaded.model.head != Head::Sigmoid || loaded.model.classes != multitask::FINDINGS {
-        return Err(Error::Usage(format!(
-            "--second-head: condition III is about a network of 14 findings; {} answers with {} classes",
-            loaded.model.arch, loaded.model.classes
-        )));
-    }
     let both = Layered(&[&loaded.host, &loaded.ae]);
     let mut sweep = Sweep::fitting(loaded.subject(&both, config.victim), &[], batch, context.backend())?;
     let which: Vec<u32> = (0..learn.len() as u32).collect();

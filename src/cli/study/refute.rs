@@ -25,6 +25,8 @@ const IMAGES: usize = 2000;
 const ONE_DIRECTION_FROM: usize = 1000;
 /// Directions below.
 const DIRECTIONS: usize = 8;
+/// Seed of the first untrained autoencoder, above the run's: far from those that people train with, whose start it would be.
+const UNTRAINED_SEED: u64 = 1 << 32;
 /// Images that untrained autoencoders see at most: it is many of them that a node must stand out from.
 const UNTRAINED_IMAGES: usize = 100;
 /// Untrained autoencoders at most.
@@ -178,7 +180,7 @@ impl Lab<'_> {
         for k in 0..count {
             // not the weights that a training with the run's seed began with
             let what = format!("untrained autoencoder {} of {count}", k + 1);
-            let fresh = loaded.autoencoder.initial_weights(config.seed.wrapping_add(1 + k as u64));
+            let fresh = loaded.autoencoder.initial_weights(config.seed.wrapping_add(UNTRAINED_SEED + k as u64));
             let (found, same) = effects(&study, &what, &Layered(&[&loaded.host, &fresh]), &sets)?;
             columns.extend(found);
             agreement += same / count as f64;

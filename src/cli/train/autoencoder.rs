@@ -52,8 +52,8 @@ pub struct Args {
     /// Form of the interpretability loss
     #[arg(long, value_enum, default_value = "plain")]
     interpretability: FormArg,
-    /// Weights of the interpretability, shallow and deep losses
-    #[arg(long, value_name = "LI,LS,LD", value_delimiter = ',', default_values_t = [0.1, 0.5, 0.4])]
+    /// Weights of the interpretability, shallow and deep losses; default 0.1,0.5,0.4
+    #[arg(long, value_name = "LI,LS,LD", value_delimiter = ',', default_values_t = [0.1, 0.5, 0.4], hide_default_value = true)]
     loss_weights: Vec<f64>,
     #[command(flatten)]
     fit: FitArgs,

@@ -135,6 +135,16 @@ impl Run {
         self.effects.first().map_or_else(maps, |row| &row.arch)
     }
 
+    /// What its nodes were set to, in words that follow "set to".
+    pub fn set_to(&self) -> String {
+        match &self.manifest.configuration["value"] {
+            Value::String(value) if value == "mean" => "their mean over the images".into(),
+            Value::String(value) if value == "resample" => "what they are on another image".into(),
+            Value::Object(scale) => format!("themselves times {}", scale.get("scale").unwrap_or(&Value::Null)),
+            _ => "0".into(),
+        }
+    }
+
     /// The tap of its effects.
     pub fn tap(&self) -> &str {
         self.effects.first().map_or("", |row| &row.tap)

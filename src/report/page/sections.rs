@@ -38,14 +38,17 @@ fn intervened(run: &Run) -> String {
     let strongest = run.strongest().map_or(String::new(), |row| {
         let size = format!("{} {}", short(row.mean.unwrap_or(f64::NAN)), bracketed(ends(row.ci_lo, row.ci_hi)));
         format!(
-            " The strongest is node {}: setting it to 0 changes the class-weighted probability of the answer by {size} on average.",
-            escaped(node_number(&row.node))
+            " The strongest is node {}: setting it to {} changes the class-weighted probability of the answer by {size} on average.",
+            escaped(node_number(&row.node)),
+            run.set_to()
         )
     });
     format!(
-        "<p>A node is a channel of an autoencoder that is inserted into the network. Each of {} nodes was set to 0, on each of \
-         {images} images under each of {} inputs, and the answers were compared with those of the untouched network.{strongest}</p>\n",
+        "<p>A node is a channel of an autoencoder that is inserted into the network. Each of {} nodes was set to {}, on each of \
+         {images} images under each of {} inputs, and the answers were compared with those of the same network with the node left \
+         alone (idle).{strongest}</p>\n",
         run.singles().count(),
+        run.set_to(),
         run.inputs().len(),
     )
 }
@@ -100,8 +103,9 @@ pub fn nodes(run: &Run) -> String {
     format!(
         "<section>\n<h2>What the nodes are</h2>\n<p>Top left of each: where the node is active on average (dark: strongly). Beside it, \
          the {} images that excite it most, each with a frame around the place that does. Below: the images on which setting it \
-         to 0 changes the answer most.{dead}</p>\n<div class=\"cards\">{cards}</div>\n</section>\n",
-        crate::report::gallery::SHOWN
+         to {} changes the answer most.{dead}</p>\n<div class=\"cards\">{cards}</div>\n</section>\n",
+        crate::report::gallery::SHOWN,
+        run.set_to()
     )
 }
 
@@ -147,9 +151,10 @@ pub fn effects(run: &Run) -> String {
     format!(
         "<section>\n<h2>Expected causal effects</h2>\n<p>Mean over images of sum<sub>c</sub> p<sub>c</sub> (q<sub>c</sub> &minus; \
          p<sub>c</sub>) for a softmax (mean of (2p &minus; 1)(q &minus; p) over findings), p the answer with the autoencoder idle \
-         and q with the node set to 0, both under the input of the column: clean, or reading R1. Negative: without the node the \
+         and q with the node set to {}, both under the input of the column: clean, or reading R1. Negative: without the node the \
          network is less sure of what it said. Bars go from {} to {}. Grey rows are dead: 0 on every image, effect exactly 0.</p>\n\
          <div class=\"scroll\"><table><thead><tr><th>node</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>\n</section>\n",
+        run.set_to(),
         short(-largest),
         short(largest)
     )
@@ -203,9 +208,10 @@ pub fn matrix(run: &Run) -> String {
         String::new()
     };
     format!(
-        "<section>\n<h2>Which node moves which answer</h2>\n<p>Mean change of each probability when the node is set to 0, on clean \
+        "<section>\n<h2>Which node moves which answer</h2>\n<p>Mean change of each probability when the node is set to {}, on clean \
          images: red falls, blue rises.{left}</p>\n<div class=\"scroll\"><table><thead><tr><th>node</th>{head}</tr></thead>\
-         <tbody>{body}</tbody></table></div>\n</section>\n"
+         <tbody>{body}</tbody></table></div>\n</section>\n",
+        run.set_to()
     )
 }
 
@@ -369,6 +375,8 @@ pub fn reading(run: &Run) -> String {
         ("effect_matrix.csv", "every node on every class"),
         ("strata.csv", "every node on every kind of image"),
         ("claims.json", "the verdicts with every number behind them"),
+        ("compat.csv", "the arithmetic of the published notebooks, fault by fault"),
+        ("refuters.csv", "nodes before placebos"),
         (
             "conditions.csv",
             "conditions II (a known symptom masked) and III (two tasks): every quantity, and whether it is as good as 0",

@@ -199,7 +199,7 @@ impl Work<'_> {
             Ok(agreement) => {
                 // a run that ended between the study's end and its result, below: the study's shards are there
                 RunDirectory::reopen(&directory.path(&name("effects")))?;
-                let learn = second_head.map(|_| study::learnt_from(&sets.training, images)).transpose()?;
+                let learn = second_head.map(|_| study::learnt_from(&loaded, &sets.training, images)).transpose()?;
                 let (path, resume) = phase(directory, &name("effects"), "ce")?;
                 let manifest =
                     context.manifest("ce", json!(asked), study::hashes(&asked, &loaded, images, learn.as_ref())?);
