@@ -119,6 +119,17 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     let verdicts = Table::of(&lab.read("few/conditions.csv"));
     assert!(verdicts.column("verdict").iter().all(|verdict| verdict.is_empty()));
     run("no", &["--mask", "box", "--finding", "Hernia"]).fails(2, &["Hernia"]);
-    run("no", &["--margin", "0"]).fails(2, &["--margin"]);
+    run("no", &["--margin", "0", "--second-head"]).fails(2, &["--margin"]);
+    run("no", &["--margin", "0.1"]).fails(2, &["--margin", "--second-head"]);
+    run("no", &["--do", "mean", "--second-head"]).fails(2, &["--second-head", "--do"]);
+    // another place of the boxes is another run
+    let id = |run: &str| lab.read(&format!("{run}/manifest.json")).split("run_id").nth(1).map(|s| s[..30].to_owned());
+    let boxes = lab.read("nih/BBox_List_2017.csv");
+    lab.write("nih/BBox_List_2017.csv", boxes.replace(",293,366", ",293,300").as_bytes());
+    run("moved", &["--mask", "box", "--finding", "Mass", "--second-head", "--limit", "5"]).succeeds();
+    assert_ne!(id("few"), id("moved"));
+    // without lists every image is studied, and none is left to learn from
+    ["train_val_list.txt", "test_list.txt"].map(|list| std::fs::remove_file(lab.path(&format!("nih/{list}"))).unwrap());
+    run("no", &["--second-head"]).fails(2, &["--second-head", "--limit"]);
     lab.ce("3", "no", &["--second-head"]).fails(2, &["--second-head", "14 findings"]);
 }

@@ -188,7 +188,7 @@ fn an_autoencoder_of_another_host_is_refused_with_both_hashes() {
     let host = bundled("fashion.safetensors");
     changed(&host, |list| list[0].1.data_mut()[0] += 1.0).save(&lab.path("host.safetensors")).unwrap();
     let ran = lab.run(&["ce", "--data", "d", "--any-data", "--weights", "host.safetensors"]);
-    ran.fails(3, &["fashion-ae.safetensors", &host.hash(), "train an autoencoder for this one"]);
+    ran.fails(3, &["fashion-ae.safetensors", &host.hash(), "an autoencoder of this one with --ae"]);
 }
 
 #[test]

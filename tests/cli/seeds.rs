@@ -142,6 +142,8 @@ fn autoencoders_that_cannot_be_compared_are_refused() {
         "narrow.safetensors".to_string()
     };
     let few = |more: &[&str]| lab.ce("4", "no", &[&["--attack", "none", "--ae", a], more].concat());
+    let other = permuted(&lab, "other.safetensors", |j| 15 - j);
+    few(&["--ae", &other, "--adaptive"]).fails(2, &["--adaptive"]);
     few(&["--ae", &narrow]).fails(3, &["narrow.safetensors", "has 8 nodes", "has 16", "one to one"]);
     let tap = saved("tap.safetensors", "tap", "features.4");
     few(&["--ae", &tap]).fails(3, &["its-tap.safetensors", "features.4", "features.1"]);
