@@ -32,7 +32,7 @@ judge() { # run directory, seconds, limit in seconds, name
     check "$4: in time" "$2 < $3" "$2 s, limit $3"
     check "$4: the autoencoder-inserted net agrees with its host on at least 96 % of the test images" "$agreement >= 0.96" "$agreement"
     check "$4: at least 8 live nodes" "$live >= 8" "$live live, $dead dead"
-    check "$4: 16 nodes x {Z0, PWM, FGSM} over 10,000 images with intervals" "$rows == 48" "$rows rows"
+    check "$4: 16 nodes x {Z0, PWM, FGSM, BIM, PGD, JSMA} over 10,000 images with intervals" "$rows == 96" "$rows rows"
 }
 
 start=$SECONDS

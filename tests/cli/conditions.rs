@@ -129,7 +129,9 @@ fn a_known_symptom_is_masked_and_two_tasks_are_measured() {
     run("moved", &["--mask", "box", "--finding", "Mass", "--second-head", "--limit", "5"]).succeeds();
     assert_ne!(id("few"), id("moved"));
     // without lists every image is studied, and none is left to learn from
-    ["train_val_list.txt", "test_list.txt"].map(|list| std::fs::remove_file(lab.path(&format!("nih/{list}"))).unwrap());
+    for list in ["train_val_list.txt", "test_list.txt"] {
+        std::fs::remove_file(lab.path(&format!("nih/{list}"))).unwrap();
+    }
     run("no", &["--second-head"]).fails(2, &["--second-head", "--limit"]);
     lab.ce("3", "no", &["--second-head"]).fails(2, &["--second-head", "14 findings"]);
 }
