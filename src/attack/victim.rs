@@ -2,7 +2,7 @@
 
 use super::jsma::{Jsma, Progress};
 use super::{Aim, AttackError, Goal, Norm, Steps, Targets, l2_step};
-use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program, load_fitting};
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
 use crate::graph::vjp::vjp;
@@ -411,17 +411,10 @@ impl Alone {
         let (graph, nodes) = subject.graph()?;
         let constants = subject.model.constants();
         let weights = Completed { weights: subject.weights, derived: &constants };
-        let mut rows = rows.max(1);
-        loop {
-            match backend.load(planned(&graph, &nodes, rows)?, &weights) {
-                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
-                loaded => {
-                    let mut program = loaded?;
-                    nodes.prepare(&mut *program)?;
-                    return Ok(Alone { program, nodes, rows });
-                }
-            }
-        }
+        let plan = |rows| planned(&graph, &nodes, rows);
+        let (mut program, rows) = load_fitting::<LoadError>(backend, &weights, rows, plan)?;
+        nodes.prepare(&mut *program)?;
+        Ok(Alone { program, nodes, rows })
     }
 
     /// Images a batch.

@@ -10,9 +10,9 @@ pub mod problems;
 pub mod reference;
 pub mod winograd;
 
-use crate::graph::NodeId;
 use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId};
+use crate::graph::{GraphError, NodeId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
 use crate::weights::derived::{Derived, Elements};
@@ -133,6 +133,26 @@ pub trait Program: Send {
     /// # Errors
     /// [`BackendError::Transfer`] when the node is not readable or holds fewer rows.
     fn read(&mut self, node: NodeId, out: TensorMut<'_>) -> Result<(), BackendError>;
+}
+
+/// Loads what `plan` makes for `rows` rows, or for half as many as often as `backend` has no memory for them; the program, and the rows
+/// that it came to, on which no result depends.
+///
+/// # Errors
+/// What `plan` or the device says; out of memory where a single row does not fit.
+pub fn load_fitting<E: From<GraphError> + From<BackendError>>(
+    backend: &dyn Backend,
+    weights: &dyn Parameters,
+    rows: usize,
+    plan: impl Fn(usize) -> Result<Artifact, GraphError>,
+) -> Result<(Box<dyn Program>, usize), E> {
+    let mut rows = rows.max(1);
+    loop {
+        match backend.load(plan(rows)?, weights) {
+            Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
+            loaded => return Ok((loaded?, rows)),
+        }
+    }
 }
 
 /// Writes the parameters that `program` uses from `weights`, and zeros to its states. `write` is told how to give back the

@@ -9,10 +9,11 @@
 use super::analysis::responses;
 use super::effect::{Responses, softmax_change};
 use super::intervention::NodeSet;
-use super::study::{Input, Shard};
+use super::study::{Answers, Input, Shard};
 use super::{CausalError, named};
 use crate::answer::difference;
 use crate::model::Head;
+use rayon::prelude::*;
 use serde::Deserialize;
 
 /// A fault of the published arithmetic.
@@ -93,8 +94,8 @@ fn effect(here: &Responses, set: usize, kind: Kind, faults: &[Fault]) -> Result<
     Ok(if has(Fault::Sign) && kind != Kind::Attacked { -effect } else { effect })
 }
 
-/// Effects of every input and set with these faults, inputs x sets: over images the mean, or what the faults make of it. `inputs`
-/// are the study's, the clean one first; an image's value under several masks is its mean over them.
+/// Effects of every input and set by each arithmetic (a list of faults): inputs x sets, over images the mean, or what the faults make
+/// of it. `inputs` are the study's, the clean one first; an image's value under several masks is its mean over them.
 ///
 /// # Errors
 /// [`CausalError`] when shards do not hold those inputs and sets.
@@ -103,34 +104,47 @@ pub fn effects(
     inputs: &[Input],
     sets: &[NodeSet],
     (head, classes): (Head, usize),
-    faults: &[Fault],
-) -> Result<Vec<f64>, CausalError> {
-    let mut sums = vec![0.0; inputs.len() * sets.len()];
+    arithmetics: &[&[Fault]],
+) -> Result<Vec<Vec<f64>>, CausalError> {
+    let width = inputs.len() * sets.len();
+    let mut sums = vec![vec![0.0; width]; arithmetics.len()];
     let mut images = 0usize;
     for shard in shards {
-        for i in 0..shard.ids.len() {
-            if images == 1 && faults.contains(&Fault::OneImage) {
-                return Ok(sums);
-            }
-            images += 1;
-            let clean = responses(&shard.answers[0], i, sets.len(), head, classes)?;
-            for (k, input) in inputs.iter().enumerate() {
-                let kind = kind(input);
-                let masks = shard.answers.iter().filter(|a| a.input == *input);
-                let masks: Vec<Responses> = match kind {
-                    Kind::Masked if faults.contains(&Fault::MaskOutside) => vec![clean.clone()],
-                    _ => masks.map(|a| responses(a, i, sets.len(), head, classes)).collect::<Result<_, _>>()?,
-                };
-                for set in 0..sets.len() {
-                    let of_masks = masks.iter().map(|here| effect(here, set, kind, faults));
-                    let total = of_masks.sum::<Result<f64, CausalError>>()?;
-                    sums[k * sets.len() + set] += total / masks.len() as f64;
+        // images apart, then added in their order, so that threads do not show
+        let rows = (0..shard.ids.len()).into_par_iter().map(|i| -> Result<Vec<f64>, CausalError> {
+            let of = |answers: &Answers| responses(answers, i, sets.len(), head, classes);
+            let clean = of(&shard.answers[0])?;
+            let mut row = Vec::with_capacity(arithmetics.len() * width);
+            let masks: Vec<Vec<Responses>> = inputs
+                .iter()
+                .map(|input| shard.answers.iter().filter(|a| a.input == *input).map(of).collect())
+                .collect::<Result<_, _>>()?;
+            for faults in arithmetics {
+                for (input, masks) in inputs.iter().zip(&masks) {
+                    let kind = kind(input);
+                    let unmasked = kind == Kind::Masked && faults.contains(&Fault::MaskOutside);
+                    let seen = if unmasked { std::slice::from_ref(&clean) } else { masks.as_slice() };
+                    for set in 0..sets.len() {
+                        let of_masks = seen.iter().map(|here| effect(here, set, kind, faults));
+                        row.push(of_masks.sum::<Result<f64, CausalError>>()? / seen.len() as f64);
+                    }
                 }
             }
+            Ok(row)
+        });
+        for row in rows.collect::<Result<Vec<_>, _>>()? {
+            for ((sums, row), faults) in sums.iter_mut().zip(row.chunks_exact(width.max(1))).zip(arithmetics) {
+                if images == 0 || !faults.contains(&Fault::OneImage) {
+                    sums.iter_mut().zip(row).for_each(|(sum, effect)| *sum += effect);
+                }
+            }
+            images += 1;
         }
     }
-    if !faults.contains(&Fault::Sum) {
-        sums.iter_mut().for_each(|sum| *sum /= images as f64);
+    for (sums, faults) in sums.iter_mut().zip(arithmetics) {
+        if !faults.contains(&Fault::Sum) && !faults.contains(&Fault::OneImage) {
+            sums.iter_mut().for_each(|sum| *sum /= images as f64);
+        }
     }
     Ok(sums)
 }
@@ -143,7 +157,6 @@ mod tests {
     use crate::causal::effect::Reading;
     use crate::causal::fill::Fill;
     use crate::causal::mask::Region;
-    use crate::causal::study::Answers;
     use crate::causal::sweep::Logits;
     use crate::random::Stream;
 
@@ -175,7 +188,7 @@ mod tests {
         for head in [Head::Softmax, Head::Sigmoid] {
             let (shards, inputs, sets) = study(5, 6.0);
             let columns = Columns::of(&shards, head, 5).unwrap();
-            let got = effects(&shards, &inputs, &sets, (head, 5), &[]).unwrap();
+            let got = effects(&shards, &inputs, &sets, (head, 5), &[&[]]).unwrap().remove(0);
             for (at, got) in got.into_iter().enumerate() {
                 let (input, set) = (at / SETS, at % SETS);
                 let reading = if input == 0 { Reading::Z0 } else { Reading::R1 };
@@ -189,7 +202,7 @@ mod tests {
     fn each_fault_does_what_it_says_and_nothing_else() {
         let (shards, inputs, sets) = study(5, 6.0);
         let columns = Columns::of(&shards, Head::Softmax, 5).unwrap();
-        let of = |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Softmax, 5), faults).unwrap();
+        let of = |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Softmax, 5), &[faults]).unwrap().remove(0);
         let right = of(&[]);
         let [clean, masked, attacked] = [0, 1, 2].map(|k: usize| k * SETS..(k + 1) * SETS);
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-14;
@@ -215,10 +228,18 @@ mod tests {
         assert!(of(&[Fault::Sum]).iter().zip(&right).all(|(a, b)| near(*a, 6.0 * b)));
         let first = Columns::of(&shards, Head::Softmax, 5).unwrap();
         let one = of(&[Fault::OneImage]);
-        assert!(near(one[1], first.get(0, 1, Quantity::Ece(Reading::Z0))[0]));
+        for (at, one) in one.into_iter().enumerate() {
+            let reading = if at < SETS { Reading::Z0 } else { Reading::R1 };
+            assert!(near(one, first.get(at / SETS, at % SETS, Quantity::Ece(reading))[0]), "{at}");
+        }
+        // several at once are each by itself
+        let lists: [&[Fault]; 3] = [&[Fault::OneImage], &[], &[Fault::Sum]];
+        let together = effects(&shards, &inputs, &sets, (Head::Softmax, 5), &lists).unwrap();
+        assert_eq!(together, lists.map(of));
         // classes have a softmax already, findings get one
         assert_eq!(of(&[Fault::SoftmaxOverFindings]), right);
-        let findings = |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Sigmoid, 5), faults).unwrap();
+        let findings =
+            |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Sigmoid, 5), &[faults]).unwrap().remove(0);
         assert_eq!(findings(&[Fault::SoftmaxOverFindings]), right);
         assert_eq!(findings(&[Fault::DoubleSoftmax]), findings(&[]));
     }
@@ -232,7 +253,7 @@ mod tests {
             raise(&mut answers.logits.idle, 12.0);
             raise(&mut answers.logits.done, 10.0);
         }
-        let of = |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Softmax, 10), faults).unwrap();
+        let of = |faults: &[Fault]| effects(&shards, &inputs, &sets, (Head::Softmax, 10), &[faults]).unwrap().remove(0);
         let (right, twice) = (of(&[]), of(&[Fault::DoubleSoftmax]));
         for at in SETS..3 * SETS {
             let ratio = right[at] / twice[at];

@@ -100,6 +100,10 @@ impl Mask {
     /// the number of the mask is beyond its stream; [`CausalError::Length`] where the file is of another size.
     pub fn draw(region: Region, drawn: Drawn<'_>) -> Result<Mask, CausalError> {
         let Drawn { seed, image, number, size: [height, width], .. } = drawn;
+        if height == 0 || width == 0 {
+            let what = "the shorter side of an image that is masked, in pixels,";
+            return Err(CausalError::Range { what, value: 0.0, range: "at least 1" });
+        }
         match region {
             Region::Grid10 => Ok(GridMask::draw(seed, image, number, height, width)?.mask()),
             Region::Pixels => {
@@ -129,13 +133,10 @@ impl Mask {
         let stream = Stream::new(seed, "rectangle");
         // height over width: 2^(-1..1), so 1:2 to 2:1
         let aspect = 2f64.powf(2.0 * f64::from(stream.uniform(image, first)) - 1.0);
-        let height = ((area * aspect).sqrt().round() as usize).clamp(1, h.max(1));
-        let width = ((area / height as f64).round() as usize).clamp(1, w.max(1));
+        let height = ((area * aspect).sqrt().round() as usize).clamp(1, h);
+        let width = ((area / height as f64).round() as usize).clamp(1, w);
         let place = |draw: u32, room: usize| stream.below(image, first + draw, room as u32 + 1) as usize;
         let mut mask = Mask::none(drawn.size);
-        if h == 0 || w == 0 {
-            return Ok(mask);
-        }
         mask.take([place(1, h - height), place(2, w - width)], [height, width]);
         Ok(mask)
     }
@@ -259,8 +260,8 @@ fn rectangles(drawn: Drawn<'_>) -> Result<Vec<Pixels>, CausalError> {
         if from < to {
             return (from, to - from);
         }
-        let nearest = ((start + length / 2.0).floor().max(0.0) as usize).min(size.saturating_sub(1));
-        (nearest, 1.min(size))
+        let nearest = ((start + length / 2.0).floor().max(0.0) as usize).min(size - 1);
+        (nearest, 1)
     };
     let [h, w] = drawn.size;
     let pixels = |b: &Rectangle| {
@@ -501,6 +502,7 @@ mod tests {
         let far = Drawn { number: u32::MAX, ..drawn(0, 0, [20, 20], &[]) };
         for region in [Region::Pixels, Region::Rectangle, Region::Grid10] {
             assert!(Mask::draw(region, far).is_err());
+            assert!(Mask::draw(region, drawn(0, 0, [0, 3], &[])).is_err());
         }
     }
 }

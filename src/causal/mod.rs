@@ -28,6 +28,7 @@ pub mod analysis;
 pub mod breakdown;
 pub mod claims;
 pub mod compat;
+mod cut;
 pub mod effect;
 pub mod fill;
 pub mod gallery;

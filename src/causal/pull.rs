@@ -7,8 +7,9 @@
 //! and in their order; then back to the pixels once an image. A variant is a plain row of codes here, not an update of the decoder's
 //! first convolution as in [`super::sweep`]: that one is not differentiated.
 
+use super::cut::{Cut, cut};
 use crate::attack::victim::images;
-use crate::backend::{Backend, BackendError, Completed, Program};
+use crate::backend::{Backend, BackendError, Completed, Program, load_fitting};
 use crate::causal::intervention::NodeSet;
 use crate::causal::sweep::{Subject, SweepError};
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
@@ -33,46 +34,29 @@ pub struct Pull {
 }
 
 struct Nodes {
-    x: NodeId,
-    code: NodeId,
-    /// A variant's code.
-    given: NodeId,
-    /// What its logits are weighed with.
-    weights: NodeId,
-    of_code: NodeId,
+    cut: Cut,
     /// What the codes of images are weighed with.
     code_weights: NodeId,
     of_pixels: NodeId,
 }
 
 fn build(subject: Subject<'_>) -> Result<(Graph, Nodes), GraphError> {
-    let Subject { model, tap, autoencoder, .. } = subject;
-    let mut g = Graph::new();
-    let x = g.input("x", model.input);
-    let normalised = model.normalise(&mut g, x)?;
-    let front = model.front(&mut g, normalised, 0, tap.number)?;
-    let code = autoencoder.encode(&mut g, front)?;
-    let [_, height, width] = tap.shape;
-    let given = g.input("code", [autoencoder.nodes, height, width]);
-    let pre = autoencoder.pre(&mut g, given)?;
-    let decoded = autoencoder.decode(&mut g, pre)?;
-    let logits = model.tail(&mut g, decoded, tap.number)?;
-    let weights = g.input("weights", [model.classes]);
-    let of_code = vjp(&mut g, logits, weights, &[given])?[0];
-    let code_weights = g.input("code.weights", [autoencoder.nodes, height, width]);
-    let of_pixels = vjp(&mut g, code, code_weights, &[x])?[0];
-    Ok((g, Nodes { x, code, given, weights, of_code, code_weights, of_pixels }))
+    let (mut g, cut) = cut(subject)?;
+    let code_weights = g.input("code.weights", g.node(cut.code).shape.clone());
+    let of_pixels = vjp(&mut g, cut.code, code_weights, &[cut.x])?[0];
+    Ok((g, Nodes { cut, code_weights, of_pixels }))
 }
 
 impl Nodes {
     fn plan(&self, graph: &Graph, rows: usize) -> Result<Artifact, GraphError> {
+        let cut = &self.cut;
         let entry = |name, given, want| Entry { name, given, want, updates: &[], capacity: rows };
         plan(
             graph,
             &[
-                entry("code", &[self.x], &[self.code]),
-                entry("logits' gradient for the code", &[self.given, self.weights], &[self.of_code]),
-                entry("the code's gradient for the pixels", &[self.x, self.code_weights], &[self.of_pixels]),
+                entry("code", &[cut.x], &[cut.code]),
+                entry("logits' gradient for the code", &[cut.given, cut.weights], &[cut.of_code]),
+                entry("the code's gradient for the pixels", &[cut.x, self.code_weights], &[self.of_pixels]),
             ],
         )
     }
@@ -89,13 +73,7 @@ impl Pull {
         let Subject { model, tap, autoencoder, weights, .. } = subject;
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };
-        let mut rows = rows.max(1);
-        let program = loop {
-            match backend.load(nodes.plan(&graph, rows)?, &weights) {
-                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
-                loaded => break loaded?,
-            }
-        };
+        let (program, rows) = load_fitting::<SweepError>(backend, &weights, rows, |rows| nodes.plan(&graph, rows))?;
         let pixels = model.input.iter().product();
         let area = tap.shape[1] * tap.shape[2];
         let (classes, channels) = (model.classes, autoencoder.nodes);
@@ -120,11 +98,11 @@ impl Pull {
         for ((x, weights), out) in blocks {
             let rows = x.len() / self.pixels;
             let mut codes = vec![0.0f32; rows * code];
-            self.program.write(self.nodes.x, TensorRef::F32(x))?;
+            self.program.write(self.nodes.cut.x, TensorRef::F32(x))?;
             self.program.run(CODE, rows)?;
-            self.program.read(self.nodes.code, TensorMut::F32(&mut codes))?;
+            self.program.read(self.nodes.cut.code, TensorMut::F32(&mut codes))?;
             let of_codes = self.of_codes(&codes, weights)?;
-            self.program.write(self.nodes.x, TensorRef::F32(x))?;
+            self.program.write(self.nodes.cut.x, TensorRef::F32(x))?;
             self.program.write(self.nodes.code_weights, TensorRef::F32(&of_codes))?;
             self.program.run(TO_PIXELS, rows)?;
             self.program.read(self.nodes.of_pixels, TensorMut::F32(out))?;
@@ -148,11 +126,11 @@ impl Pull {
                     given[from + node * self.area..from + (node + 1) * self.area].fill(0.0);
                 }
             }
-            self.program.write(self.nodes.given, TensorRef::F32(&given))?;
+            self.program.write(self.nodes.cut.given, TensorRef::F32(&given))?;
             let rows: Vec<f32> = batch.iter().flat_map(|(_, row)| row.iter().copied()).collect();
-            self.program.write(self.nodes.weights, TensorRef::F32(&rows))?;
+            self.program.write(self.nodes.cut.weights, TensorRef::F32(&rows))?;
             self.program.run(TO_CODE, batch.len())?;
-            self.program.read(self.nodes.of_code, TensorMut::F32(&mut given))?;
+            self.program.read(self.nodes.cut.of_code, TensorMut::F32(&mut given))?;
             for (&(variant, _), row) in batch.iter().zip(given.chunks_exact_mut(size)) {
                 for node in self.set(variant) {
                     row[node * self.area..(node + 1) * self.area].fill(0.0);

@@ -3,12 +3,12 @@
 //! network is straight enough up to t = 1, that is the effect. How far it is to be trusted is said by its rank correlation with
 //! exact effects, which are there where there are few nodes.
 
+use super::cut::{Cut, cut};
 use crate::answer::Head;
-use crate::backend::{Backend, BackendError, Completed, Program};
+use crate::backend::{Backend, BackendError, Completed, Program, load_fitting};
 use crate::causal::sweep::{Subject, SweepError};
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
-use crate::graph::vjp::vjp;
-use crate::graph::{Graph, GraphError, NodeId};
+use crate::graph::{Graph, GraphError};
 use crate::tensor::{TensorMut, TensorRef};
 
 const CODE: EntryId = EntryId(0);
@@ -18,7 +18,7 @@ const BACK: EntryId = EntryId(2);
 /// The autoencoder-inserted net with the gradient of its answer for the code.
 pub struct Screen {
     program: Box<dyn Program>,
-    nodes: Nodes,
+    nodes: Cut,
     rows: usize,
     head: Head,
     pixels: usize,
@@ -27,44 +27,16 @@ pub struct Screen {
     area: usize,
 }
 
-struct Nodes {
-    x: NodeId,
-    code: NodeId,
-    given: NodeId,
-    logits: NodeId,
-    cotangent: NodeId,
-    gradient: NodeId,
-}
-
-fn build(subject: Subject<'_>) -> Result<(Graph, Nodes), GraphError> {
-    let Subject { model, tap, autoencoder, .. } = subject;
-    let mut g = Graph::new();
-    let x = g.input("x", model.input);
-    let normalised = model.normalise(&mut g, x)?;
-    let front = model.front(&mut g, normalised, 0, tap.number)?;
-    let code = autoencoder.encode(&mut g, front)?;
-    let [_, height, width] = tap.shape;
-    let given = g.input("code", [autoencoder.nodes, height, width]);
-    let pre = autoencoder.pre(&mut g, given)?;
-    let decoded = autoencoder.decode(&mut g, pre)?;
-    let logits = model.tail(&mut g, decoded, tap.number)?;
-    let cotangent = g.input("cotangent", [model.classes]);
-    let gradient = vjp(&mut g, logits, cotangent, &[given])?[0];
-    Ok((g, Nodes { x, code, given, logits, cotangent, gradient }))
-}
-
-impl Nodes {
-    fn plan(&self, graph: &Graph, rows: usize) -> Result<Artifact, GraphError> {
-        let entry = |name, given, want| Entry { name, given, want, updates: &[], capacity: rows };
-        plan(
-            graph,
-            &[
-                entry("code", &[self.x], &[self.code]),
-                entry("answer", &[self.given], &[self.logits]),
-                entry("answer's gradient for the code", &[self.given, self.cotangent], &[self.gradient]),
-            ],
-        )
-    }
+fn plan_of(cut: &Cut, graph: &Graph, rows: usize) -> Result<Artifact, GraphError> {
+    let entry = |name, given, want| Entry { name, given, want, updates: &[], capacity: rows };
+    plan(
+        graph,
+        &[
+            entry("code", &[cut.x], &[cut.code]),
+            entry("answer", &[cut.given], &[cut.logits]),
+            entry("answer's gradient for the code", &[cut.given, cut.weights], &[cut.of_code]),
+        ],
+    )
 }
 
 impl Screen {
@@ -73,17 +45,12 @@ impl Screen {
     /// # Errors
     /// [`SweepError`].
     pub fn new(subject: Subject<'_>, rows: usize, backend: &dyn Backend) -> Result<Screen, SweepError> {
-        let (graph, nodes) = build(subject)?;
+        let (graph, nodes) = cut(subject)?;
         let Subject { model, tap, autoencoder, weights, .. } = subject;
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };
-        let mut rows = rows.max(1);
-        let program = loop {
-            match backend.load(nodes.plan(&graph, rows)?, &weights) {
-                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
-                loaded => break loaded?,
-            }
-        };
+        let (program, rows) =
+            load_fitting::<SweepError>(backend, &weights, rows, |rows| plan_of(&nodes, &graph, rows))?;
         let pixels = model.input.iter().product();
         let area = tap.shape[1] * tap.shape[2];
         let (head, classes, channels) = (model.head, model.classes, autoencoder.nodes);
@@ -109,10 +76,10 @@ impl Screen {
             self.program.read(self.nodes.logits, TensorMut::F32(&mut logits))?;
             let cotangents: Vec<f32> =
                 logits.chunks_exact(self.classes).flat_map(|row| cotangent(self.head, row)).collect();
-            self.program.write(self.nodes.cotangent, TensorRef::F32(&cotangents))?;
+            self.program.write(self.nodes.weights, TensorRef::F32(&cotangents))?;
             self.program.run(BACK, rows)?;
             let mut gradient = vec![0.0f32; code.len()];
-            self.program.read(self.nodes.gradient, TensorMut::F32(&mut gradient))?;
+            self.program.read(self.nodes.of_code, TensorMut::F32(&mut gradient))?;
             let maps = code.chunks_exact(self.area.max(1)).zip(gradient.chunks_exact(self.area.max(1)));
             all.extend(maps.map(|(z, g)| -z.iter().zip(g).map(|(z, g)| f64::from(*z) * f64::from(*g)).sum::<f64>()));
         }

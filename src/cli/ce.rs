@@ -7,8 +7,8 @@ use super::attacks::{AttackArg, AttackArgs};
 use super::common::{self, Common, Context, DataArgs, share};
 use super::gate::MAX_SHIFT;
 use super::study::{
-    Config, Loaded, Run, checked_adaptive, checked_batch, cost, execute, execute_part, hashes, images_of, learnt_from,
-    open_directory, shard_count,
+    Config, Loaded, REFUTE_LEVEL_MAX, Run, checked_adaptive, checked_batch, cost, execute, execute_part, hashes,
+    images_of, learnt_from, open_directory, shard_count,
 };
 use super::subject::{self, SubjectArgs};
 use super::ui;
@@ -397,6 +397,9 @@ pub fn run(args: Args) -> Result<(), Error> {
     if !args.value.is_zero() && (args.second_head || !args.compat.is_empty()) {
         let reason = "--second-head and --compat are about nodes set to 0: leave --do out";
         return Err(Error::Usage(reason.into()));
+    }
+    if args.refute && args.gate.level > REFUTE_LEVEL_MAX {
+        return Err(Error::Usage(format!("--refute judges at a --level of at most {REFUTE_LEVEL_MAX}")));
     }
     if args.margin.is_some() && !args.second_head && !args.inputs.masks_boxes() {
         return Err(Error::Usage("--margin is for conditions II and III: add --mask box or --second-head".into()));

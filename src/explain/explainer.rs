@@ -13,7 +13,7 @@ use super::{ExplainError, Map};
 use crate::answer::widen;
 use crate::attack::Victim;
 use crate::attack::victim as attack;
-use crate::backend::{Backend, BackendError, Completed, Parameters, Program, takes_images};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program, load_fitting, takes_images};
 use crate::graph::NodeId;
 use crate::graph::plan::EntryId;
 use crate::model::autoencoder::{Autoencoder, Lists};
@@ -67,7 +67,7 @@ impl Explainer {
         let Subject { model, weights, .. } = subject;
         let (graph, nodes) = build(subject, methods)?;
         let bytes = |rows: usize| nodes.plan(&graph, rows).map(|artifact| 4 * artifact.slot_elements());
-        let mut rows = match rows {
+        let rows = match rows {
             Some(rows) => rows.max(1),
             None => {
                 let each = bytes(2)?.saturating_sub(bytes(1)?).max(1);
@@ -75,14 +75,9 @@ impl Explainer {
             }
         };
         let constants = model.constants();
-        let mut program = loop {
-            let weights = Completed { weights, derived: &constants };
-            match backend.load(nodes.plan(&graph, rows)?, &weights) {
-                Ok(program) => break program,
-                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
-                Err(e) => return Err(e.into()),
-            }
-        };
+        let weights = Completed { weights, derived: &constants };
+        let plan = |rows| nodes.plan(&graph, rows);
+        let (mut program, rows) = load_fitting::<ExplainError>(backend, &weights, rows, plan)?;
         nodes.attack.prepare(&mut *program)?;
         let all_lists = [(Job::Ablate, Some(nodes.host.lists)), (Job::Do, nodes.inserted.map(|i| i.lists))];
         for (job, lists) in all_lists {

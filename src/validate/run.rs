@@ -1,7 +1,7 @@
 //! Running a planned graph over a folder's images, in as many batches as fit: rows are put one after the other, means over a
 //! batch are weighed by its images. Used by the parent module alone.
 
-use crate::backend::{Backend, BackendError, Parameters, Program};
+use crate::backend::{Backend, Parameters, Program, load_fitting};
 use crate::graph::plan::{Artifact, Entry, EntryId, plan};
 use crate::graph::{Extent, Graph, GraphError, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
@@ -54,14 +54,9 @@ impl Runner {
         let bytes = |rows: usize| planned(rows).map(|artifact| 4 * artifact.slot_elements());
         // bytes of one image, whatever is there once
         let image = bytes(2)?.saturating_sub(bytes(1)?);
-        let mut rows = (backend.batch_bytes() / image.max(1)).clamp(1, images.max(1));
-        loop {
-            match backend.load(planned(rows)?, weights) {
-                Ok(program) => return Ok(Runner { program, rows }),
-                Err(BackendError::OutOfMemory { .. }) if rows > 1 => rows = rows.div_ceil(2),
-                Err(e) => return Err(e.into()),
-            }
-        }
+        let rows = (backend.batch_bytes() / image.max(1)).clamp(1, images.max(1));
+        let (program, rows) = load_fitting::<ValidateError>(backend, weights, rows, planned)?;
+        Ok(Runner { program, rows })
     }
 
     /// The program, to write what is the same for all images.

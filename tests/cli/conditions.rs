@@ -1,49 +1,28 @@
 //! Conditions II and III from the command line: what masking a marked finding does, and what nodes do to two tasks.
 
-use super::support::{Lab, Table};
-use intervene::picture::{Channels, png};
+use super::support::{Lab, Table, XRay};
 use serde_json::Value;
 
-/// Images of each part.
+/// Images to test on, and in all.
 const TEST: usize = 34;
 const COUNT: usize = 64;
 
-/// X-rays in NIH's layout in `nih/`: Effusion (of the second head's class 1) is bright on the left, Mass on the right; the boxes of
-/// the first 32 test images mark it, the last two have none.
+/// Effusion (of the second head's class 1) is bright on the left, Mass on the right; the boxes of the first 32 test images mark it, the
+/// last two have none.
 fn x_rays(lab: &Lab) {
-    std::fs::create_dir_all(lab.path("nih/images")).unwrap();
-    let mut table = String::from(
-        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
-         OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n",
-    );
-    let mut boxes = String::from("Image Index,Finding Label,Bbox [x,y,w,h],,,\n");
-    let (mut train, mut test) = (String::new(), String::new());
-    for i in 0..COUNT {
-        let name = format!("{i:08}_000.png");
+    let one = |i: usize| {
         let left = i % 2 == 0;
         let bright =
             |at: usize| (8..18).contains(&(at / 28)) && (if left { 3..11 } else { 17..25 }).contains(&(at % 28));
-        let pixels: Vec<u8> =
-            (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8 + if bright(at) { 150 } else { 0 }).collect();
-        lab.write(&format!("nih/images/{name}"), &png(&pixels, [28, 28], Channels::Grey).unwrap());
-        let finding = if left { "Effusion" } else { "Mass" };
-        table += &format!("{name},{finding},0,{i},50,M,PA,28,28,0.1,0.1\n");
-        let part = if i < COUNT - TEST { &mut train } else { &mut test };
-        part.push_str(&format!("{name}\n"));
-        if (COUNT - TEST..COUNT - 2).contains(&i) {
-            // 28 pixels are 1024 in NIH's table
-            let x = if left { 110 } else { 622 };
-            boxes += &format!("{name},{finding},{x},293,293,366\n");
+        let pixels = (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8 + if bright(at) { 150 } else { 0 });
+        let marked = (COUNT - TEST..COUNT - 2).contains(&i);
+        XRay {
+            finding: if left { "Effusion" } else { "Mass" },
+            place: marked.then_some(if left { "110,293,293,366" } else { "622,293,293,366" }),
+            pixels: pixels.collect(),
         }
-    }
-    for (name, text) in [
-        ("Data_Entry_2017.csv", table),
-        ("BBox_List_2017.csv", boxes),
-        ("train_val_list.txt", train),
-        ("test_list.txt", test),
-    ] {
-        lab.write(&format!("nih/{name}"), text.as_bytes());
-    }
+    };
+    lab.x_rays(&(0..COUNT).map(one).collect::<Vec<_>>(), TEST);
 }
 
 #[test]

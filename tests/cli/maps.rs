@@ -1,6 +1,6 @@
 //! `map`: files, tables and pictures of a run, and what it refuses.
 
-use crate::support::{Lab, Ran};
+use crate::support::{Lab, Ran, XRay};
 
 /// Flags that make a run of the synthetic images small.
 const FAST: [&str; 8] = ["--data", "d", "--any-data", "--resamples", "20", "--min-agreement", "0", "--quiet"];
@@ -205,37 +205,15 @@ fn a_dry_run_says_what_maps_cost_and_makes_nothing() {
     assert_eq!(lab.names("."), ["d"]);
 }
 
-/// X-rays in NIH's layout in `nih/`: each has a mass, in a box that is marked.
+/// X-rays with a mass each, in a box that is marked; the last three test.
 fn x_rays(lab: &Lab, count: usize) {
-    std::fs::create_dir_all(lab.path("nih/images")).unwrap();
-    let mut table = String::from(
-        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
-         OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n",
-    );
-    let mut boxes = String::from("Image Index,Finding Label,Bbox [x,y,w,h],,,\n");
-    let (mut train, mut test) = (String::new(), String::new());
-    for i in 0..count {
-        let name = format!("{i:08}_000.png");
-        let pixels: Vec<u8> = (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8).collect();
-        let mut file = Vec::new();
-        let mut encoder = png::Encoder::new(&mut file, 28, 28);
-        encoder.set_color(png::ColorType::Grayscale);
-        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-        lab.write(&format!("nih/images/{name}"), &file);
-        table += &format!("{name},Mass,0,{i},50,M,PA,28,28,0.1,0.1\n");
-        // the first box is the whole image: every map that points anywhere points into it
-        let place = if i == count - 1 { "0,0,1024,1024" } else { "512,512,100,100" };
-        boxes += &format!("{name},Mass,{place}\n");
-        if i < count - 3 { &mut train } else { &mut test }.push_str(&format!("{name}\n"));
-    }
-    for (name, text) in [
-        ("Data_Entry_2017.csv", table),
-        ("BBox_List_2017.csv", boxes),
-        ("train_val_list.txt", train),
-        ("test_list.txt", test),
-    ] {
-        lab.write(&format!("nih/{name}"), text.as_bytes());
-    }
+    let one = |i: usize| XRay {
+        finding: "Mass",
+        // the last box is the whole image: every map that points anywhere points into it
+        place: Some(if i == count - 1 { "0,0,1024,1024" } else { "512,512,100,100" }),
+        pixels: (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8).collect(),
+    };
+    lab.x_rays(&(0..count).map(one).collect::<Vec<_>>(), 3);
 }
 
 #[test]

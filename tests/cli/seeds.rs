@@ -210,4 +210,6 @@ fn nodes_are_put_before_every_refuter() {
     lab.assert_same("run", "again");
     lab.ce("4", "no", &["--refute", "--do", "mean"]).fails(2, &["--refute", "--do"]);
     lab.run(&[&["ce", "--refute", "--limit", "9", "--dry-run"][..], &SMALL].concat()).succeeds();
+    // so many placebos as a higher level takes are not to be had
+    lab.ce("4", "no", &["--refute", "--level", "0.999", "--attack", "none"]).fails(2, &["--refute", "0.99"]);
 }

@@ -1,5 +1,6 @@
 //! A working directory with synthetic data, and the binary run in it.
 
+use intervene::picture::{Channels, png};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,15 @@ impl Ran {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
     }
+}
+
+/// An X-ray with one finding.
+pub struct XRay {
+    pub finding: &'static str,
+    /// Its box as NIH's list has it, in 1024 parts of a side: `x,y,width,height`.
+    pub place: Option<&'static str>,
+    /// 28 x 28.
+    pub pixels: Vec<u8>,
 }
 
 /// A directory in which the program runs; data are in `d`.
@@ -167,6 +177,33 @@ impl Lab {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// X-rays of 28 x 28 pixels in NIH's layout in `nih/`, a patient each, the last `test` of them to test on.
+    pub fn x_rays(&self, all: &[XRay], test: usize) {
+        std::fs::create_dir_all(self.path("nih/images")).unwrap();
+        let mut table = String::from(
+            "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,\
+             OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n",
+        );
+        let mut boxes = String::from("Image Index,Finding Label,Bbox [x,y,w,h],,,\n");
+        let mut lists = [String::new(), String::new()];
+        for (i, XRay { finding, place, pixels }) in all.iter().enumerate() {
+            let name = format!("{i:08}_000.png");
+            self.write(&format!("nih/images/{name}"), &png(pixels, [28, 28], Channels::Grey).unwrap());
+            table += &format!("{name},{finding},0,{i},50,M,PA,28,28,0.1,0.1\n");
+            boxes += &place.map_or(String::new(), |place| format!("{name},{finding},{place}\n"));
+            lists[usize::from(i + test >= all.len())] += &format!("{name}\n");
+        }
+        let [train, test] = lists;
+        for (name, text) in [
+            ("Data_Entry_2017.csv", table),
+            ("BBox_List_2017.csv", boxes),
+            ("train_val_list.txt", train),
+            ("test_list.txt", test),
+        ] {
+            self.write(&format!("nih/{name}"), text.as_bytes());
         }
     }
 

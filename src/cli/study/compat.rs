@@ -25,12 +25,12 @@ pub(super) fn compat(
     faults: &[Fault],
 ) -> Result<String, Error> {
     let answers = (study.loaded.model.head, study.loaded.model.classes);
-    let of = |faults: &[Fault]| effects(shards, inputs, sets, answers, faults);
-    let mut all: Vec<(&str, Vec<f64>)> = vec![("none", of(&[])?)];
-    for fault in faults.iter().filter(|fault| answers.0 == Head::Sigmoid || **fault != Fault::SoftmaxOverFindings) {
-        all.push((fault.name(), of(&[*fault])?));
-    }
-    all.push(("icip2019", of(&ICIP2019)?));
+    let told_apart = |fault: &&Fault| answers.0 == Head::Sigmoid || **fault != Fault::SoftmaxOverFindings;
+    let mut arithmetics: Vec<(&str, &[Fault])> = vec![("none", &[])];
+    arithmetics.extend(faults.iter().filter(told_apart).map(|fault| (fault.name(), std::slice::from_ref(fault))));
+    arithmetics.push(("icip2019", &ICIP2019));
+    let (names, lists): (Vec<&str>, Vec<&[Fault]>) = arithmetics.into_iter().unzip();
+    let all: Vec<(&str, Vec<f64>)> = names.into_iter().zip(effects(shards, inputs, sets, answers, &lists)?).collect();
 
     let labels = study.labels;
     write_atomic(&study.directory.path("compat.csv"), |file| {

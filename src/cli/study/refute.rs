@@ -31,8 +31,15 @@ const UNTRAINED_SEED: u64 = 1 << 32;
 const UNTRAINED_IMAGES: usize = 100;
 /// Untrained autoencoders at most.
 const UNTRAINED_MOST: f64 = 100.0;
-/// Shuffles of answers: their smallest p survives Holm over 64 nodes.
-const SHUFFLES: usize = 1999;
+/// Nodes of a code at most: p of so many must be able to pass Holm.
+const NODES_MAX: f64 = 64.0;
+/// The highest level that placebos are judged at: above it, untrained autoencoders would be more than can be had.
+pub const LEVEL_MAX: f64 = 1.0 - 1.0 / UNTRAINED_MOST;
+
+/// Shuffles of answers and flips of signs: so many that their smallest p survives Holm over all nodes.
+fn draws(level: f64) -> usize {
+    (NODES_MAX / (1.0 - level)).ceil().max(2000.0) as usize
+}
 
 /// What refuting costs: sweeps of an image over every node.
 pub(super) fn sweeps(images: usize, level: f64) -> usize {
@@ -101,12 +108,12 @@ pub(super) fn refute(
     let patients = study.labels.patients.get(..images).unwrap_or_default();
     let units = units(patients)?;
     let bootstrap = Bootstrap::of_clusters(&units, config.resamples, config.seed)?;
-    let flips = SignFlip::of_clusters(&units, config.resamples.max(2000), config.seed)?;
+    let flips = SignFlip::of_clusters(&units, config.resamples.max(draws(config.level)), config.seed)?;
     let judge = Judge { bootstrap: &bootstrap, flips: &flips, level: config.level };
 
     let head = study.loaded.model.head;
     let others = |&set: &usize| {
-        Ok(shuffled(head, (&lab.idle, &rows(|l| &l.done, Some(set))), classes, (SHUFFLES, config.seed))?)
+        Ok(shuffled(head, (&lab.idle, &rows(|l| &l.done, Some(set))), classes, (draws(config.level), config.seed))?)
     };
     let others: Vec<Vec<f64>> = chosen.iter().map(others).collect::<Result<_, Error>>()?;
     let (untrained, untrained_agreement) = lab.untrained()?;
