@@ -11,7 +11,7 @@ const COUNT: usize = 64;
 /// last two have none.
 fn x_rays(lab: &Lab) {
     let one = |i: usize| {
-        let left = i % 2 == 0;
+        let left = i.is_multiple_of(2);
         let bright =
             |at: usize| (8..18).contains(&(at / 28)) && (if left { 3..11 } else { 17..25 }).contains(&(at % 28));
         let pixels = (0..784).map(|at| ((at * 7919 + i * 131) % 97) as u8 + if bright(at) { 150 } else { 0 });
