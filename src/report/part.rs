@@ -144,7 +144,13 @@ struct Found {
 
 impl Found {
     fn at(path: &Path) -> Result<Found, Error> {
-        let (directory, manifest) = RunDirectory::unfinished(path, "ce")?;
+        let (directory, manifest) = RunDirectory::unfinished(path, "ce").map_err(|e| match e {
+            Error::Input { path, reason } => {
+                let reason = format!("{reason} (merge puts together what `ce --shard` left unfinished)");
+                Error::Input { path, reason }
+            }
+            e => e,
+        })?;
         let wrong = |reason: &str| Err(Error::Input { path: directory.path(""), reason: reason.into() });
         match manifest.portion {
             Some(Portion { part, shards }) if part.can_be() && (1..=SHARDS_MAX).contains(&shards) => {
