@@ -3,58 +3,15 @@
 //! `cargo bench --bench conv [-- FILTER]`. Best of repeats, kernels and peak measured in turn: on a shared machine the
 //! minimum time is the one figure that other processes disturb least. Weights are packed beforehand.
 
-use std::hint::black_box;
 use std::time::Instant;
 
 use intervene::backend::cpu::conv;
 use intervene::backend::cpu::conv_weight;
-use intervene::backend::cpu::isa::{self, Isa};
+use intervene::backend::cpu::isa::Isa;
+use intervene::backend::cpu::peak;
 use intervene::backend::layout::ConvShape;
 use intervene::backend::problems::LAYERS;
 use intervene::graph::op::Activation;
-
-const CHAINS: usize = 24;
-const STEPS: usize = 40_000;
-
-/// `STEPS` rounds of FMAs on independent registers, in assembly: the compiler's own allocation of 24 chains spilled and
-/// showed half the peak. Twelve chains per ymm/zmm set exceed latency 4 x 2 ports.
-#[cfg(target_arch = "x86_64")]
-macro_rules! chains {
-    ($kind:literal, $rounds:expr, $($n:literal)*) => {
-        // SAFETY: register arithmetic only, every register declared; the caller checked the instruction set.
-        unsafe {
-            std::arch::asm!(
-                "2:",
-                $(concat!("vfmadd231ps ", $kind, $n, ", ", $kind, "14, ", $kind, "15"),)*
-                "dec {rounds}",
-                "jnz 2b",
-                rounds = inout(reg) $rounds => _,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                inout("xmm14") 0.999f32 => _, inout("xmm15") 0.001f32 => _,
-                options(nomem, nostack),
-            )
-        }
-    };
-}
-
-/// Runs independent FMA chains on one thread; returns the floating point operations done.
-fn chains(isa: Isa) -> f64 {
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        isa::Level::Avx512 => chains!("zmm", 2 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
-        #[cfg(target_arch = "x86_64")]
-        isa::Level::Avx2 => chains!("ymm", 4 * STEPS, "0" "1" "2" "3" "4" "5" "6" "7" "8" "9" "10" "11"),
-        _ => {
-            let (mut acc, x, y) = ([1.0f32; 32], black_box(0.999f32), black_box(0.001f32));
-            for _ in 0..12 * STEPS {
-                acc.iter_mut().for_each(|a| *a = *a * x + y);
-            }
-            black_box(acc);
-        }
-    }
-    2.0 * (CHAINS * STEPS * 16) as f64
-}
 
 fn seconds(f: impl FnOnce()) -> f64 {
     let start = Instant::now();
@@ -84,9 +41,7 @@ fn measure(isa: Isa, case: &Case, pool: &rayon::ThreadPool) -> [f64; 4] {
             let forward = seconds(|| conv::forward(s, case.rows, &case.x, &packed, None, Activation::Relu, &mut y));
             let grad = seconds(|| conv::grad_input(s, case.rows, &case.gy, &back, &mut gx));
             let weight = seconds(|| conv_weight::grad_weight(isa, s, case.rows, &case.x, &case.gy, &mut dw));
-            let mut done = 0.0;
-            let peak = seconds(|| done = rayon::broadcast(|_| chains(isa)).iter().sum());
-            let rates = [flops / forward, flops / grad, flops / weight, done / peak];
+            let rates = [flops / forward, flops / grad, flops / weight, peak::fma_rate(isa)];
             best.iter_mut().zip(rates).for_each(|(best, rate)| *best = best.max(rate / 1e9));
         });
     }

@@ -6,12 +6,15 @@
 
 use super::layout::dims3;
 use super::ledger::{Ledger, Move, Place, inconsistent};
+use super::problems::Cost;
+use super::profile::{Profile, Recorder, Task};
 use super::{BackendError, Parameters, Program, load_sources};
 use crate::graph::op::{Element, Op};
 use crate::graph::plan::{Artifact, EntryId, View};
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Most inputs an op has (`intervene-conv`).
 pub(super) const INPUTS_MAX: usize = 6;
@@ -167,6 +170,7 @@ pub(super) struct HostProgram<E: Engine> {
     slots: Vec<Vec<E::Float>>,
     /// Whether the engine keeps a node, by number.
     kept: Vec<bool>,
+    recorder: Recorder,
 }
 
 fn allocate<T: Float>(what: &str, elements: usize) -> Result<Vec<T>, BackendError> {
@@ -194,11 +198,17 @@ impl<E: Engine> HostProgram<E> {
                 Element::Float | Element::Index => Vec::new(),
             });
         }
-        let mut program = HostProgram { ledger: Ledger::new(artifact), engine, slots, kept };
+        let mut program =
+            HostProgram { ledger: Ledger::new(artifact), engine, slots, kept, recorder: Recorder::default() };
         load_sources(&mut program, weights, |program, id, data, release| {
             program.put(id, TensorRef::F32(data), release)
         })?;
         Ok(program)
+    }
+
+    /// From now on steps and moves are added to `profile`, if there is one.
+    pub fn profiled(self, profile: Option<Arc<Profile>>) -> Self {
+        HostProgram { recorder: Recorder(profile), ..self }
     }
 
     fn put(&mut self, id: NodeId, data: TensorRef<'_>, release: &(dyn Fn() + Sync)) -> Result<(), BackendError> {
@@ -259,7 +269,13 @@ impl<E: Engine> HostProgram<E> {
             let channels = own(node).pixel;
             out[used.clone()].chunks_mut(to.pixel).for_each(|p| p[..channels].fill(E::Float::NAN));
         }
+        let start = self.recorder.start();
         let mut result = self.engine.step(&step, &mut out[used]);
+        self.recorder.add(start, || {
+            let read = (0..node.inputs.len()).filter(|&i| !artifact.lies_in_place(id, i));
+            let read: Vec<&Node> = read.map(|i| step.nodes[i]).collect();
+            (Task::step(node, &step.nodes[..node.inputs.len()], rows), Cost::of(node, &read, rows))
+        });
         let elements = out.len() - CANARY;
         if cfg!(debug_assertions) && out[elements..].iter().any(|&x| x != E::Float::GUARD) {
             result = Err(inconsistent(node, "the step wrote behind its slot".into()));
@@ -275,7 +291,10 @@ impl<E: Engine> Program for HostProgram<E> {
     }
 
     fn write(&mut self, id: NodeId, data: TensorRef<'_>) -> Result<(), BackendError> {
-        self.put(id, data, &|| {})
+        let start = self.recorder.start();
+        self.put(id, data, &|| {})?;
+        self.recorder.add(start, || Task::moved("write", self.ledger.node(id), data.len()));
+        Ok(())
     }
 
     fn run(&mut self, entry: EntryId, rows: usize) -> Result<(), BackendError> {
@@ -289,9 +308,12 @@ impl<E: Engine> Program for HostProgram<E> {
             }
         }
         for (to, from, how) in updates {
+            let start = self.recorder.start();
+            let mut moved = 0;
             match self.ledger.update(to, from, how, rows)? {
                 Move::Swap(a, b) => self.slots.swap(a, b),
                 Move::Copy { from, to, elements } => {
+                    moved = elements;
                     let source = std::mem::take(&mut self.slots[from]);
                     // a list is the ledger's
                     if !source.is_empty() {
@@ -303,11 +325,13 @@ impl<E: Engine> Program for HostProgram<E> {
             if self.ledger.node(to).op == Op::Parameter {
                 self.engine.parameter_changed(to);
             }
+            self.recorder.add(start, || Task::moved("update", self.ledger.node(to), moved));
         }
         Ok(())
     }
 
     fn read(&mut self, id: NodeId, out: TensorMut<'_>) -> Result<(), BackendError> {
+        let start = self.recorder.start();
         let Place { slot, rows } = self.ledger.read(id, &out)?;
         let mut logical = vec![E::Float::NAN; out.len()];
         if self.kept[id.index()] {
@@ -319,6 +343,7 @@ impl<E: Engine> Program for HostProgram<E> {
             TensorMut::F32(o) => o.iter_mut().zip(&logical).for_each(|(o, x)| *o = x.to_f64() as f32),
             TensorMut::F64(o) => o.iter_mut().zip(&logical).for_each(|(o, x)| *o = x.to_f64()),
         }
+        self.recorder.add(start, || Task::moved("read", self.ledger.node(id), logical.len()));
         Ok(())
     }
 }

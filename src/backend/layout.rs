@@ -96,6 +96,11 @@ impl ConvShape {
         2 * self.w_len() * self.oh() * self.ow()
     }
 
+    /// A linear layer, as a 1x1 convolution of an image of one pixel.
+    pub fn linear(c: usize, o: usize) -> ConvShape {
+        ConvShape { c, h: 1, w: 1, o, kh: 1, kw: 1, stride: 1, pad: 0 }
+    }
+
     /// A linear layer over pixels.
     pub fn is_linear(&self) -> bool {
         self.kh == 1 && self.kw == 1 && self.stride == 1 && self.pad == 0

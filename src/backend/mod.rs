@@ -7,6 +7,7 @@ mod host;
 pub mod layout;
 mod ledger;
 pub mod problems;
+pub mod profile;
 pub mod reference;
 pub mod winograd;
 
@@ -17,7 +18,9 @@ use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
 use crate::weights::derived::{Derived, Elements};
 use std::borrow::Cow;
+use std::sync::Arc;
 
+pub use profile::Profile;
 pub use winograd::ConvPath;
 
 /// Where a program's parameters come from at load.
@@ -102,6 +105,10 @@ pub trait Backend: Send + Sync {
     /// What else a manifest says of it.
     fn details(&self) -> Details {
         Details::default()
+    }
+    /// The same device, whose programs add to `profile` from now on; none where a device cannot time its steps.
+    fn profiled(&self, _profile: Arc<Profile>) -> Option<Box<dyn Backend>> {
+        None
     }
     /// Bytes that the slots of a batch should take at most, for speed.
     fn batch_bytes(&self) -> usize;

@@ -3,6 +3,9 @@
 
 use super::layout::{ConvShape, PoolShape, len};
 use super::winograd::Winograd;
+use crate::graph::op::{Op, Prologue, Window};
+use crate::graph::{Extent, Node};
+use crate::tensor::Shape;
 
 /// A convolution or linear layer of a model.
 #[derive(Clone, Copy, Debug)]
@@ -189,8 +192,42 @@ impl Cost {
         Cost { flops: (rows * s.flops()) as u64, bytes: 4 * floats as u64 }
     }
 
+    /// A step of a planned graph: `node`, which reads `inputs`, on `rows` rows. Operations are counted where they may decide, in
+    /// convolutions and linear layers; bytes everywhere. Of what is read through a list, the images of a sweep.
+    pub(super) fn of(node: &Node, inputs: &[&Node], rows: usize) -> Cost {
+        let on = |work| Problem::new(String::new(), rows, work).cost();
+        let conv = |pass, x: &Shape, w: &Shape, window| on(Work::Conv(pass, ConvShape::new(x, w, window)));
+        let linear = |pass, x: &Shape, y: &Shape| on(Work::Conv(pass, ConvShape::linear(x.len(), y.len())));
+        match (&node.op, inputs) {
+            (Op::Conv2d { window, prologue, .. }, [x, w, ..]) => match prologue {
+                Prologue::None => conv(Pass::Forward, &x.shape, &w.shape, *window),
+                Prologue::AffineRelu => conv(Pass::Prologue, &x.shape, &w.shape, *window),
+            },
+            (Op::Conv2dGradInput { window, .. }, [_, w]) => conv(Pass::GradInput, &node.shape, &w.shape, *window),
+            (Op::Conv2dGradWeight { window, .. }, [x, _]) => conv(Pass::GradWeight, &x.shape, &node.shape, *window),
+            (Op::Linear { .. }, [x, ..]) => linear(Pass::Forward, &x.shape, &node.shape),
+            (Op::LinearGradInput, [gy, _]) => linear(Pass::GradInput, &node.shape, &gy.shape),
+            (Op::LinearGradWeight, [x, gy]) => linear(Pass::GradWeight, &x.shape, &gy.shape),
+            (Op::InterveneConv { pad, .. }, [_, z, w, ..]) => {
+                on(Work::InterveneConv(ConvShape::new(&z.shape, &w.shape, Window { stride: 1, pad: *pad })))
+            }
+            _ => {
+                let floats =
+                    |n: &Node, rows: usize| if n.extent == Extent::Rows { rows * n.shape.len() } else { n.shape.len() };
+                let read = inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(i, n)| floats(n, if node.op.gathers(i) { images(rows) } else { rows }));
+                // of a concat, what lies in place already is not moved
+                let read: usize = read.sum();
+                let written = if node.op == Op::Concat { read } else { floats(node, rows) };
+                Cost { flops: 0, bytes: 4 * (read + written) as u64 }
+            }
+        }
+    }
+
     /// Both, one after the other.
-    fn and(self, other: Cost) -> Cost {
+    pub(super) fn and(self, other: Cost) -> Cost {
         Cost { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
     }
 }

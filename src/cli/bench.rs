@@ -1,11 +1,12 @@
 //! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line; and the kernels.
 
 mod kernels;
+mod profile;
 
 use super::common::{Common, Context, makes_no_run};
 use super::{study, ui};
 use crate::attack::{Attacked, Targets};
-use crate::backend::Layered;
+use crate::backend::{Layered, Profile};
 use crate::causal::intervention::NodeSet;
 use crate::causal::sweep::{Subject, Sweep};
 use crate::error::Error;
@@ -63,6 +64,9 @@ pub struct Args {
     /// kernels: what the compiler tells for this chip (compute capability times ten), on no device
     #[arg(long, value_name = "N")]
     sm: Option<u32>,
+    /// Where the time goes, op by op, beside what the machine can do at most (with --device cpu)
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -80,12 +84,16 @@ pub fn run(args: Args) -> Result<(), Error> {
         return Err(Error::Usage("`bench` writes nothing: --dry-run does not apply".into()));
     }
     if args.job == Job::Kernels {
+        if args.profile {
+            return Err(Error::Usage("--profile is for jobs: `bench kernels` times each kernel anyway".into()));
+        }
         return kernels::run(&args);
     }
     if args.filter.is_some() || args.sm.is_some() {
         return Err(Error::Usage("--filter and --sm are for `bench kernels`".into()));
     }
-    let context = Context::new(&args.common)?;
+    let mut context = Context::new(&args.common)?;
+    let profile = args.profile.then(|| profile::begin(&mut context)).transpose()?;
     if !(1..=IMAGES_MAX).contains(&args.images) || !(1..=REPEATS_MAX).contains(&args.repeats) {
         let what = format!("--images takes 1 to {IMAGES_MAX}, --repeats 1 to {REPEATS_MAX}");
         return Err(Error::Usage(what));
@@ -116,7 +124,7 @@ pub fn run(args: Args) -> Result<(), Error> {
             let nodes: Vec<NodeSet> =
                 (0..args.nodes).map(|n| NodeSet::of(&[n], args.nodes)).collect::<Result<_, _>>()?;
             let mut sweep = Sweep::new(subject, &nodes, batch, context.backend())?;
-            timed(args.repeats, || {
+            timed(args.repeats, profile.as_deref(), || {
                 let effects = sweep.effects(&x)?;
                 live_share = Some(effects.live.iter().filter(|l| **l).count() as f64 / effects.live.len() as f64);
                 Ok(())
@@ -124,11 +132,11 @@ pub fn run(args: Args) -> Result<(), Error> {
         }
         Job::Forward => {
             let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, || sweep.victim().forward(&x).map(|_| ()).map_err(Error::from))?
+            timed(args.repeats, profile.as_deref(), || sweep.victim().forward(&x).map(|_| ()).map_err(Error::from))?
         }
         Job::Attack => {
             let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, || {
+            timed(args.repeats, profile.as_deref(), || {
                 sweep.victim().fgsm(&x, Targets::Classes(&labels), 0.3).map(|_| ()).map_err(Error::from)
             })?
         }
@@ -146,7 +154,7 @@ pub fn run(args: Args) -> Result<(), Error> {
             let nodes = classifier.nodes();
             let mut fit = classifier.fit(&settings, TRAIN_BATCH);
             let mut step = 0;
-            timed(args.repeats, || {
+            timed(args.repeats, profile.as_deref(), || {
                 step += 1;
                 nodes.write(fit.program, TensorRef::F32(&rows), &labels)?;
                 fit.step_once(step, 1e-3).map_err(Error::from)
@@ -157,9 +165,15 @@ pub fn run(args: Args) -> Result<(), Error> {
     };
     let job = clap::ValueEnum::to_possible_value(&args.job).map_or(String::new(), |v| v.get_name().to_string());
     let images = if args.job == Job::Train { TRAIN_BATCH } else { args.images };
-    let out = json!({ "peer": peer(), "job": job, "model": model.arch,
+    let profiled = profile.map(|profile| profile::Profiled::new(&profile, args.repeats));
+    let mut out = json!({ "peer": peer(), "job": job, "model": model.arch,
         "tap": tap.number, "images": images, "nodes": args.nodes, "threads": rayon::current_num_threads(),
         "device": context.device(), "live_share": live_share, "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
+    match profiled {
+        Some(profiled) if args.common.json => out["profile"] = profiled.json(),
+        Some(profiled) => return ui::print(&format!("{out}\n{}", profiled.text())),
+        None => {}
+    }
     ui::print(&format!("{out}\n"))
 }
 
@@ -172,9 +186,16 @@ fn round(seconds: f64) -> f64 {
     (seconds * 1e5).round() / 1e5
 }
 
-/// Median and minimum of `repeats` runs after one that warms up.
-fn timed(repeats: usize, mut job: impl FnMut() -> Result<(), Error>) -> Result<(f64, f64), Error> {
+/// Median and minimum of `repeats` runs after one that warms up; `profile` is of those runs alone.
+fn timed(
+    repeats: usize,
+    profile: Option<&Profile>,
+    mut job: impl FnMut() -> Result<(), Error>,
+) -> Result<(f64, f64), Error> {
     job()?;
+    if let Some(profile) = profile {
+        profile.restart();
+    }
     let mut seconds = Vec::with_capacity(repeats);
     for _ in 0..repeats {
         let start = Instant::now();

@@ -12,6 +12,7 @@ pub mod intervene;
 pub mod isa;
 mod norm;
 pub mod packed;
+pub mod peak;
 pub mod pointwise;
 pub mod pool;
 mod program;

@@ -13,29 +13,31 @@ use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::inconsistent;
-use crate::backend::{Backend, BackendError, Parameters, Program};
+use crate::backend::{Backend, BackendError, Parameters, Profile, Program};
 use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
 use crate::tensor::Shape;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The CPU backend with the best instruction set of this machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Cpu {
     isa: Isa,
+    profile: Option<Arc<Profile>>,
 }
 
 impl Cpu {
     /// The best instruction set that the machine has.
     pub fn new() -> Cpu {
-        Cpu { isa: Isa::detect() }
+        Cpu::with_isa(Isa::detect())
     }
 
     /// A given instruction set (tests run all of them).
     pub fn with_isa(isa: Isa) -> Cpu {
-        Cpu { isa }
+        Cpu { isa, profile: None }
     }
 }
 
@@ -50,6 +52,10 @@ impl Backend for Cpu {
         format!("cpu ({})", self.isa.name())
     }
 
+    fn profiled(&self, profile: Arc<Profile>) -> Option<Box<dyn Backend>> {
+        Some(Box::new(Cpu { profile: Some(profile), ..self.clone() }))
+    }
+
     /// 64 variants of the Fashion net at tap 2. On 2 cores with 2 MB of L2 each, its sweep of 256 images took .396 s at 8
     /// variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few rows leave threads waiting at
     /// every step, many leave the caches.
@@ -58,7 +64,8 @@ impl Backend for Cpu {
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
-        Ok(Box::new(HostProgram::load(plan, weights, Simd { isa: self.isa, packed: HashMap::new() })?))
+        let simd = Simd { isa: self.isa, packed: HashMap::new() };
+        Ok(Box::new(HostProgram::load(plan, weights, simd)?.profiled(self.profile.clone())))
     }
 }
 

@@ -1,0 +1,135 @@
+//! Where a program's time goes: the steps and moves that it made, with the work that each takes at least.
+//!
+//! A device that was given a [`Profile`] adds to it with every step; one without does nothing, not even ask the clock.
+
+use super::layout::ConvShape;
+use super::problems::Cost;
+use crate::graph::op::{Op, Prologue, Window};
+use crate::graph::{Extent, Node};
+use crate::tensor::Shape;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What was done, and on what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Task {
+    /// The op, or the move: `write`, `read`, `update`.
+    pub op: &'static str,
+    /// The layer's shape.
+    pub shape: String,
+    /// Rows of a run; 0 for what has none.
+    pub rows: usize,
+    /// The node.
+    pub node: String,
+}
+
+impl Task {
+    /// A step: `node` of `inputs` on `rows` rows.
+    pub(super) fn step(node: &Node, inputs: &[&Node], rows: usize) -> Task {
+        Task { op: node.op.name(), shape: described(node, inputs), rows, node: node.name.clone() }
+    }
+
+    /// A move of `elements` elements of `node`, each read and written, and what it takes.
+    pub(super) fn moved(op: &'static str, node: &Node, elements: usize) -> (Task, Cost) {
+        let rows = if node.extent == Extent::Rows { elements / node.shape.len().max(1) } else { 0 };
+        let task = Task { op, shape: node.shape.to_string(), rows, node: node.name.clone() };
+        (task, Cost { flops: 0, bytes: 8 * elements as u64 })
+    }
+}
+
+/// A convolution as `64->128 56x56 3x3 stride 1 pad 1`, a linear layer as `4096->1000`, the rest by what goes in and comes out.
+fn described(node: &Node, inputs: &[&Node]) -> String {
+    let conv = |x: &Shape, weight: &Shape, window: Window| {
+        let s = ConvShape::new(x, weight, window);
+        format!("{}->{} {}x{} {}x{} stride {} pad {}", s.c, s.o, s.h, s.w, s.kh, s.kw, s.stride, s.pad)
+    };
+    let linear = |x: &Shape, y: &Shape| format!("{}->{}", x.len(), y.len());
+    match (&node.op, inputs) {
+        (Op::Conv2d { window, prologue, .. }, [x, w, ..]) => {
+            let after = if *prologue == Prologue::AffineRelu { " of affine relu" } else { "" };
+            conv(&x.shape, &w.shape, *window) + after
+        }
+        (Op::Conv2dGradInput { window, .. }, [_, w, ..]) => conv(&node.shape, &w.shape, *window),
+        (Op::Conv2dGradWeight { window, .. }, [x, ..]) => conv(&x.shape, &node.shape, *window),
+        (Op::InterveneConv { pad, .. }, [_, z, w, ..]) => conv(&z.shape, &w.shape, Window { stride: 1, pad: *pad }),
+        (Op::Linear { .. }, [x, ..]) => linear(&x.shape, &node.shape),
+        (Op::LinearGradInput, [gy, ..]) => linear(&node.shape, &gy.shape),
+        (Op::LinearGradWeight, [x, gy, ..]) => linear(&x.shape, &gy.shape),
+        (op, [x, ..]) if x.shape != node.shape => format!("{} to {}{}", x.shape, node.shape, op.attributes()),
+        (op, _) => format!("{}{}", node.shape, op.attributes()),
+    }
+}
+
+/// What a task came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How often.
+    pub calls: u64,
+    /// How long.
+    pub time: Duration,
+    /// What all of it takes at least.
+    pub cost: Cost,
+}
+
+impl Sum {
+    /// With another's.
+    pub fn add(&mut self, other: Sum) {
+        self.calls += other.calls;
+        self.time += other.time;
+        self.cost = self.cost.and(other.cost);
+    }
+}
+
+/// The time of a device's programs, from a moment on.
+#[derive(Debug)]
+pub struct Profile {
+    taken: Mutex<(Instant, HashMap<Task, Sum>)>,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Profile { taken: Mutex::new((Instant::now(), HashMap::new())) }
+    }
+}
+
+impl Profile {
+    /// Forgets what was, and counts from now on.
+    pub fn restart(&self) {
+        *self.lock() = (Instant::now(), HashMap::new());
+    }
+
+    /// The time since the start, and what was done in it, in the order of its names.
+    pub fn taken(&self) -> (Duration, Vec<(Task, Sum)>) {
+        let taken = self.lock();
+        let mut all: Vec<(Task, Sum)> = taken.1.iter().map(|(task, sum)| (task.clone(), *sum)).collect();
+        let wall = taken.0.elapsed();
+        drop(taken);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        (wall, all)
+    }
+
+    /// Sums are whole whenever the lock is free.
+    fn lock(&self) -> MutexGuard<'_, (Instant, HashMap<Task, Sum>)> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A program's end of a profile, or of none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recorder(pub Option<Arc<Profile>>);
+
+impl Recorder {
+    /// The time, where it is wanted.
+    pub fn start(&self) -> Option<Instant> {
+        self.0.as_ref().map(|_| Instant::now())
+    }
+
+    /// Adds what was done since `start`.
+    pub fn add(&self, start: Option<Instant>, what: impl FnOnce() -> (Task, Cost)) {
+        let (Some(profile), Some(start)) = (&self.0, start) else { return };
+        let time = start.elapsed();
+        let (task, cost) = what();
+        profile.lock().1.entry(task).or_default().add(Sum { calls: 1, time, cost });
+    }
+}
