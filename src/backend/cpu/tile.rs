@@ -146,28 +146,35 @@ unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
                 }
             }
         }
-        let mut bias = [S::zero(); V];
+        // one loop a thing: as one, it was too long to be unrolled for 14 x 2, and the compiler then kept the sums in memory
+        // through every step, at 40 % of the speed
+        let rest = |v: usize| t.width.saturating_sub(v * S::LANES);
+        if !t.add.is_null() {
+            for p in 0..P {
+                for v in 0..V {
+                    let before = S::load_first(t.add.wrapping_add(p * t.y_stride + v * S::LANES), rest(v));
+                    acc[p][v] = before.add(acc[p][v]);
+                }
+            }
+        }
         if !t.bias.is_null() {
             for v in 0..V {
-                bias[v] = S::load_first(t.bias.wrapping_add(v * S::LANES), t.width.saturating_sub(v * S::LANES));
+                let bias = S::load_first(t.bias.wrapping_add(v * S::LANES), rest(v));
+                for p in 0..P {
+                    acc[p][v] = acc[p][v].add(bias);
+                }
+            }
+        }
+        if t.relu {
+            for p in 0..P {
+                for v in 0..V {
+                    acc[p][v] = acc[p][v].relu();
+                }
             }
         }
         for p in 0..P {
             for v in 0..V {
-                let mut value = acc[p][v];
-                let own = p * t.y_stride + v * S::LANES;
-                if !t.add.is_null() {
-                    let before = S::load_first(t.add.wrapping_add(own), t.width.saturating_sub(v * S::LANES));
-                    value = before.add(value);
-                }
-                if !t.bias.is_null() {
-                    value = value.add(bias[v]);
-                }
-                if t.relu {
-                    value = value.relu();
-                }
-                value
-                    .store_first(t.y.wrapping_add(p * t.y_stride + v * S::LANES), t.width.saturating_sub(v * S::LANES));
+                acc[p][v].store_first(t.y.wrapping_add(p * t.y_stride + v * S::LANES), rest(v));
             }
         }
     }
