@@ -4,6 +4,7 @@
 use crate::graph::op::{Reduction, Window, window_positions};
 use crate::graph::{Extent, Node};
 use crate::tensor::Shape;
+use std::fmt;
 
 /// Channels, height, width; other ranks are channels x 1 x the rest.
 pub(super) fn dims3(shape: &Shape) -> [usize; 3] {
@@ -29,7 +30,7 @@ pub(super) fn divisor(reduction: Reduction, rows: usize) -> f64 {
 
 impl ConvShape {
     /// From the shapes of a checked graph: x CxHxW, weight OxCxKhxKw.
-    pub(super) fn new(x: &Shape, weight: &Shape, window: Window) -> ConvShape {
+    pub fn new(x: &Shape, weight: &Shape, window: Window) -> ConvShape {
         let [c, h, w] = dims3(x);
         let (o, kh, kw) = match *weight.dims() {
             [o, _, kh, kw] => (o, kh, kw),
@@ -58,6 +59,14 @@ pub struct ConvShape {
     pub stride: usize,
     /// Zero cells on every side.
     pub pad: usize,
+}
+
+/// `64->128 56x56 3x3 stride 1 pad 1`.
+impl fmt::Display for ConvShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConvShape { c, h, w, o, kh, kw, stride, pad } = self;
+        write!(f, "{c}->{o} {h}x{w} {kh}x{kw} stride {stride} pad {pad}")
+    }
 }
 
 impl ConvShape {
@@ -140,7 +149,8 @@ impl PoolShape {
         window_positions(self.w, self.k, Window { stride: self.stride, pad: self.pad }).unwrap_or(0)
     }
 
-    pub(super) fn is_halving(&self) -> bool {
+    /// Whether it halves both sides: windows of 2x2 side by side.
+    pub fn is_halving(&self) -> bool {
         (self.k, self.stride, self.pad) == (2, 2, 0)
     }
 

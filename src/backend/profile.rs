@@ -40,10 +40,7 @@ impl Task {
 
 /// A convolution as `64->128 56x56 3x3 stride 1 pad 1`, a linear layer as `4096->1000`, the rest by what goes in and comes out.
 fn described(node: &Node, inputs: &[&Node]) -> String {
-    let conv = |x: &Shape, weight: &Shape, window: Window| {
-        let s = ConvShape::new(x, weight, window);
-        format!("{}->{} {}x{} {}x{} stride {} pad {}", s.c, s.o, s.h, s.w, s.kh, s.kw, s.stride, s.pad)
-    };
+    let conv = |x: &Shape, weight: &Shape, window: Window| ConvShape::new(x, weight, window).to_string();
     let linear = |x: &Shape, y: &Shape| format!("{}->{}", x.len(), y.len());
     match (&node.op, inputs) {
         (Op::Conv2d { window, prologue, .. }, [x, w, ..]) => {
@@ -131,5 +128,53 @@ impl Recorder {
         let time = start.elapsed();
         let (task, cost) = what();
         profile.lock().1.entry(task).or_default().add(Sum { calls: 1, time, cost });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Graph;
+    use crate::graph::op::Activation;
+
+    fn convolution() -> (Graph, [crate::graph::NodeId; 3]) {
+        let mut graph = Graph::new();
+        let x = graph.input("x", [4, 8, 8]);
+        let w = graph.parameter("w", [16, 4, 3, 3]).unwrap();
+        let op =
+            Op::Conv2d { window: Window { stride: 1, pad: 1 }, prologue: Prologue::None, activation: Activation::Relu };
+        let y = graph.push("layer", op, &[x, w]).unwrap();
+        (graph, [x, w, y])
+    }
+
+    #[test]
+    fn a_step_is_named_by_its_layers_shape() {
+        let (graph, [x, w, y]) = convolution();
+        let inputs = [graph.node(x), graph.node(w)];
+        let task = Task::step(graph.node(y), &inputs, 2);
+        assert_eq!((task.op, task.node.as_str(), task.rows), ("conv2d", "layer", 2));
+        assert_eq!(task.shape, "4->16 8x8 3x3 stride 1 pad 1");
+        assert_eq!(Cost::of(graph.node(y), &inputs, 2).flops, 2 * 2 * 8 * 8 * 16 * 9 * 4);
+    }
+
+    #[test]
+    fn a_recorder_adds_up_what_it_is_told_and_restarts() {
+        let (graph, [x, ..]) = convolution();
+        let profile = Arc::new(Profile::default());
+        let recorder = Recorder(Some(profile.clone()));
+        for _ in 0..3 {
+            recorder.add(recorder.start(), || Task::moved("write", graph.node(x), 512));
+        }
+        let (wall, tasks) = profile.taken();
+        let [(task, sum)] = &tasks[..] else { panic!("{tasks:?}") };
+        assert_eq!((task.op, task.shape.as_str(), task.rows), ("write", "4x8x8", 2));
+        assert_eq!((sum.calls, sum.cost), (3, Cost { flops: 0, bytes: 3 * 8 * 512 }));
+        assert!(sum.time <= wall);
+        profile.restart();
+        assert!(profile.taken().1.is_empty());
+        // without a profile nothing is asked for
+        let none = Recorder::default();
+        assert!(none.start().is_none());
+        none.add(None, || panic!("no profile, no description"));
     }
 }

@@ -146,7 +146,7 @@ pub struct DataArgs {
 }
 
 /// Largest side that an image is resized to.
-const SIDE_MAX: i64 = 4096;
+pub const SIDE_MAX: i64 = 4096;
 
 /// What to do about a file that gives no image, on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

@@ -1,6 +1,10 @@
 //! `inspect`: a network's layers, shapes, parameters and multiply-adds, and for each tap what a sweep re-runs there.
 
+mod kernels;
+
+use super::common::{PrecisionArg, SIDE_MAX};
 use super::ui;
+use crate::backend::cuda::Precision;
 use crate::error::Error;
 use crate::model::Model;
 use crate::model::autoencoder::{Autoencoder, HIDDEN, NODES};
@@ -19,10 +23,23 @@ pub struct Args {
     /// Nodes of a sweep
     #[arg(long, default_value_t = NODES, value_parser = node_count)]
     nodes: usize,
+    /// Side of the images; default: what it was published for
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=SIDE_MAX))]
+    crop: Option<u32>,
+    /// By which way each layer and those of the autoencoder at --tap (by default 2) run, forward and in gradients, on the CPU
+    /// and on CUDA devices, and why
+    #[arg(long)]
+    kernels: bool,
+    /// --kernels: what CUDA devices multiply in
+    #[arg(long, value_enum, default_value = "fp32")]
+    precision: PrecisionArg,
     /// Results as JSON
     #[arg(long)]
     json: bool,
 }
+
+/// The default tap of all verbs.
+const TAP: &str = "2";
 
 /// A number of nodes: 1 to 64.
 ///
@@ -47,8 +64,20 @@ fn is_trained(key: &str) -> bool {
 
 /// `inspect`.
 pub fn run(args: Args) -> Result<(), Error> {
-    let model = Model::named(&args.model)?;
+    let mut model = Model::named(&args.model)?;
+    if let Some(side) = args.crop.map(|side| side as usize) {
+        model = model.with_input(side, side)?;
+    }
     let only = args.tap.as_deref().map(|t| model.tap(t)).transpose()?;
+    let precision = Precision::from(args.precision);
+    if args.kernels {
+        let tap = only.map_or_else(|| model.tap(TAP), Ok)?;
+        let table = kernels::Table::new(&model, &tap, &Autoencoder::at(&tap, HIDDEN, args.nodes), precision)?;
+        return ui::print(&if args.json { format!("{}\n", table.json()) } else { table.text() });
+    }
+    if precision != Precision::Fp32 {
+        return Err(Error::Usage("--precision is for `inspect --kernels`".into()));
+    }
     let (shapes, macs_of) = (model.shapes(), model.macs());
     let parameters = model.parameters();
     let count = |name: &str| -> usize {

@@ -307,6 +307,8 @@ fn bench_kernels_tells_what_is_known_without_a_clock() {
     lab.run(&["bench", "kernels", "--filter", "no such thing"]).fails(2, &["no problem and no kernel"]);
     lab.run(&["bench", "kernels", "--device", "cpu"]).fails(2, &["takes auto, cuda and cuda:N"]);
     lab.run(&["bench", "forward", "--sm", "90"]).fails(2, &["are for `bench kernels`"]);
+    let profile = ["bench", "forward", "--images", "1", "--profile", "--device", "cuda"];
+    with_simulated(&lab, &[], &profile).fails(2, &["--profile times the steps of the CPU", "`bench kernels`"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod figure;
 mod findings;
 mod images;
 mod input;
+mod inspect;
 mod interrupt;
 mod maps;
 mod outputs;

@@ -17,8 +17,10 @@ use super::conv_narrow;
 use super::gemm::{self, Source, copy16, divide, view_fits};
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
+use super::path::{self, Path};
 use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Forward, forward_kernel};
+use crate::backend::ConvPath;
 use crate::backend::layout::ConvShape;
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
@@ -44,7 +46,7 @@ pub fn pack_forward(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
 /// Packs w (O,C,KH,KW), rotated by half a turn and transposed, for `grad_input`.
 pub fn pack_grad_input(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {
     assert_eq!(w.len(), s.w_len());
-    if conv_narrow::applies(s) {
+    if path::grad_input(s, ConvPath::Exact) == Path::Narrow {
         return conv_narrow::pack(isa, s, w);
     }
     let taps = s.kh * s.kw;
@@ -80,7 +82,7 @@ pub fn forward_views(
 ) {
     assert_eq!((packed.taps(), packed.channels(), packed.outputs()), (s.kh * s.kw, s.c, s.o));
     assert!(bias.is_none_or(|bias| bias.len() == s.o));
-    if s.is_linear() {
+    if path::forward(s, ConvPath::Exact) == Path::Product {
         return gemm::forward_views(rows * s.h * s.w, x, packed, bias, act, y, y_pixel);
     }
     assert!(x.affine_relu.is_none() && x.pixel == s.c && x.x.len() == len(&[rows, s.x_len()]));
@@ -105,11 +107,10 @@ pub fn forward_views(
 /// gx (rows,H,W,C) from gy (rows,OH,OW,O); `packed` by `pack_grad_input`.
 pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     assert_eq!((gy.len(), gx.len()), (len(&[rows, s.y_len()]), len(&[rows, s.x_len()])));
-    if s.is_linear() {
-        return gemm::grad_input(rows * s.h * s.w, gy, packed, gx);
-    }
-    if conv_narrow::applies(s) {
-        return conv_narrow::grad_input(s, rows, gy, packed, gx);
+    match path::grad_input(s, ConvPath::Exact) {
+        Path::Product => return gemm::grad_input(rows * s.h * s.w, gy, packed, gx),
+        Path::Narrow => return conv_narrow::grad_input(s, rows, gy, packed, gx),
+        _ => {}
     }
     assert_eq!((packed.taps(), packed.channels(), packed.outputs()), (s.kh * s.kw, s.o, s.c));
     let walk = Walk {

@@ -5,7 +5,7 @@
 //! the pixels of gy gives `t[p,q][tap,c] = sum_o gy[p,q,o] w[o,c,tap]`, and gx gathers
 //! `gx[y,x,c] = sum over taps, ascending, of t[(y+P-i)/S,(x+P-j)/S][tap,c]`, where that is a pixel. A stride costs
 //! nothing, and each term is one chain in a fixed order, so an image's bits depend on nothing else.
-//! Called by `conv.rs`.
+//! Called by `conv.rs` where `path.rs` says so.
 
 use std::ops::Range;
 
@@ -18,11 +18,6 @@ use crate::graph::op::Activation;
 
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.
 const TERMS: usize = 256 << 10;
-
-/// Whether this way serves `s`.
-pub(super) fn applies(s: &ConvShape) -> bool {
-    s.c < 8 && s.kh * s.kw > 1
-}
 
 /// Packs w (O,C,KH,KW) as a linear layer from O to (tap, C).
 pub(super) fn pack(isa: Isa, s: &ConvShape, w: &[f32]) -> Packed {

@@ -18,6 +18,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::isa::{Isa, compiled};
+use super::path::{self, Path};
 use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 use crate::backend::layout::ConvShape;
@@ -52,7 +53,7 @@ struct Plan {
 
 impl Plan {
     fn new(isa: Isa, s: &ConvShape, rows: usize) -> Plan {
-        let first_layer = s.c < 8 && s.kw > 1;
+        let first_layer = path::grad_weight(s) == Path::TapRows;
         let (depth, taps) = if first_layer { (s.c * s.kw, s.kh) } else { (s.c, s.kh * s.kw) };
         let bands = s.oh().div_ceil((PIXELS / s.ow()).max(1));
         let band = s.oh().div_ceil(bands);

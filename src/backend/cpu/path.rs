@@ -1,0 +1,115 @@
+//! By which way the CPU convolves: chosen here alone, by the layer's shape and by what the user asked for, never by rows or
+//! threads, so that an image has the same bits in any batch.
+
+use crate::backend::ConvPath;
+use crate::backend::layout::ConvShape;
+
+/// Input channels under which they alone would leave most of a vector's lanes idle: those of images.
+const FEW: usize = 8;
+
+/// A way to compute a convolution or one of its gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Register tiles over a panel of padded rows (`conv.rs`).
+    Direct,
+    /// A linear layer over pixels (`gemm.rs`).
+    Product,
+    /// An input gradient with the taps in the lanes (`conv_narrow.rs`).
+    Narrow,
+    /// A weight gradient, each tap a sum over bands of pixels (`conv_weight.rs`).
+    Bands,
+    /// The same with a tap row's floats as channels.
+    TapRows,
+    /// A variant's cleared channels taken off the image's own result (`intervene.rs`).
+    Update,
+}
+
+/// From x to y.
+pub fn forward(s: &ConvShape, _conv: ConvPath) -> Path {
+    if s.is_linear() { Path::Product } else { Path::Direct }
+}
+
+/// From the gradient for y to that for x.
+pub fn grad_input(s: &ConvShape, _conv: ConvPath) -> Path {
+    if s.is_linear() {
+        Path::Product
+    } else if s.c < FEW && s.kh * s.kw > 1 {
+        Path::Narrow
+    } else {
+        Path::Direct
+    }
+}
+
+/// From x and the gradient for y to that for the weight.
+pub fn grad_weight(s: &ConvShape) -> Path {
+    if s.c < FEW && s.kw > 1 { Path::TapRows } else { Path::Bands }
+}
+
+impl Path {
+    /// As in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Direct => "direct",
+            Path::Product => "product",
+            Path::Narrow => "narrow",
+            Path::Bands => "bands",
+            Path::TapRows => "tap rows",
+            Path::Update => "update",
+        }
+    }
+
+    /// The rule by which it is chosen, and what it does.
+    pub fn why(self) -> &'static str {
+        match self {
+            Path::Direct => "a window of several pixels, or a stride: register tiles over a panel of padded rows",
+            Path::Product => "1x1, stride 1, no padding, or a linear layer: one product of matrices, a row a pixel",
+            Path::Narrow => "under 8 input channels: window positions join them in the lanes, and a gather sums up",
+            Path::Bands => "a weight's gradient: sums over pixels, band by band, in panels of x and gy",
+            Path::TapRows => "under 8 input channels: a window row's floats serve as channels, without im2col",
+            Path::Update => "reads the code under an intervention: the cleared channels' share is taken off, no more",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::problems::LAYERS;
+
+    fn s([c, hw, o, k, stride, pad]: [usize; 6]) -> ConvShape {
+        ConvShape { c, h: hw, w: hw, o, kh: k, kw: k, stride, pad }
+    }
+
+    #[test]
+    fn the_shape_decides_the_path() {
+        use Path::*;
+        for (shape, want) in [
+            // VGG's first layer and a middle one; DenseNet's first; a 1x1
+            ([3, 224, 64, 3, 1, 1], [Direct, Narrow, TapRows]),
+            ([256, 56, 256, 3, 1, 1], [Direct, Direct, Bands]),
+            ([3, 224, 64, 7, 2, 3], [Direct, Narrow, TapRows]),
+            ([64, 56, 128, 1, 1, 0], [Product, Product, Bands]),
+            // 8 channels fill a vector
+            ([7, 9, 6, 3, 1, 1], [Direct, Narrow, TapRows]),
+            ([8, 9, 6, 3, 1, 1], [Direct, Direct, Bands]),
+            // a 1x1 with a stride or padding passes over pixels, and has no taps to join
+            ([3, 9, 6, 1, 2, 0], [Direct, Direct, Bands]),
+            ([64, 9, 6, 1, 1, 1], [Direct, Direct, Bands]),
+        ] {
+            let shape = s(shape);
+            for conv in [ConvPath::Exact, ConvPath::Winograd] {
+                assert_eq!([forward(&shape, conv), grad_input(&shape, conv), grad_weight(&shape)], want, "{shape}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_layer_of_the_models_has_a_path_that_says_why() {
+        for layer in LAYERS {
+            let s = &layer.shape;
+            for path in [forward(s, ConvPath::Exact), grad_input(s, ConvPath::Exact), grad_weight(s)] {
+                assert!(!path.name().is_empty() && !path.why().is_empty(), "{}", layer.name);
+            }
+        }
+    }
+}
