@@ -92,6 +92,12 @@ impl Winograd {
         (s.kh, s.kw, s.stride) == (3, 3, 1) && s.c > 0 && s.c.is_multiple_of(4) && s.oh() * s.ow() * s.o > 0
     }
 
+    /// The tiles that multiply less; F(2x2), which errs less, of equals.
+    pub fn fewest(s: &ConvShape) -> Winograd {
+        let [two, four] = Winograd::ALL;
+        if four.multiplications(s) < two.multiplications(s) { four } else { two }
+    }
+
     /// What serves a layer where Winograd is chosen; none where the plain sum is estimated to be as fast. F(2x2), which
     /// errs less, where F(4x4) would not multiply less: on outputs of up to 2x2, and of 5x5 and 6x6.
     ///
@@ -101,8 +107,7 @@ impl Winograd {
         if !Winograd::fits(s) {
             return None;
         }
-        let [two, four] = Winograd::ALL;
-        let chosen = if four.multiplications(s) < two.multiplications(s) { four } else { two };
+        let chosen = Winograd::fewest(s);
         let time = |cost: Cost| (cost.flops as f64).max(OPERATIONS_A_BYTE * cost.bytes as f64);
         let plain = time(Cost::plain(s, IMAGES));
         let winograd: f64 = chosen.costs(s, IMAGES).map(time).iter().sum();

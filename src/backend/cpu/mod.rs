@@ -70,5 +70,6 @@ mod rows;
 mod scratch;
 mod tile;
 mod vector;
+pub mod winograd;
 
 pub use program::Cpu;

@@ -3,6 +3,7 @@
 
 use crate::backend::ConvPath;
 use crate::backend::layout::ConvShape;
+use crate::backend::winograd::Winograd;
 
 /// Input channels under which they alone would leave most of a vector's lanes idle: those of images.
 const FEW: usize = 8;
@@ -12,6 +13,8 @@ const FEW: usize = 8;
 pub enum Path {
     /// Register tiles over a panel of padded rows (`conv.rs`).
     Direct,
+    /// Fewer multiplications by transformed tiles (`winograd.rs`).
+    Winograd(Winograd),
     /// A linear layer over pixels (`gemm.rs`).
     Product,
     /// An input gradient with the taps in the lanes (`conv_narrow.rs`).
@@ -24,20 +27,34 @@ pub enum Path {
     Update,
 }
 
+/// Channels, in and out, from which Winograd's transforms take little beside the products.
+const MANY: usize = 32;
+
 /// From x to y.
-pub fn forward(s: &ConvShape, _conv: ConvPath) -> Path {
-    if s.is_linear() { Path::Product } else { Path::Direct }
+pub fn forward(s: &ConvShape, conv: ConvPath) -> Path {
+    match tiles(s, s.c, s.o, conv) {
+        Some(tiles) => Path::Winograd(tiles),
+        None if s.is_linear() => Path::Product,
+        None => Path::Direct,
+    }
 }
 
 /// From the gradient for y to that for x.
-pub fn grad_input(s: &ConvShape, _conv: ConvPath) -> Path {
-    if s.is_linear() {
-        Path::Product
-    } else if s.c < FEW && s.kh * s.kw > 1 {
-        Path::Narrow
-    } else {
-        Path::Direct
+pub fn grad_input(s: &ConvShape, conv: ConvPath) -> Path {
+    match tiles(&ConvShape { h: s.oh(), w: s.ow(), pad: 2usize.saturating_sub(s.pad), ..*s }, s.o, s.c, conv) {
+        Some(tiles) if s.pad <= 2 => Path::Winograd(tiles),
+        _ if s.is_linear() => Path::Product,
+        _ if s.c < FEW && s.kh * s.kw > 1 => Path::Narrow,
+        _ => Path::Direct,
     }
+}
+
+/// The tiles of a layer of `channels` in and `outputs` out: those with the fewer multiplications, if these are at most half of
+/// the plain sum's; transforms and weights of four times the size eat up less.
+fn tiles(s: &ConvShape, channels: usize, outputs: usize, conv: ConvPath) -> Option<Winograd> {
+    let served = conv == ConvPath::Winograd && (s.kh, s.kw, s.stride) == (3, 3, 1) && channels.min(outputs) >= MANY;
+    let tiles = Winograd::fewest(s);
+    (served && 2 * tiles.products() * tiles.image(s) <= 9 * s.oh() * s.ow()).then_some(tiles)
 }
 
 /// From x and the gradient for y to that for the weight.
@@ -50,6 +67,8 @@ impl Path {
     pub fn name(self) -> &'static str {
         match self {
             Path::Direct => "direct",
+            Path::Winograd(Winograd::F2) => "winograd F(2x2)",
+            Path::Winograd(Winograd::F4) => "winograd F(4x4)",
             Path::Product => "product",
             Path::Narrow => "narrow",
             Path::Bands => "bands",
@@ -62,6 +81,7 @@ impl Path {
     pub fn why(self) -> &'static str {
         match self {
             Path::Direct => "a window of several pixels, or a stride: register tiles over a panel of padded rows",
+            Path::Winograd(_) => "3x3 at stride 1, 32 channels or more in and out: at most half the multiplications",
             Path::Product => "1x1, stride 1, no padding, or a linear layer: one product of matrices, a row a pixel",
             Path::Narrow => "under 8 input channels: window positions join them in the lanes, and a gather sums up",
             Path::Bands => "a weight's gradient: sums over pixels, band by band, in panels of x and gy",

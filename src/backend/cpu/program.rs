@@ -6,14 +6,16 @@ use super::gemm::Source;
 use super::intervene::{ChannelWeights, DecoderShape, Rows};
 use super::isa::Isa;
 use super::packed::Packed;
+use super::path::{self, Path};
 use super::pointwise::AdamRate;
 use super::rows::Map;
+use super::winograd::{self, Transformed};
 use super::{conv, conv_weight, gemm, intervene, norm, pointwise, pool, rows};
 use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::inconsistent;
-use crate::backend::{Backend, BackendError, Parameters, Profile, Program};
+use crate::backend::{Backend, BackendError, ConvPath, Details, Parameters, Profile, Program};
 use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
@@ -26,6 +28,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Cpu {
     isa: Isa,
+    conv: ConvPath,
     profile: Option<Arc<Profile>>,
 }
 
@@ -37,7 +40,12 @@ impl Cpu {
 
     /// A given instruction set (tests run all of them).
     pub fn with_isa(isa: Isa) -> Cpu {
-        Cpu { isa, profile: None }
+        Cpu { isa, conv: ConvPath::Winograd, profile: None }
+    }
+
+    /// With 3x3 convolutions along that path, forward and towards the input; by Winograd's tiles where nothing is said.
+    pub fn with_conv(self, conv: ConvPath) -> Cpu {
+        Cpu { conv, ..self }
     }
 }
 
@@ -49,7 +57,14 @@ impl Default for Cpu {
 
 impl Backend for Cpu {
     fn name(&self) -> String {
-        format!("cpu ({})", self.isa.name())
+        match self.conv {
+            ConvPath::Winograd => format!("cpu ({})", self.isa.name()),
+            ConvPath::Exact => format!("cpu ({}, {})", self.isa.name(), self.conv.name()),
+        }
+    }
+
+    fn details(&self) -> Details {
+        Details { conv: self.conv, ..Details::default() }
     }
 
     fn profiled(&self, profile: Arc<Profile>) -> Option<Box<dyn Backend>> {
@@ -64,7 +79,7 @@ impl Backend for Cpu {
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {
-        let simd = Simd { isa: self.isa, packed: HashMap::new() };
+        let simd = Simd { isa: self.isa, conv: self.conv, packed: HashMap::new() };
         Ok(Box::new(HostProgram::load(plan, weights, simd)?.profiled(self.profile.clone())))
     }
 }
@@ -87,25 +102,19 @@ fn weight_of(node: &Node) -> Option<(usize, Order)> {
     }
 }
 
-/// Packs the weight of `node`, whose inputs are `nodes`. `between` as in [`gemm::pack_forward`].
-fn pack(isa: Isa, node: &Node, nodes: &[&Node], w: &[f32], between: &(dyn Fn() + Sync)) -> Option<Pack> {
-    Some(match &node.op {
+/// The shape of a convolution or its input gradient at `node`, whose inputs are `nodes`, and its path.
+fn conv_path(node: &Node, nodes: &[&Node], conv: ConvPath) -> Option<(ConvShape, Path)> {
+    match node.op {
         Op::Conv2d { window, .. } => {
-            let shape = ConvShape::new(&nodes[0].shape, &nodes[1].shape, *window);
-            Pack::Tiles(conv::pack_forward(isa, &shape, w))
+            let shape = ConvShape::new(&nodes[0].shape, &nodes[1].shape, window);
+            Some((shape, path::forward(&shape, conv)))
         }
         Op::Conv2dGradInput { window, .. } => {
-            let shape = ConvShape::new(&node.shape, &nodes[1].shape, *window);
-            Pack::Tiles(conv::pack_grad_input(isa, &shape, w))
+            let shape = ConvShape::new(&node.shape, &nodes[1].shape, window);
+            Some((shape, path::grad_input(&shape, conv)))
         }
-        Op::Linear { .. } => Pack::Tiles(gemm::pack_forward(isa, node.shape.len(), nodes[0].shape.len(), w, between)),
-        Op::LinearGradInput => Pack::Tiles(gemm::pack_grad_input(isa, nodes[0].shape.len(), node.shape.len(), w)),
-        Op::InterveneConv { pad, .. } => {
-            let shape = decoder_shape(nodes, *pad);
-            Pack::Channels(intervene::pack_channels(isa, &shape, w))
-        }
-        _ => return None,
-    })
+        _ => None,
+    }
 }
 
 fn decoder_shape(nodes: &[&Node], pad: usize) -> DecoderShape {
@@ -115,11 +124,13 @@ fn decoder_shape(nodes: &[&Node], pad: usize) -> DecoderShape {
 
 enum Pack {
     Tiles(Packed),
+    Transformed(Transformed),
     Channels(ChannelWeights),
 }
 
 struct Simd {
     isa: Isa,
+    conv: ConvPath,
     packed: HashMap<(NodeId, Order), Pack>,
 }
 
@@ -129,6 +140,32 @@ fn map(shape: &Shape) -> Map {
 }
 
 impl Simd {
+    /// Packs the weight of `node`, whose inputs are `nodes`. `between` as in [`gemm::pack_forward`].
+    fn pack(&self, node: &Node, nodes: &[&Node], w: &[f32], between: &(dyn Fn() + Sync)) -> Option<Pack> {
+        let isa = self.isa;
+        Some(match (&node.op, conv_path(node, nodes, self.conv)) {
+            (Op::Conv2d { .. }, Some((shape, Path::Winograd(tiles)))) => {
+                Pack::Transformed(Transformed::forward(isa, tiles, &shape, w))
+            }
+            (Op::Conv2d { .. }, Some((shape, _))) => Pack::Tiles(conv::pack_forward(isa, &shape, w)),
+            (Op::Conv2dGradInput { .. }, Some((shape, Path::Winograd(tiles)))) => {
+                Pack::Transformed(Transformed::grad_input(isa, tiles, &shape, w))
+            }
+            (Op::Conv2dGradInput { .. }, Some((shape, _))) => Pack::Tiles(conv::pack_grad_input(isa, &shape, w)),
+            (Op::Linear { .. }, _) => {
+                Pack::Tiles(gemm::pack_forward(isa, node.shape.len(), nodes[0].shape.len(), w, between))
+            }
+            (Op::LinearGradInput, _) => {
+                Pack::Tiles(gemm::pack_grad_input(isa, nodes[0].shape.len(), node.shape.len(), w))
+            }
+            (Op::InterveneConv { pad, .. }, _) => {
+                let shape = decoder_shape(nodes, *pad);
+                Pack::Channels(intervene::pack_channels(isa, &shape, w))
+            }
+            _ => return None,
+        })
+    }
+
     /// The step's weight; parameters are packed once, other nodes each time.
     fn packed(&mut self, s: &Step<'_, f32>) -> Result<&Pack, BackendError> {
         let (i, order) = weight_of(s.node).ok_or_else(|| wrong_pack(s.node))?;
@@ -143,7 +180,7 @@ impl Simd {
                 self.kept(key.0, &mut logical);
                 logical
             });
-            let made = pack(self.isa, s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)), &|| {});
+            let made = self.pack(s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)), &|| {});
             self.packed.extend(made.map(|made| (key, made)));
         }
         self.packed.get(&key).ok_or_else(|| wrong_pack(s.node))
@@ -152,7 +189,7 @@ impl Simd {
     fn tiles(&mut self, s: &Step<'_, f32>) -> Result<&Packed, BackendError> {
         match self.packed(s)? {
             Pack::Tiles(p) => Ok(p),
-            Pack::Channels(_) => Err(wrong_pack(s.node)),
+            Pack::Transformed(_) | Pack::Channels(_) => Err(wrong_pack(s.node)),
         }
     }
 }
@@ -197,7 +234,11 @@ impl Engine for Simd {
         // from that order it can be read again
         let forward = |&id: &NodeId| {
             let node = graph.node(id);
-            weight_of(node).is_some_and(|(i, order)| order == Order::Forward && node.inputs[i] == parameter)
+            let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
+            // transformed weights cannot be turned back
+            let transformed = matches!(conv_path(node, &nodes, self.conv), Some((_, Path::Winograd(_))));
+            !transformed
+                && weight_of(node).is_some_and(|(i, order)| order == Order::Forward && node.inputs[i] == parameter)
         };
         steps().any(forward)
             && artifact.entries().iter().all(|entry| {
@@ -215,7 +256,7 @@ impl Engine for Simd {
         });
         let made = reader.and_then(|node| {
             let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
-            pack(self.isa, node, &nodes, logical, release)
+            self.pack(node, &nodes, logical, release)
         });
         self.packed.extend(made.map(|made| ((parameter, Order::Forward), made)));
     }
@@ -244,15 +285,25 @@ impl Engine for Simd {
             }
             Op::Conv2d { window, activation, .. } => {
                 let shape = ConvShape::new(&s.nodes[0].shape, &s.nodes[1].shape, *window);
-                let packed = self.tiles(s)?;
                 let (x, pixel) = s.pixels(0);
                 let source = Source { x, pixel, affine_relu: s.prologue() };
-                conv::forward_views(&shape, n, source, packed, s.conv_bias(), *activation, out, s.pixel);
+                match self.packed(s)? {
+                    Pack::Tiles(w) => {
+                        conv::forward_views(&shape, n, source, w, s.conv_bias(), *activation, out, s.pixel);
+                    }
+                    Pack::Transformed(u) => {
+                        winograd::forward_views(&shape, n, source, u, s.conv_bias(), *activation, out, s.pixel);
+                    }
+                    Pack::Channels(_) => return Err(wrong_pack(s.node)),
+                }
             }
             Op::Conv2dGradInput { window, .. } => {
                 let shape = ConvShape::new(&s.node.shape, &s.nodes[1].shape, *window);
-                let packed = self.tiles(s)?;
-                conv::grad_input(&shape, n, s.floats(0), packed, out);
+                match self.packed(s)? {
+                    Pack::Tiles(w) => conv::grad_input(&shape, n, s.floats(0), w, out),
+                    Pack::Transformed(u) => winograd::grad_input(&shape, n, s.floats(0), u, out),
+                    Pack::Channels(_) => return Err(wrong_pack(s.node)),
+                }
             }
             Op::Conv2dGradWeight { window, .. } => {
                 let shape = ConvShape::new(&s.nodes[0].shape, &s.node.shape, *window);

@@ -10,14 +10,21 @@
 pub(super) trait Vector: Copy {
     const LANES: usize;
     unsafe fn zero() -> Self;
+    /// `x` in every lane.
+    unsafe fn of(x: f32) -> Self;
     /// `*p` in every lane.
     unsafe fn splat(p: *const f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
     /// The first `n` lanes, the others zero; reads no further. `n` may exceed the lanes.
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
     /// Writes the first `n` lanes only. `n` may exceed the lanes.
     unsafe fn store_first(self, p: *mut f32, n: usize);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// Whether a lane is not 0; NaN is not.
+    unsafe fn any(self) -> bool;
     /// `self * b + c`, fused where the instruction set can.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// max(0, x); NaN stays NaN.
@@ -40,6 +47,31 @@ mod x86 {
         unsafe fn zero() -> Self {
             // SAFETY: the trait's contract, here and below.
             unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn of(x: f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            // SAFETY: see zero.
+            unsafe { _mm512_storeu_ps(p, self) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn any(self) -> bool {
+            // SAFETY: see zero.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self, _mm512_setzero_ps()) != 0 }
         }
         #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
@@ -95,6 +127,31 @@ mod x86 {
             unsafe { _mm256_setzero_ps() }
         }
         #[inline(always)]
+        unsafe fn of(x: f32) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            // SAFETY: see zero.
+            unsafe { _mm256_storeu_ps(p, self) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: see zero.
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn any(self) -> bool {
+            // SAFETY: see zero.
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self, _mm256_setzero_ps())) != 0 }
+        }
+        #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
             // SAFETY: see zero.
             unsafe { _mm256_set1_ps(*p) }
@@ -141,6 +198,27 @@ impl Vector for Array8 {
     #[inline(always)]
     unsafe fn zero() -> Self {
         Array8([0.0; 8])
+    }
+    #[inline(always)]
+    unsafe fn of(x: f32) -> Self {
+        Array8([x; 8])
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: see splat.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Array8(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Array8(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn any(self) -> bool {
+        self.0.iter().any(|x| *x != 0.0)
     }
     #[inline(always)]
     unsafe fn splat(p: *const f32) -> Self {

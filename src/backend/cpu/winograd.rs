@@ -1,0 +1,629 @@
+//! 3x3 convolutions of stride 1 by Winograd's F(M x M, 3 x 3), forward and towards the input:
+//! `Y = A^T [ sum over c of (G g_c G^T) * (B^T d_c B) ] A`, element by element inside the brackets.
+//!
+//! M x M outputs come from a tile of T x T inputs, T = M + 2, by T * T multiplications for each pair of channels where the
+//! sum over nine taps has 9 M * M: F(4x4) a quarter of them. Points 0, ±1/sqrt2, ±sqrt2 and infinity, whose matrices
+//! (written out in kernels/winograd.cu) err by 1 to 4e-6 of the largest output, the usual 0, ±1, ±2 by four times as much.
+//!
+//! Three stages, over a chunk of tiles:
+//!   input     V[T*T][channel block][tile][16] = B^T d B
+//!   product   M[T*T][tile][output of block]   = V U, one block of outputs after another, by the forward register tile
+//!   output    A^T M A, plus bias, then ReLU, while M is still in the L2 cache
+//! U[output block][T*T][channel block][16][lanes] = G g G^T is made once, in f64, rounded once. Where U is small every
+//! task takes a chunk through all three; where it is large (VGG's 512 channels: 38 MB) all tasks share one larger chunk of
+//! V, each with output blocks of its own, so that U is read from memory once a chunk.
+//!
+//! A tile's numbers depend on the tile alone, each product is one chain over the channels, and chunks are cut anywhere:
+//! an image has the same bits in any batch. An output whose window is zero in all channels is exactly its bias: a true zero
+//! of a gradient must stay one, for the sign of a gradient is the attack (without that, a seventh of FGSM's pixels differ
+//! from PyTorch's). A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
+//! Called by the CPU backend's convolution nodes where `path.rs` says so.
+
+use super::gemm::{Source, view_fits};
+use super::isa::{Isa, Level};
+use super::scratch::{self, Line, Shared, lines, parallel, piece};
+use super::tile::{Forward, forward_kernel};
+use super::vector::{Array8, Vector};
+use crate::backend::layout::{ConvShape, len};
+use crate::backend::winograd::Winograd;
+use crate::graph::op::Activation;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The longest side of a tile.
+const SIDE: usize = 6;
+/// Tiles of a task's chunk: two register tiles of AVX-512. Their V and M are within the L2 cache up to 256 channels.
+const CHUNK: usize = 28;
+/// Tiles of a chunk that all tasks share.
+const SHARED_CHUNK: usize = 196;
+/// Floats of U from which a chunk is shared: what then stays in no cache beside V.
+const LARGE: usize = 1 << 20;
+/// Floats between the positions of V and M: without them their distance would be a power of two, and all in one cache set.
+const GAP: usize = 48;
+
+/// Transformed weights of one layer and direction, for one instruction set.
+pub struct Transformed {
+    isa: Isa,
+    tiles: Winograd,
+    channels: usize,
+    outputs: usize,
+    data: Vec<Line>,
+}
+
+impl Transformed {
+    /// Transforms w (O,C,3,3) for `forward`.
+    pub fn forward(isa: Isa, tiles: Winograd, s: &ConvShape, w: &[f32]) -> Transformed {
+        assert_eq!((w.len(), s.kh, s.kw), (s.w_len(), 3, 3));
+        Transformed::new(isa, tiles, s.c, s.o, |o, c| (&w[(o * s.c + c) * 9..][..9], false))
+    }
+
+    /// Transforms w (O,C,3,3), turned and transposed, for `grad_input`.
+    pub fn grad_input(isa: Isa, tiles: Winograd, s: &ConvShape, w: &[f32]) -> Transformed {
+        assert_eq!((w.len(), s.kh, s.kw), (s.w_len(), 3, 3));
+        Transformed::new(isa, tiles, s.o, s.c, |c, o| (&w[(o * s.c + c) * 9..][..9], true))
+    }
+
+    /// `kernel(output, channel)` are nine weights, and whether they are read backwards.
+    fn new<'a>(
+        isa: Isa,
+        tiles: Winograd,
+        channels: usize,
+        outputs: usize,
+        kernel: impl Fn(usize, usize) -> (&'a [f32], bool) + Sync,
+    ) -> Transformed {
+        let (block, products) = (isa.block(), tiles.products());
+        let one = (products * channels * block).max(1);
+        let mut data = lines(one * outputs.div_ceil(block));
+        let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut data);
+        // a task is a block of outputs and 16 channels
+        let cells = Shared::new(floats);
+        let parts = channels.div_ceil(16);
+        (0..outputs.div_ceil(block) * parts).into_par_iter().for_each(|task| {
+            let (first, own) = (task / parts * block, task % parts * 16..channels.min(task % parts * 16 + 16));
+            for c in own {
+                let mut g = [[0.0f64; 32]; 9];
+                for o in 0..block.min(outputs - first) {
+                    let (weights, turned) = kernel(first + o, c);
+                    for t in 0..9 {
+                        g[t][o] = f64::from(weights[if turned { 8 - t } else { t }]);
+                    }
+                }
+                super::isa::compiled!(isa, {
+                    transform_weights(tiles, &g, |position, u| {
+                        let at = task / parts * one + (position * channels + c) * block;
+                        // SAFETY: one task per block of outputs and channel.
+                        let to = unsafe { cells.slice(at, block) };
+                        to.iter_mut().zip(u).for_each(|(to, u)| *to = *u as f32);
+                    });
+                });
+            }
+        });
+        Transformed { isa, tiles, channels, outputs, data }
+    }
+
+    /// Memory held.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.data.as_slice())
+    }
+
+    /// The weights of a block of outputs at a position.
+    fn at(&self, block: usize, position: usize) -> *const f32 {
+        let floats: &[f32] = bytemuck::cast_slice(&self.data);
+        let size = self.channels * self.isa.block();
+        floats[(block * self.tiles.products() + position) * size..].as_ptr()
+    }
+}
+
+/// Calls `put(position, values of 32 outputs)` with G g G^T.
+#[inline(always)]
+fn transform_weights(tiles: Winograd, g: &[[f64; 32]; 9], mut put: impl FnMut(usize, &[f64; 32])) {
+    let side = tiles.outputs() + 2;
+    let mut half = [[[0.0f64; 32]; 3]; SIDE];
+    for j in 0..3 {
+        let column = points(tiles, [&g[j], &g[3 + j], &g[6 + j]]);
+        for i in 0..side {
+            half[i][j] = column[i];
+        }
+    }
+    for (i, row) in half[..side].iter().enumerate() {
+        let row = points(tiles, [&row[0], &row[1], &row[2]]);
+        for (j, u) in row[..side].iter().enumerate() {
+            put(i * side + j, u);
+        }
+    }
+}
+
+/// G times three lines.
+#[inline(always)]
+fn points(tiles: Winograd, g: [&[f64; 32]; 3]) -> [[f64; 32]; SIDE] {
+    let of = |f: &dyn Fn(usize) -> f64| std::array::from_fn(f);
+    let b = std::f64::consts::SQRT_2;
+    let zero = [0.0; 32];
+    match tiles {
+        Winograd::F2 => [
+            *g[0],
+            of(&|k| 0.5 * (g[0][k] + g[2][k]) + 0.5 * g[1][k]),
+            of(&|k| 0.5 * (g[0][k] + g[2][k]) - 0.5 * g[1][k]),
+            *g[2],
+            zero,
+            zero,
+        ],
+        // a = b / 2
+        Winograd::F4 => [
+            *g[0],
+            of(&|k| -(2.0 * g[0][k] + b * g[1][k] + g[2][k]) / 3.0),
+            of(&|k| -(2.0 * g[0][k] - b * g[1][k] + g[2][k]) / 3.0),
+            of(&|k| (g[0][k] + b * g[1][k] + 2.0 * g[2][k]) / 6.0),
+            of(&|k| (g[0][k] - b * g[1][k] + 2.0 * g[2][k]) / 6.0),
+            *g[2],
+        ],
+    }
+}
+
+/// B^T times a line of a tile; the last two are unused by F(2x2).
+#[inline(always)]
+unsafe fn input_line<S: Vector>(tiles: Winograd, d: [S; SIDE]) -> [S; SIDE] {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match tiles {
+            Winograd::F2 => [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3]), d[4], d[5]],
+            Winograd::F4 => {
+                let (a, b) = (S::of(std::f32::consts::FRAC_1_SQRT_2), S::of(std::f32::consts::SQRT_2));
+                let (minus_a, minus_b) = (S::of(-std::f32::consts::FRAC_1_SQRT_2), S::of(-std::f32::consts::SQRT_2));
+                let (two, half, sum) = (S::of(-2.0), S::of(-0.5), S::of(-2.5));
+                let (even, odd) = (two.fma(d[2], d[4]), two.fma(d[1], d[3]));
+                let (even2, odd2) = (half.fma(d[2], d[4]), half.fma(d[1], d[3]));
+                [
+                    sum.fma(d[2], d[4]).add(d[0]),
+                    a.fma(odd, even),
+                    minus_a.fma(odd, even),
+                    b.fma(odd2, even2),
+                    minus_b.fma(odd2, even2),
+                    sum.fma(d[3], d[5]).add(d[1]),
+                ]
+            }
+        }
+    }
+}
+
+/// A^T times a line; the last two are unused by F(2x2).
+#[inline(always)]
+unsafe fn output_line<S: Vector>(tiles: Winograd, m: [S; SIDE]) -> [S; 4] {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match tiles {
+            Winograd::F2 => [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3]), m[4], m[5]],
+            Winograd::F4 => {
+                let (a, b) = (std::f32::consts::FRAC_1_SQRT_2, std::f32::consts::SQRT_2);
+                let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+                let (sum2, difference2) = (m[3].add(m[4]), m[3].sub(m[4]));
+                [
+                    m[0].add(sum).add(sum2),
+                    S::of(a).fma(difference, S::of(b).mul(difference2)),
+                    S::of(0.5).fma(sum, S::of(2.0).mul(sum2)),
+                    S::of(2.0 * b).fma(difference2, S::of(0.5 * a).fma(difference, m[5])),
+                ]
+            }
+        }
+    }
+}
+
+/// One tile's inputs: 16 channels of its cells, and where V of them goes.
+struct InputTile {
+    /// The cell in the upper left corner, of the first channel; it may lie outside of the map.
+    x: *const f32,
+    /// Floats from one row of cells to the next, and from one cell to the next.
+    row: usize,
+    pixel: usize,
+    /// Cells inside the map, down and across; all of them where the tile is whole.
+    inside: [(usize, usize); 2],
+    channels: usize,
+    v: *mut f32,
+    /// Floats from one position of V to the next, and from one channel block to the next.
+    position: usize,
+    block: usize,
+}
+
+/// Transforms a tile. Returns a bit for each output of it (row by row, four bits a row) whose window is not zero in all channels.
+#[inline(always)]
+unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile) -> u16 {
+    let side = tiles.outputs() + 2;
+    let [down, across] = t.inside;
+    let mut nonzero = 0u64;
+    let inside = |i: usize, j: usize| !EDGE || (i >= down.0 && i < down.1 && j >= across.0 && j < across.1);
+    let cells = (0..side).flat_map(|i| (0..side).map(move |j| (i, j)));
+    let reached = cells.clone().filter(|&(i, j)| inside(i, j)).fold(0u64, |bits, (i, j)| bits | 1 << (i * SIDE + j));
+    // SAFETY: cells inside the map are read, and V written, as the fields say.
+    unsafe {
+        for first in (0..t.channels).step_by(S::LANES) {
+            let left = t.channels - first;
+            let load = |i: usize, j: usize| {
+                if !inside(i, j) {
+                    return S::zero();
+                }
+                let at = t.x.wrapping_add(i * t.row + j * t.pixel + first);
+                if left >= S::LANES { S::load(at) } else { S::load_first(at, left) }
+            };
+            // rarely more than once: some channel of 16 of every cell is not zero
+            if nonzero != reached {
+                for (i, j) in cells.clone() {
+                    nonzero |= u64::from(inside(i, j) && load(i, j).any()) << (i * SIDE + j);
+                }
+            }
+            let mut columns = [[S::zero(); SIDE]; SIDE];
+            for j in 0..side {
+                let mut d = [S::zero(); SIDE];
+                for i in 0..side {
+                    d[i] = load(i, j);
+                }
+                let d = input_line(tiles, d);
+                for i in 0..side {
+                    columns[i][j] = d[i];
+                }
+            }
+            let v = t.v.wrapping_add(first / 16 * t.block + first % 16);
+            for i in 0..side {
+                let d = input_line(tiles, columns[i]);
+                for j in 0..side {
+                    d[j].store(v.wrapping_add((i * side + j) * t.position));
+                }
+            }
+        }
+    }
+    live(nonzero, tiles.outputs())
+}
+
+/// The outputs whose 3x3 window meets one of `cells`, bit `6 i + j` of each, as bits `4 i + j`.
+#[inline(always)]
+fn live(cells: u64, outputs: usize) -> u16 {
+    let across = cells | cells >> 1 | cells >> 2;
+    let both = across | across >> SIDE | across >> (2 * SIDE);
+    let row = (1u64 << outputs) - 1;
+    (0..outputs).fold(0, |bits, i| bits | ((both >> (SIDE * i) & row) << (4 * i)) as u16)
+}
+
+/// One tile's outputs of one block.
+struct OutputTile {
+    m: *const f32,
+    /// Floats from one position of M to the next.
+    position: usize,
+    y: *mut f32,
+    /// Floats from one row of outputs to the next, and from one output to the next.
+    row: usize,
+    pixel: usize,
+    /// Outputs inside the map, down and across.
+    inside: [usize; 2],
+    /// Channels of the block.
+    width: usize,
+    /// `width` floats, or null.
+    bias: *const f32,
+    relu: bool,
+    /// By [`input_tile`].
+    live: u16,
+}
+
+#[inline(always)]
+unsafe fn output_tile<S: Vector>(tiles: Winograd, t: &OutputTile) {
+    let (outputs, side) = (tiles.outputs(), tiles.outputs() + 2);
+    let whole = t.live == live(u64::MAX, outputs);
+    // SAFETY: M holds every position, y the outputs inside the map, and bias `width` floats.
+    unsafe {
+        for first in (0..t.width).step_by(S::LANES) {
+            let width = t.width - first;
+            let bias = if t.bias.is_null() { S::zero() } else { S::load_first(t.bias.add(first), width) };
+            let mut rows = [[S::zero(); SIDE]; 4];
+            for j in 0..side {
+                let mut m = [S::zero(); SIDE];
+                for i in 0..side {
+                    m[i] = S::load(t.m.add((i * side + j) * t.position + first));
+                }
+                let m = output_line(tiles, m);
+                for i in 0..outputs {
+                    rows[i][j] = m[i];
+                }
+            }
+            for i in 0..outputs.min(t.inside[0]) {
+                let m = output_line(tiles, rows[i]);
+                for j in 0..outputs {
+                    if j >= t.inside[1] {
+                        break;
+                    }
+                    let sum = if whole || t.live >> (4 * i + j) & 1 == 1 { m[j] } else { S::zero() };
+                    let mut value = sum.add(bias);
+                    if t.relu {
+                        value = value.relu();
+                    }
+                    let y = t.y.add(i * t.row + j * t.pixel + first);
+                    if width >= S::LANES { value.store(y) } else { value.store_first(y, width) }
+                }
+            }
+        }
+    }
+}
+
+/// The transforms of one instruction set.
+macro_rules! transforms {
+    ($name:ident, $vector:ty $(, $feature:literal)?) => {
+        mod $name {
+            use super::*;
+            #[allow(unused_imports)]
+            #[cfg(target_arch = "x86_64")]
+            use std::arch::x86_64::{__m256, __m512};
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn input(tiles: Winograd, whole: bool, t: &InputTile) -> u16 {
+                // SAFETY: the caller's promise about `t`; the features are this function's own.
+                unsafe {
+                    match (tiles, whole) {
+                        (Winograd::F2, true) => input_tile::<$vector, false>(Winograd::F2, t),
+                        (Winograd::F2, false) => input_tile::<$vector, true>(Winograd::F2, t),
+                        (Winograd::F4, true) => input_tile::<$vector, false>(Winograd::F4, t),
+                        (Winograd::F4, false) => input_tile::<$vector, true>(Winograd::F4, t),
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn output(tiles: Winograd, t: &OutputTile) {
+                // SAFETY: as above.
+                unsafe {
+                    match tiles {
+                        Winograd::F2 => output_tile::<$vector>(Winograd::F2, t),
+                        Winograd::F4 => output_tile::<$vector>(Winograd::F4, t),
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+transforms!(avx512, __m512, "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+transforms!(avx2, __m256, "avx2,fma");
+transforms!(portable, Array8);
+
+type InputFn = unsafe fn(Winograd, bool, &InputTile) -> u16;
+type OutputFn = unsafe fn(Winograd, &OutputTile);
+
+/// The transforms of `isa`, which vouches for the features.
+fn transforms(isa: Isa) -> (InputFn, OutputFn) {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => (avx512::input, avx512::output),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => (avx2::input, avx2::output),
+        _ => (portable::input, portable::output),
+    }
+}
+
+/// A convolution as the tiles see it.
+struct Walk<'a> {
+    tiles: Winograd,
+    u: &'a Transformed,
+    c: usize,
+    h: usize,
+    w: usize,
+    oh: usize,
+    ow: usize,
+    pad: usize,
+    x: &'a [f32],
+    x_pixel: usize,
+    y: Shared,
+    y_pixel: usize,
+    bias: Option<&'a [f32]>,
+    relu: bool,
+}
+
+/// y (rows,OH,OW,O) from x (rows,H,W,C), whose pixels may lie apart, plus bias, then `act`; y's pixels lie `y_pixel` floats
+/// apart.
+#[allow(clippy::too_many_arguments)] // as `conv::forward_views`
+pub fn forward_views(
+    s: &ConvShape,
+    rows: usize,
+    x: Source<'_>,
+    u: &Transformed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+    y_pixel: usize,
+) {
+    assert_eq!((u.channels, u.outputs, s.kh, s.kw, s.stride), (s.c, s.o, 3, 3, 1));
+    assert!(bias.is_none_or(|bias| bias.len() == s.o));
+    assert!(x.affine_relu.is_none() && x.fits(len(&[rows, s.h, s.w]), s.c));
+    assert!(view_fits(y.len(), len(&[rows, s.oh(), s.ow()]), s.o, y_pixel));
+    let walk = Walk {
+        tiles: u.tiles,
+        u,
+        c: s.c,
+        h: s.h,
+        w: s.w,
+        oh: s.oh(),
+        ow: s.ow(),
+        pad: s.pad,
+        x: x.x,
+        x_pixel: x.pixel,
+        y: Shared::new(y),
+        y_pixel,
+        bias,
+        relu: act == Activation::Relu,
+    };
+    walk.run(rows);
+}
+
+/// gx (rows,H,W,C) from gy (rows,OH,OW,O). The padding is at most 2.
+pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], u: &Transformed, gx: &mut [f32]) {
+    assert_eq!((u.channels, u.outputs, s.kh, s.kw, s.stride), (s.o, s.c, 3, 3, 1));
+    assert!(s.pad <= 2);
+    assert_eq!((gy.len(), gx.len()), (len(&[rows, s.y_len()]), len(&[rows, s.x_len()])));
+    let walk = Walk {
+        tiles: u.tiles,
+        u,
+        c: s.o,
+        h: s.oh(),
+        w: s.ow(),
+        oh: s.h,
+        ow: s.w,
+        pad: 2 - s.pad,
+        x: gy,
+        x_pixel: s.o,
+        y: Shared::new(gx),
+        y_pixel: s.c,
+        bias: None,
+        relu: false,
+    };
+    walk.run(rows);
+}
+
+/// V of a chunk of tiles, and which of their outputs are live.
+#[derive(Clone, Copy)]
+struct Chunk {
+    /// The first tile of all images, and their number.
+    first: usize,
+    tiles: usize,
+    v: Shared,
+    /// A float of each tile: the bits of [`input_tile`].
+    live: Shared,
+}
+
+impl Walk<'_> {
+    fn run(&self, rows: usize) {
+        let across = self.ow.div_ceil(self.tiles.outputs());
+        let image = self.oh.div_ceil(self.tiles.outputs()) * across;
+        let all = rows * image;
+        if all == 0 || self.u.outputs == 0 {
+            return;
+        }
+        let threads = rayon::current_num_threads();
+        let blocks = self.u.outputs.div_ceil(self.u.isa.block());
+        let room = |tiles: usize| self.position(tiles) * self.tiles.products();
+        if 4 * self.u.data.len() * 4 < LARGE || all >= 4 * threads * SHARED_CHUNK && self.u.data.len() * 16 < 4 * LARGE
+        {
+            let chunks = all.div_ceil(CHUNK).next_multiple_of(threads).min(all);
+            // few tiles: each thread takes all of them, and some of the outputs
+            let splits = if chunks < threads { threads.min(blocks) } else { 1 };
+            return parallel(chunks * splits, |task| {
+                let own = piece(all, chunks, task / splits);
+                scratch::with(room(own.len()) + own.len(), |buffer| {
+                    let (live, v) = buffer.split_at_mut(own.len());
+                    let chunk =
+                        Chunk { first: own.start, tiles: own.len(), v: Shared::new(v), live: Shared::new(live) };
+                    self.input(chunk, 0..own.len(), (image, across));
+                    self.outputs(chunk, 0..own.len(), piece(blocks, splits, task % splits), (image, across));
+                });
+            });
+        }
+        let chunks = all.div_ceil(SHARED_CHUNK);
+        let largest = all.div_ceil(chunks);
+        scratch::with(room(largest) + largest, |buffer| {
+            let (live, v) = buffer.split_at_mut(largest);
+            let (live, v) = (Shared::new(live), Shared::new(v));
+            for k in 0..chunks {
+                let own = piece(all, chunks, k);
+                let chunk = Chunk { first: own.start, tiles: own.len(), v, live };
+                let parts = own.len().min(4 * threads);
+                parallel(parts, |part| self.input(chunk, piece(own.len(), parts, part), (image, across)));
+                let parts = own.len().div_ceil(2 * CHUNK);
+                parallel(blocks * parts, |task| {
+                    let block = task / parts;
+                    self.outputs(chunk, piece(own.len(), parts, task % parts), block..block + 1, (image, across));
+                });
+            }
+        });
+    }
+
+    /// Floats from one position of V to the next, in a chunk of that many tiles.
+    fn position(&self, tiles: usize) -> usize {
+        self.c.div_ceil(16) * tiles * 16 + GAP
+    }
+
+    /// Transforms tiles `own` of the chunk.
+    fn input(&self, chunk: Chunk, own: Range<usize>, (image, across): (usize, usize)) {
+        let (step, side) = (self.tiles.outputs(), self.tiles.outputs() + 2);
+        let (input, _) = transforms(self.u.isa);
+        let inside = |first: isize, n: usize| {
+            let low = (-first).clamp(0, side as isize) as usize;
+            (low, (n as isize - first).clamp(low as isize, side as isize) as usize)
+        };
+        for t in own {
+            let (row, tile) = ((chunk.first + t) / image, (chunk.first + t) % image);
+            let [i, j] = [tile / across, tile % across].map(|at| (at * step) as isize - self.pad as isize);
+            let cells = [inside(i, self.h), inside(j, self.w)];
+            let corner = ((row * self.h) as isize + i) * self.w as isize + j;
+            let call = InputTile {
+                x: self.x.as_ptr().wrapping_offset(corner * self.x_pixel as isize),
+                row: self.w * self.x_pixel,
+                pixel: self.x_pixel,
+                inside: cells,
+                channels: self.c,
+                v: chunk.v.at(t * 16),
+                position: self.position(chunk.tiles),
+                block: chunk.tiles * 16,
+            };
+            // SAFETY: cells inside the map are read, and this task alone writes the tile's V and bits.
+            unsafe {
+                let live = input(self.tiles, cells == [(0, side); 2], &call);
+                *chunk.live.at(t) = f32::from_bits(u32::from(live));
+            }
+        }
+    }
+
+    /// Output blocks `blocks` of tiles `own` of the chunk, whose V is there.
+    fn outputs(&self, chunk: Chunk, own: Range<usize>, blocks: Range<usize>, (image, across): (usize, usize)) {
+        let (isa, step) = (self.u.isa, self.tiles.outputs());
+        let (block, position) = (isa.block(), self.position(chunk.tiles));
+        let m_position = own.len() * block + GAP;
+        let (_, output) = transforms(isa);
+        let pieces = own.len().div_ceil(isa.pixels());
+        scratch::with(m_position * self.tiles.products(), |m| {
+            let m = m.as_mut_ptr();
+            for b in blocks {
+                let width = block.min(self.u.outputs - b * block);
+                let vectors = width.div_ceil(isa.lanes());
+                for p in 0..self.tiles.products() {
+                    for part in 0..pieces {
+                        let tile = piece(own.len(), pieces, part);
+                        let call = Forward {
+                            x: chunk.v.at(p * position + (own.start + tile.start) * 16),
+                            taps: &[(0, 0)],
+                            all_taps: 1,
+                            channels: self.c,
+                            panel: chunk.tiles * 16,
+                            w: self.u.at(b, p),
+                            y: m.wrapping_add(p * m_position + tile.start * block),
+                            y_stride: block,
+                            width: block,
+                            from: std::ptr::null(),
+                            add: std::ptr::null(),
+                            bias: std::ptr::null(),
+                            relu: false,
+                        };
+                        let _ = vectors;
+                        // SAFETY: V and U hold this position, and M is this task's.
+                        unsafe { forward_kernel(isa, tile.len(), 2)(&call) }
+                    }
+                }
+                for (k, t) in own.clone().enumerate() {
+                    let (row, tile) = ((chunk.first + t) / image, (chunk.first + t) % image);
+                    let (i, j) = (tile / across * step, tile % across * step);
+                    let pixel = (row * self.oh + i) * self.ow + j;
+                    let call = OutputTile {
+                        m: m.wrapping_add(k * block),
+                        position: m_position,
+                        y: self.y.at(pixel * self.y_pixel + b * block),
+                        row: self.ow * self.y_pixel,
+                        pixel: self.y_pixel,
+                        inside: [self.oh - i, self.ow - j],
+                        width,
+                        bias: self.bias.map_or(std::ptr::null(), |bias| bias[b * block..].as_ptr()),
+                        relu: self.relu,
+                        // SAFETY: written by `input`, whose tasks have ended.
+                        live: unsafe { (*chunk.live.at(t)).to_bits() as u16 },
+                    };
+                    // SAFETY: this task alone writes these outputs, all inside the map.
+                    unsafe { output(self.tiles, &call) }
+                }
+            }
+        });
+    }
+}
