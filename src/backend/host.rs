@@ -301,11 +301,11 @@ impl<E: Engine> Program for HostProgram<E> {
         // copied so that `step` may borrow the program
         let planned = self.ledger.entry(entry, rows)?;
         let (steps, updates) = (planned.steps.clone(), planned.updates.clone());
-        for &id in &steps {
-            if let Err(error) = self.step(id, rows) {
-                self.ledger.forget(&steps);
-                return Err(error);
-            }
+        // on a thread of the pool: from any other, every step would wake one and wait for it
+        let (done, ()) = rayon::join(|| steps.iter().try_for_each(|&id| self.step(id, rows)), || ());
+        if let Err(error) = done {
+            self.ledger.forget(&steps);
+            return Err(error);
         }
         for (to, from, how) in updates {
             let start = self.recorder.start();
