@@ -1,22 +1,27 @@
-//! `bench`: the jobs of the PyTorch peer (benches/peers/torch_ce.py), with the same names and the same JSON line; and the kernels.
+//! `bench`: jobs timed, one JSON line each; the CUDA kernels; and both beside other engines, run alternately.
+//!
+//! - [`jobs`]: what is timed. [`serve`]: the same on request, as a resident process.
+//! - [`compare`]: our side and a peer's, row by row; the peers' scripts are in `benches/peers/`.
+//! - [`kernels`]: every CUDA kernel on every layer.
 
+mod check;
+mod compare;
+mod jobs;
 mod kernels;
+mod peer;
 mod profile;
+mod rows;
+mod serve;
+mod side;
+mod table;
 
 use super::common::{Common, Context, makes_no_run};
-use super::{study, ui};
-use crate::attack::{Attacked, Targets};
-use crate::backend::{Layered, Profile};
-use crate::causal::intervention::NodeSet;
-use crate::causal::sweep::{Subject, Sweep};
+use super::ui;
+use crate::backend::Profile;
 use crate::error::Error;
-use crate::model::Model;
-use crate::model::autoencoder::{Autoencoder, HIDDEN};
-use crate::random::Stream;
-use crate::tensor::TensorRef;
-use crate::train::classifier::Classifier;
-use crate::train::{Schedule, Settings};
+use jobs::Work;
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Which job.
@@ -28,10 +33,23 @@ enum Job {
     Forward,
     /// One FGSM step
     Attack,
-    /// One Adam step on a batch of 100
+    /// One Adam step of the whole network
     Train,
+    /// One Adam step of the autoencoder at the tap
+    TrainAe,
+    /// The first answer of a process that was just started, weights from the disk
+    Start,
     /// Every CUDA kernel on every layer of the models: times on a GPU, elsewhere what is known without a clock
     Kernels,
+    /// The jobs beside a peer's, run alternately on this machine's CPU: times, memory, and whether both found the same
+    Compare,
+}
+
+impl Job {
+    /// As the command line has it.
+    fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or(String::new(), |v| v.get_name().to_string())
+    }
 }
 
 /// Flags of `bench`.
@@ -43,21 +61,38 @@ pub struct Args {
     /// Network
     #[arg(long, default_value = "fashion")]
     model: String,
-    /// Where the autoencoder is spliced in
-    #[arg(long, default_value = "2")]
-    tap: String,
-    /// Images
-    #[arg(long, default_value_t = 256)]
-    images: usize,
+    /// Where the autoencoder is spliced in; default: 2 of fashion, 13 of VGG, 8 of DenseNet
+    #[arg(long)]
+    tap: Option<String>,
+    /// Images, of a training those of a step; default: of fashion 256, of a training 100, else 2, and 1 of start
+    #[arg(long)]
+    images: Option<usize>,
+    /// Side of an image; default: what the network was published for
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
     /// Nodes
     #[arg(long, default_value_t = 16, value_parser = super::inspect::node_count)]
     nodes: usize,
-    /// Timed runs, after one that warms up
+    /// Timed runs, after those that warm up
     #[arg(long, default_value_t = 5)]
     repeats: usize,
     /// auto, or rows a batch
     #[arg(long, default_value = "auto")]
     batch: String,
+    /// Weights of the network, and of the autoencoder (ae.*) where one is needed; default: fresh ones, speed does not depend on them
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Images as safetensors: x (images x channels x height x width, in [0, 1]) and labels; default: noise
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "size"])]
+    inputs: Option<PathBuf>,
+    /// Runs the job for each line `run` on stdin and answers with a line of JSON, as `bench compare` wants it
+    #[arg(long, hide = true)]
+    serve: bool,
+    /// With --serve: where the result goes
+    #[arg(long, hide = true, value_name = "FILE", requires = "serve")]
+    result: Option<PathBuf>,
+    #[command(flatten)]
+    compare: compare::Flags,
     /// kernels: only problems or kernels with this in their name
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -65,7 +100,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     sm: Option<u32>,
     /// Where the time goes, op by op, beside what the machine can do at most (with --device cpu)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "serve")]
     profile: bool,
     #[command(flatten)]
     common: Common,
@@ -74,102 +109,61 @@ pub struct Args {
 /// Most images of a job: they are held in memory.
 const IMAGES_MAX: usize = 100_000;
 const REPEATS_MAX: usize = 10_000;
-/// Images of a training step, as in the peer.
-const TRAIN_BATCH: usize = 100;
 
 /// `bench`.
 pub fn run(args: Args) -> Result<(), Error> {
-    makes_no_run(&args.common, "bench")?;
+    if args.job != Job::Compare {
+        makes_no_run(&args.common, "bench")?;
+    }
     if args.common.dry_run {
         return Err(Error::Usage("`bench` writes nothing: --dry-run does not apply".into()));
     }
+    if args.profile && matches!(args.job, Job::Kernels | Job::Compare | Job::Start) {
+        return Err(Error::Usage(format!(
+            "--profile is for jobs that are run again and again, not for {}",
+            args.job.name()
+        )));
+    }
     if args.job == Job::Kernels {
-        if args.profile {
-            return Err(Error::Usage("--profile is for jobs: `bench kernels` times each kernel anyway".into()));
-        }
         return kernels::run(&args);
     }
     if args.filter.is_some() || args.sm.is_some() {
         return Err(Error::Usage("--filter and --sm are for `bench kernels`".into()));
     }
-    let mut context = Context::new(&args.common)?;
-    let profile = args.profile.then(|| profile::begin(&mut context)).transpose()?;
-    if !(1..=IMAGES_MAX).contains(&args.images) || !(1..=REPEATS_MAX).contains(&args.repeats) {
+    let images = args.images.is_none_or(|images| (1..=IMAGES_MAX).contains(&images));
+    if !images || !(1..=REPEATS_MAX).contains(&args.repeats) {
         let what = format!("--images takes 1 to {IMAGES_MAX}, --repeats 1 to {REPEATS_MAX}");
         return Err(Error::Usage(what));
     }
-    let model = Model::named(&args.model)?;
-    let tap = model.tap(&args.tap)?;
-    let autoencoder = Autoencoder::at(&tap, HIDDEN, args.nodes);
-    // Speed does not depend on the weights, except that a node of zeros is skipped, which PyTorch's sweep does not do: a
-    // bias of 1 on the code keeps every node alive, so that both do the same work.
-    let host = model.initial_weights(args.common.seed);
-    let mut ae = autoencoder.initial_weights(args.common.seed);
-    for (_, bias) in ae.iter_mut().filter(|(name, _)| name == "ae.code.bias") {
-        bias.data_mut().fill(1.0);
+    if args.job == Job::Compare {
+        return compare::run(&args);
     }
-    let weights = Layered(&[&host, &ae]);
-    let subject =
-        Subject { model: &model, tap: &tap, autoencoder: &autoencoder, weights: &weights, attacked: Attacked::Host };
-    let stream = Stream::new(args.common.seed, "bench");
-    let pixels = model.input.iter().product::<usize>();
-    let x: Vec<f32> = (0..args.images * pixels).map(|i| stream.uniform(1, i as u32)).collect();
-    let labels: Vec<u32> = (0..args.images).map(|i| stream.below(2, i as u32, model.classes as u32)).collect();
-    let batch = study::batch(&args.batch, subject, args.nodes, &context)?;
+    args.compare.refuse()?;
+    let mut context = Context::new(&args.common)?;
+    let profile = args.profile.then(|| profile::begin(&mut context)).transpose()?;
+    let work = Work::new(&args, &context)?;
+    match (args.serve, args.job) {
+        (true, job) => serve::run(work, job, &context, args.result.as_deref()),
+        (false, Job::Start) => serve::first_answer(work, &context),
+        (false, _) => timed(work, &args, &context, profile.as_deref()),
+    }
+}
 
-    // variants of nodes that are zero on an image are not run: a reader of the time must know how many were
-    let mut live_share = None;
-    let seconds = match args.job {
-        Job::Sweep => {
-            let nodes: Vec<NodeSet> =
-                (0..args.nodes).map(|n| NodeSet::of(&[n], args.nodes)).collect::<Result<_, _>>()?;
-            let mut sweep = Sweep::new(subject, &nodes, batch, context.backend())?;
-            timed(args.repeats, profile.as_deref(), || {
-                let effects = sweep.effects(&x)?;
-                live_share = Some(effects.live.iter().filter(|l| **l).count() as f64 / effects.live.len() as f64);
-                Ok(())
-            })?
-        }
-        Job::Forward => {
-            let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, profile.as_deref(), || sweep.victim().forward(&x).map(|_| ()).map_err(Error::from))?
-        }
-        Job::Attack => {
-            let mut sweep = Sweep::new(subject, &[], batch, context.backend())?;
-            timed(args.repeats, profile.as_deref(), || {
-                sweep.victim().fgsm(&x, Targets::Classes(&labels), 0.3).map(|_| ()).map_err(Error::from)
-            })?
-        }
-        Job::Train => {
-            let mut classifier = Classifier::new(&model, &host, context.backend(), TRAIN_BATCH)?;
-            let settings = Settings {
-                learning_rate: 1e-3,
-                schedule: Schedule::Constant,
-                epochs: 1,
-                batch: TRAIN_BATCH,
-                seed: args.common.seed,
-            };
-            let rows: Vec<f32> = x.iter().copied().cycle().take(TRAIN_BATCH * pixels).collect();
-            let labels: Vec<u32> = labels.iter().copied().cycle().take(TRAIN_BATCH).collect();
-            let nodes = classifier.nodes();
-            let mut fit = classifier.fit(&settings, TRAIN_BATCH);
-            let mut step = 0;
-            timed(args.repeats, profile.as_deref(), || {
-                step += 1;
-                nodes.write(fit.program, TensorRef::F32(&rows), &labels)?;
-                fit.step_once(step, 1e-3).map_err(Error::from)
-            })?
-        }
-        // done above
-        Job::Kernels => return Ok(()),
-    };
-    let job = clap::ValueEnum::to_possible_value(&args.job).map_or(String::new(), |v| v.get_name().to_string());
-    let images = if args.job == Job::Train { TRAIN_BATCH } else { args.images };
-    let profiled = profile.map(|profile| profile::Profiled::new(&profile, args.repeats));
-    let mut out = json!({ "peer": peer(), "job": job, "model": model.arch,
-        "tap": tap.number, "images": images, "nodes": args.nodes, "threads": rayon::current_num_threads(),
-        "device": context.device(), "live_share": live_share, "seconds_median": round(seconds.0), "seconds_min": round(seconds.1) });
-    match profiled {
+/// Times a job and prints it.
+fn timed(mut work: Work, args: &Args, context: &Context, profile: Option<&Profile>) -> Result<(), Error> {
+    work.run()?;
+    profile.into_iter().for_each(Profile::restart);
+    let mut seconds = Vec::with_capacity(args.repeats);
+    for _ in 0..args.repeats {
+        let start = Instant::now();
+        work.run()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut out = json!({ "peer": ours(), "job": args.job.name(), "model": work.arch, "tap": work.tap, "images": work.images,
+        "nodes": work.nodes, "threads": rayon::current_num_threads(), "device": context.device(),
+        "live_share": work.live_share, "seconds_median": round(median(&mut seconds)), "seconds_min": round(least) });
+    match profile.map(|profile| profile::Profiled::new(profile, args.repeats)) {
         Some(profiled) if args.common.json => out["profile"] = profiled.json(),
         Some(profiled) => return ui::print(&format!("{out}\n{}", profiled.text())),
         None => {}
@@ -178,7 +172,7 @@ pub fn run(args: Args) -> Result<(), Error> {
 }
 
 /// Who is measured.
-fn peer() -> String {
+fn ours() -> String {
     format!("intervene {}", env!("CARGO_PKG_VERSION"))
 }
 
@@ -186,24 +180,13 @@ fn round(seconds: f64) -> f64 {
     (seconds * 1e5).round() / 1e5
 }
 
-/// Median and minimum of `repeats` runs after one that warms up; `profile` is of those runs alone.
-fn timed(
-    repeats: usize,
-    profile: Option<&Profile>,
-    mut job: impl FnMut() -> Result<(), Error>,
-) -> Result<(f64, f64), Error> {
-    job()?;
-    if let Some(profile) = profile {
-        profile.restart();
+/// The middle value, or the mean of the middle two; NaN of none.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.len() % 2, values) {
+        (_, []) => f64::NAN,
+        (1, values) => values[middle],
+        (_, values) => (values[middle - 1] + values[middle]) / 2.0,
     }
-    let mut seconds = Vec::with_capacity(repeats);
-    for _ in 0..repeats {
-        let start = Instant::now();
-        job()?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    let middle = seconds.len() / 2;
-    let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
-    Ok((median, seconds[0]))
 }

@@ -6,7 +6,7 @@
 //! decoder; dividing by rms(z) closes that way.
 
 use super::{Adam, Fit, Optimizer, TrainError};
-use crate::backend::{Backend, Completed, Parameters, Program};
+use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::data::Dataset;
 use crate::graph::op::{Binary, Op};
 use crate::graph::plan::{Entry, EntryId, plan};
@@ -108,6 +108,16 @@ pub struct Nodes {
     /// Rows of an evaluation run: a function of the network alone.
     evaluate_rows: usize,
     objective: Objective,
+}
+
+impl Nodes {
+    /// Writes pixels: rows of C x H x W in [0, 1].
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn write(&self, program: &mut dyn Program, pixels: TensorRef<'_>) -> Result<(), BackendError> {
+        program.write(self.x, pixels)
+    }
 }
 
 /// What an evaluation finds.

@@ -282,6 +282,17 @@ impl Classifier {
         }
     }
 
+    /// Lets every unit pass, in steps whose masks no [`Feeder`] writes: a step that is timed or compared draws nothing.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn without_dropout(&mut self) -> Result<(), BackendError> {
+        for dropout in &self.dropouts {
+            self.program.write(dropout.mask, TensorRef::F32(&vec![1.0; self.batch * dropout.len]))?;
+        }
+        Ok(())
+    }
+
     /// What writes the training batches of `data` under a seed, for surroundings that hold the program through [`Fit`].
     pub fn feeder<'a>(&self, data: &'a Dataset, seed: u64) -> Feeder<'a> {
         Feeder { nodes: self.nodes, dropouts: self.dropouts.clone(), views: self.views, data, seed }

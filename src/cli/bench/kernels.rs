@@ -137,7 +137,7 @@ fn measured(gpu: &Cuda, precision: Precision, chosen: &[(Problem, &str)], ui: Ui
         rows.push(row);
     }
     progress.finish();
-    let out = json!({ "schema_version": 1, "peer": super::peer(), "job": "kernels", "device": name, "simulated": false,
+    let out = json!({ "schema_version": 1, "peer": super::ours(), "job": "kernels", "device": name, "simulated": false,
         "measured": true, "sm": gpu.sm(), "precision": precision.name(), "ceiling_flops": flops, "ceiling_bandwidth": bandwidth, "problems": rows });
     Ok((text, out))
 }
@@ -241,7 +241,7 @@ fn told(
         })
         .collect();
     let name = simulated.map(crate::backend::Backend::name);
-    let out = json!({ "schema_version": 1, "peer": super::peer(), "job": "kernels", "device": name,
+    let out = json!({ "schema_version": 1, "peer": super::ours(), "job": "kernels", "device": name,
         "simulated": simulated.is_some(), "measured": false, "sm": sm, "precision": precision.name(), "nvrtc": format!("{major}.{minor}"),
         "nvdisasm": known.loops.is_some(), "estimates_from": chips, "problems": rows });
     Ok((text, out))

@@ -1,0 +1,122 @@
+//! One side of a comparison: a process that stays, and runs its job when it is told to (benches/README.md has the lines).
+
+use crate::error::Error;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Most bytes of a side's log that an error repeats.
+const TOLD: usize = 2000;
+
+/// A running side.
+pub struct Side {
+    name: String,
+    started: Instant,
+    child: Child,
+    /// `None` once it was told to end.
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    log: File,
+}
+
+impl Side {
+    /// Starts `command`; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be started.
+    pub fn start(name: &str, mut command: Command) -> Result<Side, Error> {
+        let failed = |e: std::io::Error| Error::Failed(format!("{name} cannot be started: {e}"));
+        let log = tempfile::tempfile().map_err(failed)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone().map_err(failed)?);
+        let started = Instant::now();
+        let mut child = command.spawn().map_err(failed)?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (requests @ Some(_), Some(answers)) => {
+                Ok(Side { name: name.into(), started, child, requests, answers: BufReader::new(answers), log })
+            }
+            // both were asked for
+            _ => Err(Error::Failed(format!("{name} has no stdin and stdout"))),
+        }
+    }
+
+    /// What it says once it is ready, and how long that took from its start.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it says something else, or nothing.
+    pub fn ready(&mut self) -> Result<(Value, Duration), Error> {
+        let line = self.line()?;
+        let took = self.started.elapsed();
+        if line["ready"] != true { Err(self.odd("ready", &line)) } else { Ok((line, took)) }
+    }
+
+    /// Makes it run its job once: the seconds that it took, by its own clock.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub fn run(&mut self) -> Result<f64, Error> {
+        self.ask("run");
+        let line = self.line()?;
+        line["seconds"].as_f64().filter(|s| *s > 0.0).ok_or_else(|| self.odd("seconds", &line))
+    }
+
+    /// Ends it: its last line.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub fn end(mut self) -> Result<Value, Error> {
+        self.ask("end");
+        self.requests = None;
+        let line = self.line()?;
+        if line.get("peak_bytes").is_none() {
+            return Err(self.odd("peak_bytes", &line));
+        }
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(line),
+            Ok(status) => Err(self.failed(&format!("ended with {status}"))),
+            Err(e) => Err(self.failed(&format!("cannot be waited for: {e}"))),
+        }
+    }
+
+    /// A side that is gone is found out by the answer that does not come.
+    fn ask(&mut self, what: &str) {
+        if let Some(requests) = &mut self.requests {
+            let _ = writeln!(requests, "{what}").and_then(|()| requests.flush());
+        }
+    }
+
+    fn line(&mut self) -> Result<Value, Error> {
+        let mut line = String::new();
+        match self.answers.read_line(&mut line) {
+            Ok(0) => {
+                let how = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+                Err(self.failed(&format!("ended ({how}) where an answer was due")))
+            }
+            Ok(_) => serde_json::from_str(&line)
+                .map_err(|_| self.failed(&format!("answered `{}`, which is no JSON", line.trim_end()))),
+            Err(e) => Err(self.failed(&format!("cannot be read: {e}"))),
+        }
+    }
+
+    fn odd(&mut self, wanted: &str, line: &Value) -> Error {
+        self.failed(&format!("answered {line} where `{wanted}` was due"))
+    }
+
+    /// An error with the end of what the side logged.
+    fn failed(&mut self, what: &str) -> Error {
+        let mut log = Vec::new();
+        let read = self.log.seek(SeekFrom::Start(0)).and_then(|_| self.log.read_to_end(&mut log));
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(TOLD)..]).trim().to_string();
+        let said = if read.is_err() || log.is_empty() { String::new() } else { format!("; it said: {log}") };
+        Error::Failed(format!("{} {what}{said}", self.name))
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // one that ended by itself is not there to be killed
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
