@@ -78,37 +78,57 @@ impl Sum {
     }
 }
 
-/// The time of a device's programs, from a moment on.
+/// The time of a device's programs, from one moment to another.
 #[derive(Debug)]
 pub struct Profile {
-    taken: Mutex<(Instant, HashMap<Task, Sum>)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    start: Instant,
+    /// None while it counts.
+    wall: Option<Duration>,
+    tasks: HashMap<Task, Sum>,
+}
+
+impl State {
+    fn begin() -> State {
+        State { start: Instant::now(), wall: None, tasks: HashMap::new() }
+    }
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { taken: Mutex::new((Instant::now(), HashMap::new())) }
+        Profile { state: Mutex::new(State::begin()) }
     }
 }
 
 impl Profile {
     /// Forgets what was, and counts from now on.
     pub fn restart(&self) {
-        *self.lock() = (Instant::now(), HashMap::new());
+        *self.lock() = State::begin();
     }
 
-    /// The time since the start, and what was done in it, in the order of its names.
+    /// Counts no longer.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.wall = Some(state.start.elapsed());
+    }
+
+    /// The time from the start to the stop, or until now, and what was done in it, in the order of its names.
     pub fn taken(&self) -> (Duration, Vec<(Task, Sum)>) {
-        let taken = self.lock();
-        let mut all: Vec<(Task, Sum)> = taken.1.iter().map(|(task, sum)| (task.clone(), *sum)).collect();
-        let wall = taken.0.elapsed();
-        drop(taken);
+        let state = self.lock();
+        let wall = state.wall.unwrap_or_else(|| state.start.elapsed());
+        let mut all: Vec<(Task, Sum)> = state.tasks.iter().map(|(task, sum)| (task.clone(), *sum)).collect();
+        drop(state);
         all.sort_by(|a, b| a.0.cmp(&b.0));
         (wall, all)
     }
 
-    /// Sums are whole whenever the lock is free.
-    fn lock(&self) -> MutexGuard<'_, (Instant, HashMap<Task, Sum>)> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it holds is whole whenever the lock is free, also after a panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +147,10 @@ impl Recorder {
         let (Some(profile), Some(start)) = (&self.0, start) else { return };
         let time = start.elapsed();
         let (task, cost) = what();
-        profile.lock().1.entry(task).or_default().add(Sum { calls: 1, time, cost });
+        let mut state = profile.lock();
+        if state.wall.is_none() {
+            state.tasks.entry(task).or_default().add(Sum { calls: 1, time, cost });
+        }
     }
 }
 
@@ -170,6 +193,10 @@ mod tests {
         assert_eq!((task.op, task.shape.as_str(), task.rows), ("write", "4x8x8", 2));
         assert_eq!((sum.calls, sum.cost), (3, Cost { flops: 0, bytes: 3 * 8 * 512 }));
         assert!(sum.time <= wall);
+        // what comes after the end is not counted
+        profile.stop();
+        recorder.add(recorder.start(), || Task::moved("read", graph.node(x), 512));
+        assert_eq!(profile.taken().1, tasks);
         profile.restart();
         assert!(profile.taken().1.is_empty());
         // without a profile nothing is asked for

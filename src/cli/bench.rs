@@ -202,6 +202,9 @@ fn timed(
         job()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
+    if let Some(profile) = profile {
+        profile.stop();
+    }
     seconds.sort_by(f64::total_cmp);
     let middle = seconds.len() / 2;
     let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
