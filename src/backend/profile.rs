@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Task {
     /// The op, or the move: `write`, `read`, `update`.
     pub op: &'static str,
+    /// By which of several ways.
+    pub way: Option<&'static str>,
     /// The layer's shape.
     pub shape: String,
     /// Rows of a run; 0 for what has none.
@@ -26,14 +28,14 @@ pub struct Task {
 
 impl Task {
     /// A step: `node` of `inputs` on `rows` rows.
-    pub(super) fn step(node: &Node, inputs: &[&Node], rows: usize) -> Task {
-        Task { op: node.op.name(), shape: described(node, inputs), rows, node: node.name.clone() }
+    pub(super) fn step(node: &Node, inputs: &[&Node], rows: usize, way: Option<&'static str>) -> Task {
+        Task { op: node.op.name(), way, shape: described(node, inputs), rows, node: node.name.clone() }
     }
 
     /// A move of `elements` elements of `node`, each read and written, and what it takes.
     pub(super) fn moved(op: &'static str, node: &Node, elements: usize) -> (Task, Cost) {
         let rows = if node.extent == Extent::Rows { elements / node.shape.len().max(1) } else { 0 };
-        let task = Task { op, shape: node.shape.to_string(), rows, node: node.name.clone() };
+        let task = Task { op, way: None, shape: node.shape.to_string(), rows, node: node.name.clone() };
         (task, Cost { flops: 0, bytes: 8 * elements as u64 })
     }
 }
@@ -174,7 +176,8 @@ mod tests {
     fn a_step_is_named_by_its_layers_shape() {
         let (graph, [x, w, y]) = convolution();
         let inputs = [graph.node(x), graph.node(w)];
-        let task = Task::step(graph.node(y), &inputs, 2);
+        let task = Task::step(graph.node(y), &inputs, 2, Some("direct"));
+        assert_eq!((task.op, task.way), ("conv2d", Some("direct")));
         assert_eq!((task.op, task.node.as_str(), task.rows), ("conv2d", "layer", 2));
         assert_eq!(task.shape, "4->16 8x8 3x3 stride 1 pad 1");
         assert_eq!(Cost::of(graph.node(y), &inputs, 2).flops, 2 * 2 * 8 * 8 * 16 * 9 * 4);

@@ -6,6 +6,7 @@ use super::gemm::Source;
 use super::intervene::{ChannelWeights, DecoderShape, Rows};
 use super::isa::Isa;
 use super::packed::Packed;
+use super::path::{self, Path};
 use super::pointwise::AdamRate;
 use super::rows::Map;
 use super::{conv, conv_weight, gemm, intervene, norm, pointwise, pool, rows};
@@ -13,7 +14,7 @@ use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::inconsistent;
-use crate::backend::{Backend, BackendError, Parameters, Profile, Program};
+use crate::backend::{Backend, BackendError, ConvPath, Parameters, Profile, Program};
 use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
 use crate::graph::{Node, NodeId};
@@ -232,6 +233,23 @@ impl Engine for Simd {
         for order in [Order::Forward, Order::GradInput, Order::Channels] {
             self.packed.remove(&(node, order));
         }
+    }
+
+    fn way(&self, s: &Step<'_, f32>) -> Option<&'static str> {
+        let conv = |x: &Shape, w: &Shape, window: &Window| ConvShape::new(x, w, *window);
+        let path = match &s.node.op {
+            Op::Conv2d { window, .. } => {
+                path::forward(&conv(&s.nodes[0].shape, &s.nodes[1].shape, window), ConvPath::Exact)
+            }
+            Op::Conv2dGradInput { window, .. } => {
+                path::grad_input(&conv(&s.node.shape, &s.nodes[1].shape, window), ConvPath::Exact)
+            }
+            Op::Conv2dGradWeight { window, .. } => path::grad_weight(&conv(&s.nodes[0].shape, &s.node.shape, window)),
+            Op::Linear { .. } | Op::LinearGradInput | Op::LinearGradWeight => Path::Product,
+            Op::InterveneConv { .. } => Path::Update,
+            _ => return None,
+        };
+        Some(path.name())
     }
 
     fn step(&mut self, s: &Step<'_, f32>, out: &mut [f32]) -> Result<(), BackendError> {
