@@ -89,7 +89,7 @@ impl Profiled {
         // writing to a String cannot fail
         let _ = writeln!(
             text,
-            "{:<20}{:<10}{:<52}{:>5}{:>7}{:>10}{:>8}{:>9}{:>8}{:>7}{:>8}",
+            "{:<20}{:<10}{:<52}{:>5}{:>7}{:>10}{:>8}{:>9}{:>8}{:>7}{:>9}",
             "op", "way", "shape", "rows", "calls", "ms", "share", "GFLOP/s", "of FMA", "GB/s", "of copy"
         );
         for ((op, way, shape, rows), sum) in &lines[..listed] {
@@ -112,7 +112,7 @@ impl Profiled {
         let giga = |rate: Option<f64>, digits| rate.map_or("-".into(), |r| format!("{:.digits$}", r / 1e9));
         let calls = if sum.calls > 0 { (sum.calls / self.repeats.max(1) as u64).to_string() } else { "-".into() };
         format!(
-            "{calls:>7}{:>10.3}{:>6.1} %{:>9}{:>8}{:>7}{:>8}",
+            "{calls:>7}{:>10.3}{:>6.1} %{:>9}{:>8}{:>7}{:>9}",
             self.milliseconds(sum.time),
             100.0 * self.share(sum.time),
             giga(rates.flops, 0),

@@ -188,7 +188,10 @@ impl Row {
         let (name, op) = (node.name.clone(), node.op.name());
         let x = inputs.first().map_or(&node.shape, |x| &x.shape);
         let plain = |layer, cpu, cuda| Row { name: name.clone(), layer, cpu, cuda, winograd: None };
-        let changed = || format!("{op} {x} to {}{}", node.shape, node.op.attributes());
+        let changed = || {
+            let to = if *x == node.shape { String::new() } else { format!(" to {}", node.shape) };
+            format!("{op} {x}{to}{}", node.op.attributes())
+        };
         match (&node.op, inputs) {
             (Op::Conv2d { window, prologue, activation }, [x, w, ..]) => {
                 let s = ConvShape::new(&x.shape, &w.shape, *window);
