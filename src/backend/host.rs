@@ -158,6 +158,10 @@ pub(super) trait Engine: Send {
     }
     /// Such a parameter's elements, in logical order.
     fn kept(&self, _parameter: NodeId, _logical: &mut [Self::Float]) {}
+    /// By which of several ways it computes a step, for a profile.
+    fn way(&self, _step: &Step<'_, Self::Float>) -> Option<&'static str> {
+        None
+    }
     /// Computes one step into `out` (exactly `rows` rows of the node, or its whole).
     fn step(&mut self, step: &Step<'_, Self::Float>, out: &mut [Self::Float]) -> Result<(), BackendError>;
 }
@@ -274,7 +278,8 @@ impl<E: Engine> HostProgram<E> {
         self.recorder.add(start, || {
             let read = (0..node.inputs.len()).filter(|&i| !artifact.lies_in_place(id, i));
             let read: Vec<&Node> = read.map(|i| step.nodes[i]).collect();
-            (Task::step(node, &step.nodes[..node.inputs.len()], rows), Cost::of(node, &read, rows))
+            let task = Task::step(node, &step.nodes[..node.inputs.len()], rows, self.engine.way(&step));
+            (task, Cost::of(node, &read, rows))
         });
         let elements = out.len() - CANARY;
         if cfg!(debug_assertions) && out[elements..].iter().any(|&x| x != E::Float::GUARD) {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Task {
     /// The op, or the move: `write`, `read`, `update`.
     pub op: &'static str,
+    /// By which of several ways.
+    pub way: Option<&'static str>,
     /// The layer's shape.
     pub shape: String,
     /// Rows of a run; 0 for what has none.
@@ -26,14 +28,14 @@ pub struct Task {
 
 impl Task {
     /// A step: `node` of `inputs` on `rows` rows.
-    pub(super) fn step(node: &Node, inputs: &[&Node], rows: usize) -> Task {
-        Task { op: node.op.name(), shape: described(node, inputs), rows, node: node.name.clone() }
+    pub(super) fn step(node: &Node, inputs: &[&Node], rows: usize, way: Option<&'static str>) -> Task {
+        Task { op: node.op.name(), way, shape: described(node, inputs), rows, node: node.name.clone() }
     }
 
     /// A move of `elements` elements of `node`, each read and written, and what it takes.
     pub(super) fn moved(op: &'static str, node: &Node, elements: usize) -> (Task, Cost) {
         let rows = if node.extent == Extent::Rows { elements / node.shape.len().max(1) } else { 0 };
-        let task = Task { op, shape: node.shape.to_string(), rows, node: node.name.clone() };
+        let task = Task { op, way: None, shape: node.shape.to_string(), rows, node: node.name.clone() };
         (task, Cost { flops: 0, bytes: 8 * elements as u64 })
     }
 }
@@ -78,37 +80,57 @@ impl Sum {
     }
 }
 
-/// The time of a device's programs, from a moment on.
+/// The time of a device's programs, from one moment to another.
 #[derive(Debug)]
 pub struct Profile {
-    taken: Mutex<(Instant, HashMap<Task, Sum>)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    start: Instant,
+    /// None while it counts.
+    wall: Option<Duration>,
+    tasks: HashMap<Task, Sum>,
+}
+
+impl State {
+    fn begin() -> State {
+        State { start: Instant::now(), wall: None, tasks: HashMap::new() }
+    }
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { taken: Mutex::new((Instant::now(), HashMap::new())) }
+        Profile { state: Mutex::new(State::begin()) }
     }
 }
 
 impl Profile {
     /// Forgets what was, and counts from now on.
     pub fn restart(&self) {
-        *self.lock() = (Instant::now(), HashMap::new());
+        *self.lock() = State::begin();
     }
 
-    /// The time since the start, and what was done in it, in the order of its names.
+    /// Counts no longer.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.wall = Some(state.start.elapsed());
+    }
+
+    /// The time from the start to the stop, or until now, and what was done in it, in the order of its names.
     pub fn taken(&self) -> (Duration, Vec<(Task, Sum)>) {
-        let taken = self.lock();
-        let mut all: Vec<(Task, Sum)> = taken.1.iter().map(|(task, sum)| (task.clone(), *sum)).collect();
-        let wall = taken.0.elapsed();
-        drop(taken);
+        let state = self.lock();
+        let wall = state.wall.unwrap_or_else(|| state.start.elapsed());
+        let mut all: Vec<(Task, Sum)> = state.tasks.iter().map(|(task, sum)| (task.clone(), *sum)).collect();
+        drop(state);
         all.sort_by(|a, b| a.0.cmp(&b.0));
         (wall, all)
     }
 
-    /// Sums are whole whenever the lock is free.
-    fn lock(&self) -> MutexGuard<'_, (Instant, HashMap<Task, Sum>)> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it holds is whole whenever the lock is free, also after a panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +149,10 @@ impl Recorder {
         let (Some(profile), Some(start)) = (&self.0, start) else { return };
         let time = start.elapsed();
         let (task, cost) = what();
-        profile.lock().1.entry(task).or_default().add(Sum { calls: 1, time, cost });
+        let mut state = profile.lock();
+        if state.wall.is_none() {
+            state.tasks.entry(task).or_default().add(Sum { calls: 1, time, cost });
+        }
     }
 }
 
@@ -151,7 +176,8 @@ mod tests {
     fn a_step_is_named_by_its_layers_shape() {
         let (graph, [x, w, y]) = convolution();
         let inputs = [graph.node(x), graph.node(w)];
-        let task = Task::step(graph.node(y), &inputs, 2);
+        let task = Task::step(graph.node(y), &inputs, 2, Some("direct"));
+        assert_eq!((task.op, task.way), ("conv2d", Some("direct")));
         assert_eq!((task.op, task.node.as_str(), task.rows), ("conv2d", "layer", 2));
         assert_eq!(task.shape, "4->16 8x8 3x3 stride 1 pad 1");
         assert_eq!(Cost::of(graph.node(y), &inputs, 2).flops, 2 * 2 * 8 * 8 * 16 * 9 * 4);
@@ -170,6 +196,10 @@ mod tests {
         assert_eq!((task.op, task.shape.as_str(), task.rows), ("write", "4x8x8", 2));
         assert_eq!((sum.calls, sum.cost), (3, Cost { flops: 0, bytes: 3 * 8 * 512 }));
         assert!(sum.time <= wall);
+        // what comes after the end is not counted
+        profile.stop();
+        recorder.add(recorder.start(), || Task::moved("read", graph.node(x), 512));
+        assert_eq!(profile.taken().1, tasks);
         profile.restart();
         assert!(profile.taken().1.is_empty());
         // without a profile nothing is asked for

@@ -159,6 +159,7 @@ fn timed(mut work: Work, args: &Args, context: &Context, profile: Option<&Profil
         work.run()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
+    profile.into_iter().for_each(Profile::stop);
     let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
     let mut out = json!({ "peer": ours(), "job": args.job.name(), "model": work.arch, "tap": work.tap, "images": work.images,
         "nodes": work.nodes, "threads": rayon::current_num_threads(), "device": context.device(),

@@ -64,7 +64,7 @@ fn a_profile_says_where_a_jobs_time_goes() {
     let small = ["--images", "2", "--nodes", "2", "--repeats", "2", "--threads", "1", "--quiet", "--profile"];
     let text = lab.run(&[&["bench", "attack"][..], &small].concat()).succeeds().out;
     let conv = "1->32 28x28 3x3 stride 1 pad 0";
-    for part in ["\"seconds_median\"", "GFLOP/s are effective", "conv2d-grad-input", conv, "write", "outside of steps"]
+    for part in ["\"seconds_median\"", "GFLOP/s are effective", "conv2d-grad-input", "narrow", conv, "outside of steps"]
     {
         assert!(text.contains(part), "no \"{part}\" in: {text}");
     }
@@ -74,7 +74,7 @@ fn a_profile_says_where_a_jobs_time_goes() {
     let conv =
         tasks.iter().find(|t| t["op"] == "conv2d-grad-weight" && t["shape"] == conv).unwrap_or_else(|| panic!("{out}"));
     // a batch of 100 in each of two runs: 26 x 26 outputs of 32 channels under 9 taps
-    assert_eq!((&conv["calls"], &conv["rows"]), (&2.into(), &100.into()));
+    assert_eq!((&conv["calls"], &conv["rows"], &conv["way"]), (&2.into(), &100.into(), &"tap rows".into()));
     assert_eq!(conv["flops"], 2 * 100 * 2 * 26 * 26 * 32 * 9);
     assert!(conv["flops_per_second"].as_f64() > Some(0.0) && conv["share_of_peak"].as_f64() > Some(0.0), "{conv}");
     // steps and the rest are the whole

@@ -275,6 +275,19 @@ impl Engine for Simd {
         }
     }
 
+    fn way(&self, s: &Step<'_, f32>) -> Option<&'static str> {
+        let path = match &s.node.op {
+            Op::Conv2d { .. } | Op::Conv2dGradInput { .. } => conv_path(s.node, &s.nodes, self.conv)?.1,
+            Op::Conv2dGradWeight { window, .. } => {
+                path::grad_weight(&ConvShape::new(&s.nodes[0].shape, &s.node.shape, *window))
+            }
+            Op::Linear { .. } | Op::LinearGradInput | Op::LinearGradWeight => Path::Product,
+            Op::InterveneConv { .. } => Path::Update,
+            _ => return None,
+        };
+        Some(path.name())
+    }
+
     fn step(&mut self, s: &Step<'_, f32>, out: &mut [f32]) -> Result<(), BackendError> {
         let isa = self.isa;
         let n = s.rows;

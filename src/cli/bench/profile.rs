@@ -3,6 +3,7 @@
 use crate::backend::Profile;
 use crate::backend::cpu::isa::Isa;
 use crate::backend::cpu::peak::Peak;
+use crate::backend::problems::Cost;
 use crate::backend::profile::{Sum, Task};
 use crate::cli::common::Context;
 use crate::error::Error;
@@ -28,6 +29,9 @@ pub fn begin(context: &mut Context) -> Result<Arc<Profile>, Error> {
     Ok(profile)
 }
 
+/// Share of a run under which a line is not worth reading.
+const LEAST: f64 = 0.001;
+
 /// What `repeats` runs of a job came to.
 pub struct Profiled {
     repeats: usize,
@@ -52,7 +56,7 @@ impl Profiled {
     pub fn json(&self) -> Value {
         let row = |(task, sum): &(Task, Sum)| {
             let rates = Rates::of(sum, self.peak);
-            json!({ "op": task.op, "node": task.node, "shape": task.shape, "rows": task.rows, "calls": sum.calls,
+            json!({ "op": task.op, "way": task.way, "node": task.node, "shape": task.shape, "rows": task.rows, "calls": sum.calls,
                 "seconds": sum.time.as_secs_f64(), "share": self.share(sum.time), "flops": sum.cost.flops,
                 "bytes": sum.cost.bytes, "flops_per_second": rates.flops, "share_of_peak": rates.of_peak,
                 "bytes_per_second": rates.bytes, "share_of_bandwidth": rates.of_bandwidth })
@@ -62,20 +66,22 @@ impl Profiled {
             "peak_bandwidth": self.peak.bandwidth, "tasks": self.tasks.iter().map(row).collect::<Vec<_>>() })
     }
 
-    /// By op and shape, for one run, the longest first.
+    /// By op and shape, for one run, the longest first; what takes next to nothing in one line.
     pub fn text(&self) -> String {
-        let mut lines: BTreeMap<(&str, &str, usize), Sum> = BTreeMap::new();
+        let mut lines: BTreeMap<(&str, &str, &str, usize), Sum> = BTreeMap::new();
         for (task, sum) in &self.tasks {
-            lines.entry((task.op, &task.shape, task.rows)).or_default().add(*sum);
+            lines.entry((task.op, task.way.unwrap_or("-"), &task.shape, task.rows)).or_default().add(*sum);
         }
         let mut lines: Vec<_> = lines.into_iter().collect();
         lines.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.time));
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3 / self.repeats as f64;
+        let listed = lines.iter().take_while(|(_, sum)| self.share(sum.time) >= LEAST).count();
+        let mut rest = Sum::default();
+        lines[listed..].iter().for_each(|(_, sum)| rest.add(*sum));
         let mut text = format!(
-            "\na run, mean of {}: {:.2} ms; peak measured on {} threads: {:.0} GFLOP/s of multiply-adds, {:.1} GB/s of copying\n\
+            "\na run, mean of {}: {:.2} ms; measured on {} threads: {:.0} GFLOP/s of multiply-adds, {:.1} GB/s of copying\n\
              GFLOP/s are effective, by the operations of the plain algorithm; bytes are every operand once, from caches perhaps\n\n",
             self.repeats,
-            milliseconds(self.wall),
+            self.milliseconds(self.wall),
             rayon::current_num_threads(),
             self.peak.flops / 1e9,
             self.peak.bandwidth / 1e9,
@@ -83,31 +89,42 @@ impl Profiled {
         // writing to a String cannot fail
         let _ = writeln!(
             text,
-            "{:<22}{:<52}{:>5}{:>7}{:>10}{:>8}{:>9}{:>7}{:>8}{:>7}",
-            "op", "shape", "rows", "calls", "ms", "share", "GFLOP/s", "peak", "GB/s", "copy"
+            "{:<20}{:<10}{:<52}{:>5}{:>7}{:>10}{:>8}{:>9}{:>8}{:>7}{:>9}",
+            "op", "way", "shape", "rows", "calls", "ms", "share", "GFLOP/s", "of FMA", "GB/s", "of copy"
         );
-        for ((op, shape, rows), sum) in &lines {
-            let rates = Rates::of(sum, self.peak);
-            let percent = |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.0} %", 100.0 * s));
-            let giga = |rate: Option<f64>, digits| rate.map_or("-".into(), |r| format!("{:.digits$}", r / 1e9));
+        for ((op, way, shape, rows), sum) in &lines[..listed] {
             let rows = if *rows > 0 { rows.to_string() } else { "-".into() };
-            let _ = writeln!(
-                text,
-                "{op:<22}{shape:<52}{rows:>5}{:>7}{:>10.3}{:>6.1} %{:>9}{:>7}{:>8}{:>7}",
-                sum.calls / self.repeats.max(1) as u64,
-                milliseconds(sum.time),
-                100.0 * self.share(sum.time),
-                giga(rates.flops, 0),
-                percent(rates.of_peak),
-                giga(rates.bytes, 1),
-                percent(rates.of_bandwidth),
-            );
+            let _ = writeln!(text, "{op:<20}{way:<10}{shape:<52}{rows:>5}{}", self.figures(sum));
         }
-        let outside = self.outside();
-        let of = "outside of steps and moves";
-        let _ =
-            writeln!(text, "{of:<79}{:>7}{:>10.3}{:>6.1} %", "", milliseconds(outside), 100.0 * self.share(outside));
+        if listed < lines.len() {
+            let more = format!("{} more, each under {} %", lines.len() - listed, 100.0 * LEAST);
+            let _ = writeln!(text, "{more:<87}{}", self.figures(&rest));
+        }
+        let outside = Sum { calls: 0, time: self.outside(), cost: Cost::default() };
+        let _ = writeln!(text, "{:<87}{}", "outside of steps and moves", self.figures(&outside));
         text
+    }
+
+    /// The columns of numbers.
+    fn figures(&self, sum: &Sum) -> String {
+        let rates = Rates::of(sum, self.peak);
+        let percent = |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.0} %", 100.0 * s));
+        let giga = |rate: Option<f64>, digits| rate.map_or("-".into(), |r| format!("{:.digits$}", r / 1e9));
+        let calls = if sum.calls > 0 { (sum.calls / self.repeats.max(1) as u64).to_string() } else { "-".into() };
+        format!(
+            "{calls:>7}{:>10.3}{:>6.1} %{:>9}{:>8}{:>7}{:>9}",
+            self.milliseconds(sum.time),
+            100.0 * self.share(sum.time),
+            giga(rates.flops, 0),
+            percent(rates.of_peak),
+            giga(rates.bytes, 1),
+            percent(rates.of_bandwidth),
+        )
+    }
+
+    /// Of one run.
+    fn milliseconds(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e3 / self.repeats as f64
     }
 
     fn share(&self, time: Duration) -> f64 {

@@ -105,23 +105,12 @@ impl Table {
         // writing to a String cannot fail
         for (title, rows) in &self.parts {
             let _ = writeln!(text, "{title}\n");
-            let _ = writeln!(
-                text,
-                "{:<30}{:<52}{:<38}CUDA, {}: forward; with --conv winograd; grad x; grad w",
-                "layer",
-                "",
-                "CPU: forward, grad x, grad w",
-                self.precision.name()
-            );
-            for row in rows {
-                let [forward, grad_input, grad_weight] = row.cpu.map(Cell::text);
-                let [y, gx, gw] = row.cuda.map(|kernel| kernel.unwrap_or("-"));
-                let tiles = row.winograd.map_or("same".into(), |(tiles, kernel)| format!("{kernel} {tiles:?}"));
-                let _ = writeln!(
-                    text,
-                    "{:<30}{:<52}{forward:<14}{grad_input:<14}{grad_weight:<10}{y}; {tiles}; {gx}; {gw}",
-                    row.name, row.layer
-                );
+            let lines: Vec<[String; 9]> =
+                [HEAD.map(String::from)].into_iter().chain(rows.iter().map(Row::cells)).collect();
+            let widths: [usize; 9] = std::array::from_fn(|i| lines.iter().map(|l| l[i].len()).max().unwrap_or(0) + 2);
+            for line in &lines {
+                let cells: String = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                let _ = writeln!(text, "{}", cells.trim_end());
             }
             text.push('\n');
         }
@@ -135,19 +124,21 @@ impl Table {
         for path in paths {
             let _ = writeln!(text, "  {:<10}{}", path.name(), path.why());
         }
-        let _ = writeln!(
-            text,
-            "CUDA kernels, of images whose channels begin at multiples of 16 bytes: tiles by a layer's shape; {WINOGRAD}."
-        );
-        text += "The network is fused as in inference: where gradients are taken, ReLUs and norms in front of 1x1 layers are steps of\n\
-                 their own. Gradients are always exact.\n";
+        let _ = writeln!(text, "\nCUDA kernels, in {}, {CUDA_RULES}", self.precision.name());
+        text += FUSED;
         text
     }
 }
 
-/// What decides about Winograd's tiles on CUDA.
-const WINOGRAD: &str = "Winograd's (F2: 2x2 outputs, F4: 4x4) serve 3x3 layers of stride 1 and whole quads of channels\n\
-    where they are estimated to be a tenth faster";
+const HEAD: [&str; 9] =
+    ["layer", "", "CPU: forward", "grad x", "grad w", "CUDA: forward", "--conv winograd", "grad x", "grad w"];
+
+const CUDA_RULES: &str = "of images whose channels begin at multiples of 16 bytes: their tiles, by the layer's shape.
+Winograd's (F2: 2x2 outputs, F4: 4x4) are for layers of 3x3, stride 1 and whole quads of channels, where they are estimated
+to be faster by a tenth; gradients are convolved exactly.";
+
+const FUSED: &str = "The network is fused as in inference. Where gradients are taken, ReLUs, and norms in front of 1x1 layers, are steps of their own.
+";
 
 /// The network in inference, as it is fused.
 fn host(model: &Model) -> Result<Artifact, GraphError> {
@@ -197,7 +188,10 @@ impl Row {
         let (name, op) = (node.name.clone(), node.op.name());
         let x = inputs.first().map_or(&node.shape, |x| &x.shape);
         let plain = |layer, cpu, cuda| Row { name: name.clone(), layer, cpu, cuda, winograd: None };
-        let changed = || format!("{op} {x} to {}{}", node.shape, node.op.attributes());
+        let changed = || {
+            let to = if *x == node.shape { String::new() } else { format!(" to {}", node.shape) };
+            format!("{op} {x}{to}{}", node.op.attributes())
+        };
         match (&node.op, inputs) {
             (Op::Conv2d { window, prologue, activation }, [x, w, ..]) => {
                 let s = ConvShape::new(&x.shape, &w.shape, *window);
@@ -257,6 +251,13 @@ impl Row {
             // layers without weights that are fused in every network; what is left moves values
             _ => plain(changed(), [Cell::Op(op), Cell::Op(op), Cell::None], [None; 3]),
         }
+    }
+
+    fn cells(&self) -> [String; 9] {
+        let [forward, grad_input, grad_weight] = self.cpu.map(Cell::text);
+        let [y, gx, gw] = self.cuda.map(|kernel| kernel.unwrap_or("-").to_string());
+        let tiles = self.winograd.map_or("-".into(), |(tiles, kernel)| format!("{kernel} {tiles:?}"));
+        [self.name.clone(), self.layer.clone(), forward, grad_input, grad_weight, y, tiles, gx, gw]
     }
 
     fn json(&self) -> Value {
