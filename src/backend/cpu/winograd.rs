@@ -25,6 +25,7 @@ use super::scratch::{self, Line, Shared, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
 use super::vector::{Array8, Vector};
 use crate::backend::layout::{ConvShape, len};
+use crate::backend::memory::Zeroed;
 use crate::backend::winograd::Winograd;
 use crate::graph::op::Activation;
 use rayon::prelude::*;
@@ -47,7 +48,7 @@ pub struct Transformed {
     tiles: Winograd,
     channels: usize,
     outputs: usize,
-    data: Vec<Line>,
+    data: Zeroed<Line>,
 }
 
 impl Transformed {
@@ -103,7 +104,7 @@ impl Transformed {
 
     /// Memory held.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice())
+        size_of_val(&*self.data)
     }
 
     /// The weights of a block of outputs at a position.

@@ -272,7 +272,7 @@ impl Loaded {
         let alone = || -> Result<victim::Alone, Error> {
             let subject = victim::Subject { model, insert: None, weights: host };
             let most = match study::checked_batch(&args.batch)? {
-                None => subject.rows(backend.batch_bytes())?,
+                None => subject.rows(backend)?,
                 Some(rows) => rows,
             };
             victim::Alone::load(subject, most.min(images), backend).map_err(Error::from)
