@@ -227,7 +227,7 @@ impl Lab<'_> {
         for _ in 0..self.args.repeats {
             for (side, seconds) in [(&mut ours, &mut seconds), (&mut theirs, &mut their_seconds)] {
                 std::thread::sleep(PAUSE);
-                seconds.push(side.run()?);
+                seconds.push(side.turn()?);
             }
         }
         let ends = [ours.end()?, theirs.end()?];
@@ -246,7 +246,7 @@ impl Lab<'_> {
                 let (ready, took) = side.ready()?;
                 last[which] = (ready, side.end()?);
                 if repeat > 0 {
-                    seconds.push(took.as_secs_f64());
+                    seconds.push(vec![took.as_secs_f64()]);
                 }
             }
         }
@@ -254,7 +254,7 @@ impl Lab<'_> {
         Ok(self.measured([seconds, their_seconds], [ours, theirs], &[end, their_end]))
     }
 
-    fn measured(&self, [ours, theirs]: [Vec<f64>; 2], ready: [Value; 2], ends: &[Value; 2]) -> Measured {
+    fn measured(&self, [ours, theirs]: [Vec<Vec<f64>>; 2], ready: [Value; 2], ends: &[Value; 2]) -> Measured {
         Measured {
             ours,
             theirs,
