@@ -257,9 +257,9 @@ impl InputTile {
     #[inline(always)]
     unsafe fn pair<S: Vector, const EDGE: bool, const PAIR: usize>(&self, tiles: Winograd, first: usize) {
         let side = tiles.outputs() + 2;
-        let mut pair = [[S::zero(); SIDE]; 2];
         // SAFETY: as `load`; V has room for every position.
         unsafe {
+            let mut pair = [[S::zero(); SIDE]; 2];
             for j in 0..side {
                 let (d1, d2) = (self.load::<S, EDGE>(first, 1, j), self.load::<S, EDGE>(first, 2, j));
                 let d3 = self.load::<S, EDGE>(first, 3, j);
