@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{Forward, Weight, forward_kernel, weight_kernel};
+use super::tile::{Forward, TURNED, Turned, Weight, forward_kernel, turned_kernel, weight_kernel};
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
 
@@ -165,7 +165,45 @@ pub(super) unsafe fn product(
     });
 }
 
-/// gx (rows, I) = gy (rows, O) W.
+/// gx (rows, I) = gy (rows, O) W, with `packed` by [`pack_forward`]: each sum over O is one of partial sums, a chain a lane of an
+/// output block.
+pub fn grad_input_turned(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
+    let (depth, outputs) = (packed.channels(), packed.outputs());
+    assert_eq!((packed.taps(), gy.len(), gx.len()), (1, len(&[rows, outputs]), len(&[rows, depth])));
+    if rows == 0 || depth == 0 {
+        return;
+    }
+    if outputs == 0 {
+        return gx.fill(0.0);
+    }
+    let (isa, [most, group]) = (packed.isa(), TURNED);
+    // a task's weights, 64 inputs of every output block, serve all rows from the L2 cache
+    let tasks = depth.div_ceil(64);
+    let out = Shared::new(gx);
+    parallel(tasks, |task| {
+        let own = piece(depth, tasks, task);
+        let mut first = own.start;
+        while first < own.end {
+            let all = own.end - first >= most;
+            for row in (0..rows).step_by(group) {
+                let call = Turned {
+                    g: gy[row * outputs..].as_ptr(),
+                    outputs,
+                    w: packed.block(0).w,
+                    lanes: isa.block(),
+                    depth,
+                    first,
+                    y: out.at(row * depth + first),
+                };
+                // SAFETY: rows and inputs lie within gy, the weights and gx, and this task alone writes these inputs.
+                unsafe { turned_kernel(isa, all, group.min(rows - row))(&call) }
+            }
+            first += if all { most } else { 1 };
+        }
+    });
+}
+
+/// gx (rows, I) = gy (rows, O) W, with `packed` by [`pack_grad_input`].
 pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     forward(rows, gy, packed, None, Activation::None, gx);
 }

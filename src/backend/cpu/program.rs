@@ -97,8 +97,8 @@ enum Order {
 /// Which of `node`'s inputs is a weight that it reads packed, and in which order.
 fn weight_of(node: &Node) -> Option<(usize, Order)> {
     match node.op {
-        Op::Conv2d { .. } | Op::Linear { .. } => Some((1, Order::Forward)),
-        Op::Conv2dGradInput { .. } | Op::LinearGradInput => Some((1, Order::GradInput)),
+        Op::Conv2d { .. } | Op::Linear { .. } | Op::LinearGradInput => Some((1, Order::Forward)),
+        Op::Conv2dGradInput { .. } => Some((1, Order::GradInput)),
         Op::InterveneConv { .. } => Some((2, Order::Channels)),
         _ => None,
     }
@@ -158,7 +158,7 @@ impl Simd {
                 Pack::Tiles(gemm::pack_forward(isa, node.shape.len(), nodes[0].shape.len(), w, between))
             }
             (Op::LinearGradInput, _) => {
-                Pack::Tiles(gemm::pack_grad_input(isa, nodes[0].shape.len(), node.shape.len(), w))
+                Pack::Tiles(gemm::pack_forward(isa, nodes[0].shape.len(), node.shape.len(), w, between))
             }
             (Op::InterveneConv { pad, .. }, _) => {
                 let shape = decoder_shape(nodes, *pad);
@@ -330,7 +330,7 @@ impl Engine for Simd {
             }
             Op::LinearGradInput => {
                 let packed = self.tiles(s)?;
-                gemm::grad_input(n, s.floats(0), packed, out);
+                gemm::grad_input_turned(n, s.floats(0), packed, out);
             }
             Op::LinearGradWeight => {
                 let (i, o) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());

@@ -1,6 +1,8 @@
-//! The two micro-kernels: a register tile of P x V vectors, accumulated by broadcast-FMA.
+//! The three micro-kernels: a register tile of P x V vectors, accumulated by broadcast-FMA.
 //!
 //! `forward`: P pixels x V vectors of output channels; serves convolutions, their input gradients and linear layers.
+//! `turned`: P input channels by R rows, each a vector of partial sums over the outputs: the gradient of a linear layer's input
+//! from the weights as `forward` reads them, so that half a gigabyte of VGG's is not held twice.
 //! `weight`: P input channels x V vectors of output channels, summed over pixels; serves both weight gradients.
 //! Every element is ONE chain of FMAs in a fixed order, so its bits do not depend on P, V or the cut into tiles.
 //! AVX-512: P <= 14, V <= 2 (28 accumulators, 2 weights, 1 broadcast: 31 of 32 registers, no spill; 28 FMAs need 16
@@ -66,6 +68,64 @@ pub(super) struct Weight {
     pub carry: bool,
 }
 
+/// One call of the turned kernel: `y[r][i] = sum over blocks and lanes of g[r][block * lanes + lane] w[block][i][lane]`.
+#[derive(Clone, Copy)]
+pub(super) struct Turned {
+    /// R rows of `outputs` floats, `outputs` apart.
+    pub g: *const f32,
+    pub outputs: usize,
+    /// The first of P inputs in the first block of outputs; the lanes of an input are adjacent, those of a block `lanes` but for the
+    /// last, which has as many whole vectors as it needs.
+    pub w: *const f32,
+    pub lanes: usize,
+    /// Inputs of the layer.
+    pub depth: usize,
+    /// Number of the first of the P inputs.
+    pub first: usize,
+    /// R rows, `depth` apart, from the first of the P inputs on.
+    pub y: *mut f32,
+}
+
+/// Blocks of outputs that are asked for ahead: from one to the next the weights lie megabytes apart.
+const AHEAD: usize = 8;
+
+#[inline(always)]
+unsafe fn turned<S: Vector, const P: usize, const R: usize>(t: &Turned) {
+    // SAFETY: the pointers of `t` cover the extents its fields state; prefetches may point anywhere.
+    unsafe {
+        let mut acc = [[S::zero(); P]; R];
+        let mut first = 0;
+        while first < t.outputs {
+            let lanes = t.lanes.min((t.outputs - first).next_multiple_of(S::LANES));
+            let w = t.w.add(first * t.depth + t.first * lanes);
+            for line in 0..P * lanes / 16 {
+                S::prefetch(w.wrapping_add(AHEAD * t.lanes * t.depth + 16 * line));
+            }
+            let mut lane = 0;
+            while lane < lanes {
+                let mut g = [S::zero(); R];
+                for r in 0..R {
+                    g[r] = S::load_first(t.g.add(r * t.outputs + first + lane), t.outputs - first - lane);
+                }
+                for p in 0..P {
+                    let weights = S::load(w.add(p * lanes + lane));
+                    for r in 0..R {
+                        acc[r][p] = g[r].fma(weights, acc[r][p]);
+                    }
+                }
+                lane += S::LANES;
+            }
+            first += t.lanes;
+        }
+        for r in 0..R {
+            for p in 0..P {
+                *t.y.add(r * t.depth + p) = acc[r][p].sum();
+            }
+        }
+    }
+}
+
+pub(super) type TurnedFn = unsafe fn(&Turned);
 pub(super) type ForwardFn = unsafe fn(&Forward);
 pub(super) type WeightFn = unsafe fn(&Weight);
 
@@ -238,6 +298,15 @@ macro_rules! kernels {
                 unsafe { weight::<$vector, P, V>(t) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn turned_<const P: usize, const R: usize>(t: &Turned) {
+                // SAFETY: as above.
+                unsafe { turned::<$vector, P, R>(t) }
+            }
+
+            /// For 1 and for `TURNED` inputs, by rows.
+            pub(super) static TURNED: [[TurnedFn; 3]; 2] =
+                [[turned_::<1, 1>, turned_::<1, 2>, turned_::<1, 3>], [turned_::<8, 1>, turned_::<8, 2>, turned_::<8, 3>]];
             pub(super) static FORWARD: [&[ForwardFn]; 2] = [&[$(forward_::<$p, 1>),*], &[$(forward_::<$p, 2>),*]];
             pub(super) static WEIGHT: [&[WeightFn]; 2] = [&[$(weight_::<$p, 1>),*], &[$(weight_::<$p, 2>),*]];
         }
@@ -259,6 +328,21 @@ pub(super) fn forward_kernel(isa: Isa, p: usize, v: usize) -> ForwardFn {
         Level::Avx2 => avx2::FORWARD[v - 1][p - 1],
         _ => portable::FORWARD[v - 1][p - 1],
     }
+}
+
+/// Inputs and rows of the largest turned kernel.
+pub(super) const TURNED: [usize; 2] = [8, 3];
+
+/// The turned kernel for one input or [`TURNED`] of them, and 1 to 3 rows.
+pub(super) fn turned_kernel(isa: Isa, all: bool, rows: usize) -> TurnedFn {
+    let kernels = match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::TURNED,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::TURNED,
+        _ => portable::TURNED,
+    };
+    kernels[usize::from(all)][rows - 1]
 }
 
 /// The weight kernel for `p` input channels and `v` vectors.

@@ -31,11 +31,13 @@ pub(super) trait Vector: Copy {
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// max(0, x); NaN stays NaN.
     unsafe fn relu(self) -> Self;
+    /// The sum of all lanes, halves first.
+    unsafe fn sum(self) -> f32;
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Vector;
+    use super::{Array8, Vector};
     use std::arch::x86_64::*;
 
     #[inline(always)]
@@ -109,6 +111,11 @@ mod x86 {
         unsafe fn fma(self, b: Self, c: Self) -> Self {
             // SAFETY: see zero.
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: see zero.
+            unsafe { _mm512_reduce_add_ps(self) }
         }
         #[inline(always)]
         unsafe fn relu(self) -> Self {
@@ -194,6 +201,11 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: see zero.
+            unsafe { Array8(std::mem::transmute::<__m256, [f32; 8]>(self)).sum() }
+        }
+        #[inline(always)]
         unsafe fn relu(self) -> Self {
             // SAFETY: see zero; operand order as for __m512.
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), self) }
@@ -268,6 +280,11 @@ impl Vector for Array8 {
         } else {
             Array8(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
         }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
