@@ -1,17 +1,21 @@
 //! Max-pooling, averages of cells and global average pooling over x (N,H,W,C), and their gradients.
 //!
 //! The maximum of a window is its first in row-major order, as in PyTorch; NaN counts as a maximum (of several NaNs
-//! the last, also as there). Padding never wins. The gradient is a gather: each cell of gx recomputes who won the
-//! windows that hold it, in row-major order of the windows; no index buffer, no atomics, any split over threads.
+//! the last, also as there). Padding never wins. The gradient is a gather: each band of gx's rows recomputes who won the
+//! windows that meet it, in row-major order of the windows; no index buffer, no atomics, any split over threads.
 //! Called by the CPU backend's pooling nodes.
 
 #![allow(clippy::needless_range_loop)] // one index into several slices of a pixel's channels
 
 use super::gemm::view_fits;
 use super::isa::{Isa, compiled};
-use super::scratch::{Shared, parallel};
+use super::scratch::{Shared, parallel, piece};
 use crate::backend::layout::{PoolShape, len};
 use crate::graph::op::Spans;
+use std::ops::Range;
+
+/// Input rows of a task of a max-pool's gradient: a window that two tasks share is searched twice.
+const BAND: usize = 8;
 
 /// Whether `v` replaces the maximum so far.
 #[inline(always)]
@@ -81,41 +85,49 @@ pub fn max_pool_grad(isa: Isa, s: &PoolShape, rows: usize, x: &[f32], gy: &[f32]
             compiled!(isa, halve_grad(s, &x[at..][..2 * s.w * c], gy, gx));
         });
     }
-    parallel(rows * s.h, |task| {
-        let (image, i) = (task / s.h, task % s.h);
-        // SAFETY: one task per input row.
-        let gx = unsafe { out.slice(task * s.w * c, s.w * c) };
+    let bands = s.h.div_ceil(BAND);
+    parallel(rows * bands, |task| {
+        let (image, own) = (task / bands, piece(s.h, bands, task % bands));
+        // SAFETY: one task per band of input rows.
+        let gx = unsafe { out.slice(image * x_len + own.start * s.w * c, own.len() * s.w * c) };
         let (x, gy) = (&x[image * x_len..][..x_len], &gy[image * oh * ow * c..][..oh * ow * c]);
         compiled!(isa, {
             gx.fill(0.0);
-            for p in s.windows(i, oh) {
+            for p in s.windows(own.start, oh).start..s.windows(own.end - 1, oh).end {
                 for q in 0..ow {
-                    gather(s, x, i, (p, q), &gy[(p * ow + q) * c..][..c], gx);
+                    gather(s, x, &own, (p, q), &gy[(p * ow + q) * c..][..c], gx);
                 }
             }
         });
     });
 }
 
-/// Adds window (p, q)'s gradient to those cells of input row `row` that hold a channel's maximum.
+/// Adds window (p, q)'s gradient to those cells of input rows `own` that hold a channel's maximum.
 #[inline(always)]
-fn gather(s: &PoolShape, x: &[f32], row: usize, (p, q): (usize, usize), gy: &[f32], gx: &mut [f32]) {
+fn gather(s: &PoolShape, x: &[f32], own: &Range<usize>, (p, q): (usize, usize), gy: &[f32], gx: &mut [f32]) {
     let (whole, rest) = gy.as_chunks::<16>();
+    let down = s.window(p, s.h);
+    let rows = down.start.max(own.start)..down.end.min(own.end);
     for (block, gy) in whole.iter().enumerate() {
         let winner = winners::<16>(s, x, (p, q), 16 * block);
-        for j in s.window(q, s.w) {
-            let (cell, at) = ((row * s.w + j) as u32, j * s.c + 16 * block);
-            if let Some(gx) = gx[at..].first_chunk_mut::<16>() {
-                for k in 0..16 {
-                    gx[k] += if winner[k] == cell { gy[k] } else { 0.0 };
+        for i in rows.clone() {
+            for j in s.window(q, s.w) {
+                let (cell, at) = ((i * s.w + j) as u32, ((i - own.start) * s.w + j) * s.c + 16 * block);
+                if let Some(gx) = gx[at..].first_chunk_mut::<16>() {
+                    for k in 0..16 {
+                        gx[k] += if winner[k] == cell { gy[k] } else { 0.0 };
+                    }
                 }
             }
         }
     }
     for (k, gy) in rest.iter().enumerate().map(|(k, gy)| (16 * whole.len() + k, gy)) {
         let winner = winners::<1>(s, x, (p, q), k)[0];
-        for j in s.window(q, s.w) {
-            gx[j * s.c + k] += if winner == (row * s.w + j) as u32 { *gy } else { 0.0 };
+        for i in rows.clone() {
+            for j in s.window(q, s.w) {
+                let won = winner == (i * s.w + j) as u32;
+                gx[((i - own.start) * s.w + j) * s.c + k] += if won { *gy } else { 0.0 };
+            }
         }
     }
 }
