@@ -6,6 +6,8 @@ mod common;
 use common::hosts::{Built, Host, Piece, bits, largest, largest_difference, small, widen};
 use common::{Data, backends};
 use intervene::backend::Backend;
+use intervene::backend::cpu::Cpu;
+use intervene::backend::cpu::isa::Isa;
 use intervene::graph::NodeId;
 use intervene::graph::op::Op;
 use intervene::model::autoencoder::Lists;
@@ -27,20 +29,27 @@ fn subjects() -> Vec<(String, Host, usize)> {
     all
 }
 
+/// Each on every backend; and one whose layers go by Winograd's tiles on the CPU.
+fn trials() -> Vec<(String, Host, usize, Box<dyn Backend>)> {
+    let all = subjects().into_iter().flat_map(|(name, host, n)| {
+        backends().into_iter().map(move |b| (name.clone(), host.clone(), n, b)).collect::<Vec<_>>()
+    });
+    let tiles = Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>);
+    all.chain(tiles.map(|b| ("wide, tap 2".into(), Host::wide(), 2, b))).collect()
+}
+
 #[test]
 fn tail_from_cache_is_bit_equal_to_the_whole_net() {
-    for (name, host, n) in subjects() {
+    for (name, host, n, backend) in trials() {
         let x = host.images(n, 1);
-        for backend in backends() {
-            let what = format!("{name} on {}", backend.name());
-            let outcomes = host.outcomes(&x, backend.as_ref());
-            let [orig, idle] = host.whole(&x, backend.as_ref());
-            assert_eq!(bits(&outcomes.orig), bits(&orig), "p_orig, {what}");
-            assert_eq!(bits(&outcomes.idle), bits(&idle), "p_idle, {what}");
-            assert!(orig.iter().chain(&idle).all(|v| v.is_finite()) && bits(&orig) != bits(&idle), "{what}");
-            let live = outcomes.live.iter().filter(|l| **l).count();
-            assert!(2 * live >= outcomes.live.len(), "{what}: only {live} of {} are live", outcomes.live.len());
-        }
+        let what = format!("{name} on {}", backend.name());
+        let outcomes = host.outcomes(&x, backend.as_ref());
+        let [orig, idle] = host.whole(&x, backend.as_ref());
+        assert_eq!(bits(&outcomes.orig), bits(&orig), "p_orig, {what}");
+        assert_eq!(bits(&outcomes.idle), bits(&idle), "p_idle, {what}");
+        assert!(orig.iter().chain(&idle).all(|v| v.is_finite()) && bits(&orig) != bits(&idle), "{what}");
+        let live = outcomes.live.iter().filter(|l| **l).count();
+        assert!(2 * live >= outcomes.live.len(), "{what}: only {live} of {} are live", outcomes.live.len());
     }
 }
 
@@ -114,9 +123,8 @@ impl Both {
     fn all() -> &'static [Both] {
         static ALL: LazyLock<Vec<Both>> = LazyLock::new(|| {
             let mut all = Vec::new();
-            for (name, host, images) in subjects() {
-                let host = host.with_dead(DEAD);
-                all.extend(backends().iter().map(|b| Both::of(&name, &host, images, b.as_ref())));
+            for (name, host, images, backend) in trials() {
+                all.push(Both::of(&name, &host.with_dead(DEAD), images, backend.as_ref()));
             }
             all
         });

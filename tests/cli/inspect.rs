@@ -16,12 +16,18 @@ fn inspect_kernels_says_by_which_way_each_layer_runs_and_why() {
     // a norm in front of a 1x1 convolution is done as it reads
     let narrow = line("features.denseblock1.denselayer1.conv1");
     assert!(narrow.contains("norm + relu + conv 64->128 56x56 1x1") && narrow.contains("product"), "{narrow}");
-    assert!(line("features.denseblock1.denselayer1.conv2").contains("winograd_product"), "{text}");
+    let wide = line("features.denseblock1.denselayer1.conv2");
+    assert!(wide.contains("winograd F(4x4) (exact: direct)") && wide.contains("winograd_product"), "{wide}");
     assert!(line("classifier").contains("linear 1024->1000"), "{text}");
     // the autoencoder behind transition2, and its decoder on a variant
     assert!(text.contains("behind features.transition2 (tap 8)"), "{text}");
     assert!(line("ae.dec1,").contains("update"), "{text}");
-    for rule in ["1x1, stride 1, no padding", "under 8 input channels", "never by rows or threads"] {
+    for rule in [
+        "1x1, stride 1, no padding",
+        "under 8 input channels",
+        "never by rows or threads",
+        "at most half the multiplications",
+    ] {
         assert!(text.contains(rule), "{rule}: {text}");
     }
 }

@@ -14,8 +14,7 @@ use super::table::{self, Compared, Measured};
 use super::{Args, IMAGES_MAX, Job};
 use crate::atomic::write_atomic;
 use crate::backend::Backend;
-use crate::backend::cpu::Cpu;
-use crate::cli::common;
+use crate::cli::common::{self, Numerics};
 use crate::cli::ui::{self, Ui};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN};
@@ -65,6 +64,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                     --resume do not apply";
         return Err(Error::Usage(what.into()));
     }
+    let cpu = Numerics::new(args.common.precision, args.common.conv)?.on_cpu();
     let chosen = rows::chosen(args.compare.jobs.as_deref());
     if chosen.is_empty() {
         let names: Vec<String> = rows::ROWS.iter().map(Row::name).collect();
@@ -76,7 +76,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let directory = tempfile::tempdir().map_err(|e| Error::Failed(format!("no temporary directory: {e}")))?;
     let python = args.compare.python.as_deref().unwrap_or(Path::new("python3"));
     let peer = Installed::find(args.compare.peer, python, directory.path())?;
-    let mut lab = Lab { args, peer, directory: directory.path(), threads: rayon::current_num_threads(), weights: None };
+    let (directory, threads) = (directory.path(), rayon::current_num_threads());
+    let mut lab = Lab { args, peer, directory, threads, device: cpu.name(), weights: None };
     let mut found: Vec<Compared> = Vec::new();
     for row in chosen {
         ui.log(format!("{} ...", row.name()));
@@ -100,6 +101,8 @@ struct Lab<'a> {
     peer: Installed,
     directory: &'a Path,
     threads: usize,
+    /// Our side's.
+    device: String,
     /// Network and tap that the file of weights is for, and the bytes in it.
     weights: Option<(&'static str, &'static str, u64)>,
 }
@@ -160,7 +163,7 @@ impl Lab<'_> {
         let program = std::env::current_exe().map_err(|e| Error::Failed(format!("this program is not found: {e}")))?;
         let mut command = Command::new(program);
         command.args(["bench", &row.job.name(), "--model", row.model, "--tap", row.tap, "--serve", "--quiet"]);
-        command.args(["--device", "cpu", "--batch", &self.args.batch]);
+        command.args(["--device", "cpu", "--batch", &self.args.batch, "--conv", self.args.common.conv.name()]);
         self.flags(&mut command, "ours.safetensors");
         Side::start("our side", command)
     }
@@ -242,7 +245,7 @@ impl Lab<'_> {
     fn record(&self, path: &Path, found: &[Compared]) -> Result<(), Error> {
         let command: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
         let machine = json!({ "os": std::env::consts::OS, "arch": std::env::consts::ARCH, "cpu": processor(),
-            "device": Cpu::new().name(), "hardware_threads": std::thread::available_parallelism().map_or(1, usize::from) });
+            "device": self.device, "hardware_threads": std::thread::available_parallelism().map_or(1, usize::from) });
         let head = json!({ "schema_version": 1, "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             "command": command, "peer": self.peer.peer().name(), "threads": self.threads, "nodes": self.args.nodes,
             "size": self.args.size, "intervene": env!("CARGO_PKG_VERSION"), "machine": machine });
