@@ -70,6 +70,9 @@ pub enum Error {
         /// What to give to `--resume`.
         resume: PathBuf,
     },
+    /// Stopped by the user, where there is nothing to go on with: exit 130.
+    #[error("interrupted; {0}")]
+    Stopped(String),
     /// An output could not be written: exit 1.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -100,7 +103,7 @@ impl Error {
                 | BackendError::RowIndex { .. }
                 | BackendError::Inconsistent { .. } => 1,
             },
-            Error::Interrupted { .. } => 130,
+            Error::Interrupted { .. } | Error::Stopped(_) => 130,
         }
     }
 

@@ -84,9 +84,10 @@ for precision in tf32 fp16 bf16; do
     step "kernels_$precision" "$program" bench kernels --device cuda --precision "$precision" --quiet
 done
 step kernels_json "$program" bench kernels --device cuda --json --quiet
-for job in sweep forward attack train; do
+for job in sweep forward attack; do
     step "bench_$job" "$program" bench "$job" --device cuda --images 1024 --repeats 9 --quiet
 done
+step bench_train "$program" bench train --device cuda --repeats 9 --quiet
 
 # Kernels of others, known to be right on hardware, and the references that they are judged by. They build a simulated driver on
 # the way: in a place of its own.

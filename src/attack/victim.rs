@@ -386,15 +386,15 @@ impl Subject<'_> {
         Ok((graph, nodes))
     }
 
-    /// The most images a batch whose slots stay within `bytes`, 1 to 512; results do not depend on it.
+    /// As many images a batch as suit the device, 1 to 512; results do not depend on it.
     ///
     /// # Errors
     /// [`GraphError`] when the graph cannot be built.
-    pub fn rows(&self, bytes: usize) -> Result<usize, GraphError> {
+    pub fn rows(&self, backend: &dyn Backend) -> Result<usize, GraphError> {
         let (graph, nodes) = self.graph()?;
         let slots = |rows: usize| planned(&graph, &nodes, rows).map(|artifact| 4 * artifact.slot_elements());
         let image = slots(2)?.saturating_sub(slots(1)?);
-        Ok((bytes / image.max(1)).clamp(1, 512))
+        Ok(backend.batch_rows(image).min(512))
     }
 }
 

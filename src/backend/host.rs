@@ -1,11 +1,14 @@
 //! What the two devices in host memory (`cpu`, `reference`) share: slots and their moves. They differ in element type,
 //! layout and arithmetic, which is the [`Engine`].
 //!
-//! Every slot starts as NaN, so a value that nobody wrote is seen; in debug builds a slot is also filled with NaN before
-//! it is written and carries a canary behind its last element, so a short or long write is seen at the step that made it.
+//! In debug builds (tests) every slot starts as NaN and is filled with NaN again before it is written, so a value that nobody
+//! wrote is seen, and carries a canary behind its last element, so a short or long write is seen at the step that made it. In
+//! others a slot starts as the system's zero pages, which take no memory until something is written: an artifact holds entries that
+//! a program may never run.
 
 use super::layout::dims3;
 use super::ledger::{Ledger, Move, Place, inconsistent};
+use super::memory::Zeroed;
 use super::problems::Cost;
 use super::profile::{Profile, Recorder, Task};
 use super::{BackendError, Parameters, Program, load_sources};
@@ -22,7 +25,7 @@ pub(super) const INPUTS_MAX: usize = 6;
 const CANARY: usize = 16;
 
 /// Elements that an engine computes with.
-pub(super) trait Float: Copy + Send + Sync + PartialEq + 'static {
+pub(super) trait Float: bytemuck::Pod + Send + Sync + PartialEq {
     /// The fill of unwritten slots.
     const NAN: Self;
     /// A value that is no result: recognised by its bits.
@@ -171,19 +174,22 @@ pub(super) struct HostProgram<E: Engine> {
     ledger: Ledger,
     engine: E,
     /// Floats of each slot; nothing for slots of indices, which the ledger holds, and of parameters that the engine keeps.
-    slots: Vec<Vec<E::Float>>,
+    slots: Vec<Zeroed<E::Float>>,
     /// Whether the engine keeps a node, by number.
     kept: Vec<bool>,
     recorder: Recorder,
 }
 
-fn allocate<T: Float>(what: &str, elements: usize) -> Result<Vec<T>, BackendError> {
-    let bytes = elements.saturating_add(CANARY).saturating_mul(size_of::<T>());
-    let mut data = Vec::new();
-    let reserved = data.try_reserve_exact(elements.saturating_add(CANARY));
-    reserved.map_err(|_| BackendError::OutOfMemory { what: what.into(), requested: bytes })?;
-    data.resize(elements, T::NAN);
-    data.resize(elements + CANARY, T::GUARD);
+fn allocate<T: Float>(what: &str, elements: usize) -> Result<Zeroed<T>, BackendError> {
+    let with_canary = elements.saturating_add(CANARY);
+    let data = Zeroed::new(with_canary);
+    let requested = with_canary.saturating_mul(size_of::<T>());
+    let mut data = data.ok_or_else(|| BackendError::OutOfMemory { what: what.into(), requested })?;
+    if cfg!(debug_assertions) {
+        let (own, canary) = data.split_at_mut(elements);
+        own.fill(T::NAN);
+        canary.fill(T::GUARD);
+    }
     Ok(data)
 }
 
@@ -199,7 +205,7 @@ impl<E: Engine> HostProgram<E> {
         for (i, slot) in artifact.slots().iter().enumerate() {
             slots.push(match slot.element {
                 Element::Float if !without[i] => allocate(&format!("slot {i}"), slot.elements)?,
-                Element::Float | Element::Index => Vec::new(),
+                Element::Float | Element::Index => Zeroed::default(),
             });
         }
         let mut program =

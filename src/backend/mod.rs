@@ -6,6 +6,7 @@ pub mod cuda;
 mod host;
 pub mod layout;
 mod ledger;
+mod memory;
 pub mod problems;
 pub mod profile;
 pub mod reference;
@@ -110,8 +111,8 @@ pub trait Backend: Send + Sync {
     fn profiled(&self, _profile: Arc<Profile>) -> Option<Box<dyn Backend>> {
         None
     }
-    /// Bytes that the slots of a batch should take at most, for speed.
-    fn batch_bytes(&self) -> usize;
+    /// Rows of a batch that suit it, where the slots of a row take `row_bytes` bytes; at least 1, and no result depends on it.
+    fn batch_rows(&self, row_bytes: usize) -> usize;
     /// Packs the weights and allocates the slots of `plan`.
     ///
     /// # Errors

@@ -21,8 +21,8 @@ impl Backend for Reference {
     }
 
     /// Never fast, so never large.
-    fn batch_bytes(&self) -> usize {
-        1 << 20
+    fn batch_rows(&self, row_bytes: usize) -> usize {
+        ((1 << 20) / row_bytes.max(1)).max(1)
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {

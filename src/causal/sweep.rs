@@ -34,18 +34,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The most rows whose slots stay within `bytes` (see [`Backend::batch_bytes`]), at least 2 variants; results do not
-    /// depend on it.
+    /// As many rows as suit the device (see [`Backend::batch_rows`]), at least 2 variants; results do not depend on it.
     ///
     /// # Errors
     /// [`GraphError`] when the subject's graph cannot be built.
-    pub fn auto(subject: Subject<'_>, sets: usize, bytes: usize) -> Result<Batch, GraphError> {
+    pub fn auto(subject: Subject<'_>, sets: usize, backend: &dyn Backend) -> Result<Batch, GraphError> {
         let built = build(subject, sets)?;
-        // bytes of one image with two variants, whatever the weights take
-        let pairs = |n: usize| built.plan(Batch { images: n, variants: 2 * n }).map(|a| 4 * a.slot_elements());
-        let pair = pairs(2)?.saturating_sub(pairs(1)?);
-        let variants = (2 * (bytes / pair.max(1))).clamp(2, 1024);
-        Ok(Batch { images: variants.div_ceil(2), variants })
+        let slots = |images, variants| built.plan(Batch { images, variants }).map(|a| 4 * a.slot_elements());
+        let few = slots(1, 4)?;
+        let (variant, image) = (slots(1, 5)?.saturating_sub(few), slots(2, 4)?.saturating_sub(few));
+        let variants = backend.batch_rows(variant).clamp(2, 1024);
+        Ok(Batch { images: backend.batch_rows(image).min(variants.div_ceil(2)), variants })
     }
 
     /// Half as many rows, `None` when there are no fewer.

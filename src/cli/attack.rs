@@ -174,7 +174,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let backend = context.backend();
     let rows = match rows {
         Some(rows) => rows,
-        None => loaded.subject(|subject| subject.rows(backend.batch_bytes()))?,
+        None => loaded.subject(|subject| subject.rows(backend))?,
     };
     let images = match images {
         Some(images) if !args.common.dry_run => images,

@@ -6,6 +6,7 @@
 
 mod check;
 mod compare;
+mod inference;
 mod jobs;
 mod kernels;
 mod peer;

@@ -137,8 +137,7 @@ impl Numerics {
         }
     }
 
-    /// The CPU that computes so.
-    pub fn on_cpu(self) -> Cpu {
+    fn on_cpu(self) -> Cpu {
         self.conv.map_or_else(Cpu::new, |conv| Cpu::new().with_conv(conv))
     }
 }

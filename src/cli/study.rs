@@ -166,7 +166,7 @@ fn is_usual_shift(shift: &f64) -> bool {
 /// [`Error::Usage`] for anything else.
 pub fn batch(text: &str, subject: Subject<'_>, sets: usize, context: &Context) -> Result<Batch, Error> {
     match checked_batch(text)? {
-        None => Ok(Batch::auto(subject, sets, context.backend().batch_bytes())?),
+        None => Ok(Batch::auto(subject, sets, context.backend())?),
         Some(rows) => Ok(Batch { images: rows.div_ceil(2), variants: rows }),
     }
 }

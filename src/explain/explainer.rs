@@ -71,7 +71,7 @@ impl Explainer {
             Some(rows) => rows.max(1),
             None => {
                 let each = bytes(2)?.saturating_sub(bytes(1)?).max(1);
-                (backend.batch_bytes() / each).clamp(1, ROWS_MAX)
+                backend.batch_rows(each).min(ROWS_MAX)
             }
         };
         let constants = model.constants();

@@ -69,6 +69,11 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// Whether it is a convolution that looks at one pixel at a time.
+    fn is_pointwise(&self) -> bool {
+        matches!(self, Layer::Conv { kernel: 1, window: Window { stride: 1, pad: 0 }, .. })
+    }
+
     /// `conv 3x3, 32 channels`, as `inspect` prints it.
     pub fn describe(&self) -> String {
         match self {

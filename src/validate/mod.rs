@@ -447,7 +447,7 @@ fn outcomes(folder: &Folder, backend: &dyn Backend, got: &mut Values) -> Result<
         (0..autoencoder.nodes).map(|node| NodeSet::of(&[node], autoencoder.nodes)).collect::<Result<_, _>>()?;
     let weights = Layered(&[&folder.host, ae]);
     let subject = Subject { model: &folder.model, tap, autoencoder, weights: &weights, attacked: Attacked::Host };
-    let mut batch = Batch::auto(subject, sets.len(), backend.batch_bytes())?;
+    let mut batch = Batch::auto(subject, sets.len(), backend)?;
     batch.images = batch.images.min(folder.images);
     batch.variants = batch.variants.min(folder.images * (sets.len() + 1));
     let logits = Sweep::fitting(subject, &sets, batch, backend)?.outcomes::<f64>(&folder.input)?;

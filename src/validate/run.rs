@@ -54,7 +54,7 @@ impl Runner {
         let bytes = |rows: usize| planned(rows).map(|artifact| 4 * artifact.slot_elements());
         // bytes of one image, whatever is there once
         let image = bytes(2)?.saturating_sub(bytes(1)?);
-        let rows = (backend.batch_bytes() / image.max(1)).clamp(1, images.max(1));
+        let rows = backend.batch_rows(image).min(images.max(1));
         let (program, rows) = load_fitting::<ValidateError>(backend, weights, rows, planned)?;
         Ok(Runner { program, rows })
     }

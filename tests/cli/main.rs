@@ -4,6 +4,7 @@
 
 mod attack;
 mod attacks;
+mod bench;
 mod conditions;
 mod convert;
 mod cuda;

@@ -55,55 +55,41 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
             unsafe { gemm::product(0..pixels, 0..packed.blocks(), gy, packed, None, Activation::None, to) };
             compiled!(
                 isa,
-                match (s.c, s.kh, s.kw) {
-                    (1, 3, 3) => gather::<1, 3>(s, &cells, own.start, t, gx),
-                    (3, 3, 3) => gather::<3, 3>(s, &cells, own.start, t, gx),
-                    _ => gather::<0, 0>(s, &cells, own.start, t, gx),
+                match s.c {
+                    1 => gather::<1>(s, &cells, own.start, t, gx),
+                    3 => gather::<3>(s, &cells, own.start, t, gx),
+                    _ => gather::<0>(s, &cells, own.start, t, gx),
                 }
             );
         });
     });
 }
 
-/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C = K = 0 where not known when compiled.
+/// Sums the terms of rows `cells` of gx; `t` begins at gy's row `first`. C = 0 where the channels are not known when compiled.
+///
+/// A tap goes over all columns that it reaches before the next tap does: no division in the inner loop, and each cell of gx
+/// still adds its taps in ascending order.
 #[inline(always)]
-fn gather<const C: usize, const K: usize>(
-    s: &ConvShape,
-    cells: &Range<usize>,
-    first: usize,
-    t: &[f32],
-    gx: &mut [f32],
-) {
-    let (c, kw, kh, ow) = if K == 0 { (s.c, s.kw, s.kh, s.ow()) } else { (C, K, K, s.ow()) };
-    let terms = kh * kw * c;
-    // The columns whose taps all reach a pixel of gy; with a stride no column's do.
-    let inner = if K == 0 || s.stride > 1 || s.pad >= kw {
-        0..0
-    } else {
-        kw - 1 - s.pad..ow.saturating_sub(s.pad).max(kw - 1 - s.pad)
-    };
+fn gather<const C: usize>(s: &ConvShape, cells: &Range<usize>, first: usize, t: &[f32], gx: &mut [f32]) {
+    let c = if C == 0 { s.c } else { C };
+    let (kw, ow) = (s.kw, s.ow());
+    let terms = s.kh * kw * c;
     gx.fill(0.0);
     for (y, gx) in cells.clone().zip(gx.chunks_exact_mut(s.w * c)) {
-        for i in 0..kh {
+        for i in 0..s.kh {
             for p in sources(&(y..y + 1), i, s, s.oh()) {
                 let t = &t[(p - first) * ow * terms..][..ow * terms];
-                for x in (0..inner.start).chain(inner.end.max(inner.start)..s.w) {
-                    for j in 0..kw {
-                        for q in sources(&(x..x + 1), j, s, ow) {
-                            for k in 0..c {
-                                gx[x * c + k] += t[q * terms + (i * kw + j) * c + k];
-                            }
+                for j in 0..kw {
+                    let columns = sources(&(0..s.w), j, s, ow);
+                    // the column that tap j of the first of them is
+                    let x = (columns.start * s.stride + j).saturating_sub(s.pad);
+                    let cells = gx[(x * c).min(s.w * c)..].chunks_mut(s.stride * c);
+                    let terms = t[columns.start * terms..columns.end * terms].chunks_exact(terms);
+                    for (gx, t) in cells.zip(terms) {
+                        let t = &t[(i * kw + j) * c..][..c];
+                        for k in 0..c {
+                            gx[k] += t[k];
                         }
-                    }
-                }
-                for (q, gx) in gx[inner.start * c..inner.end * c].chunks_exact_mut(c).enumerate() {
-                    let window = &t[q * terms..][..kw * terms];
-                    for k in 0..c {
-                        let mut sum = gx[k];
-                        for j in 0..kw {
-                            sum += window[(kw - 1 - j) * terms + (i * kw + j) * c + k];
-                        }
-                        gx[k] = sum;
                     }
                 }
             }

@@ -13,6 +13,7 @@ use super::isa::{Isa, compiled};
 use super::scratch::{self, Line, Shared, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
 use crate::backend::layout::len;
+use crate::backend::memory::Zeroed;
 use crate::graph::op::{Activation, Window, window_positions};
 
 /// Which image and which mask each output row takes.
@@ -78,7 +79,7 @@ impl DecoderShape {
 /// The decoder's weights as `[output block][channel][tap][lanes of block]`, from which a row takes its channels.
 pub struct ChannelWeights {
     isa: Isa,
-    data: Vec<Line>,
+    data: Zeroed<Line>,
 }
 
 /// Packs w (O,K,KH,KW).

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::isa::Isa;
 use super::scratch::{Line, lines};
+use crate::backend::memory::Zeroed;
 
 /// Floats of a part: 32 MB, some blocks of the largest layers for every core.
 const PART: usize = 8 << 20;
@@ -18,7 +19,7 @@ pub struct Packed {
     taps: usize,
     channels: usize,
     outputs: usize,
-    data: Vec<Line>,
+    data: Zeroed<Line>,
 }
 
 /// One output block.
@@ -112,7 +113,7 @@ impl Packed {
 
     /// Memory held.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice())
+        size_of_val(&*self.data)
     }
 
     /// Output blocks.

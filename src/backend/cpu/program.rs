@@ -72,11 +72,13 @@ impl Backend for Cpu {
         Some(Box::new(Cpu { profile: Some(profile), ..self.clone() }))
     }
 
-    /// 64 variants of the Fashion net at tap 2. On 2 cores with 2 MB of L2 each, its sweep of 256 images took .396 s at 8
-    /// variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few rows leave threads waiting at
-    /// every step, many leave the caches.
-    fn batch_bytes(&self) -> usize {
-        32 << 20
+    /// As many as stay within the caches: of the Fashion net at tap 2, 64 variants in 32 MB. On 2 cores with 2 MB of L2 each, its
+    /// sweep of 256 images took .396 s at 8 variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few
+    /// rows leave threads waiting at every step, many leave the caches. A row of a large network never stays within them; there
+    /// more rows share one reading of the weights, half a gigabyte of VGG's, as far as memory of a quarter of that goes.
+    fn batch_rows(&self, row_bytes: usize) -> usize {
+        let fit = |bytes: usize| bytes / row_bytes.max(1);
+        fit(32 << 20).max(fit(256 << 20).min(32)).max(1)
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {

@@ -3,6 +3,8 @@
 //! Each thread keeps the buffers it once needed. A buffer is taken out while in use, so a thread that steals another
 //! kernel's task while it waits gets a second one instead of a borrow error. Called by every kernel of this folder.
 
+use crate::backend::memory::Zeroed;
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
 
 /// 64 bytes: a zmm load that crosses a cache line costs two accesses, so panels and weights start on one.
@@ -10,13 +12,15 @@ use std::cell::RefCell;
 #[repr(C, align(64))]
 pub(super) struct Line([f32; 16]);
 
-/// `floats` zeros on a cache line boundary, rounded up to whole lines.
-pub(super) fn lines(floats: usize) -> Vec<Line> {
-    vec![Line([0.0; 16]); floats.div_ceil(16)]
+/// `floats` zeros on a page boundary, rounded up to whole lines. Aborts where there is no memory for them, as a `Vec` does.
+pub(super) fn lines(floats: usize) -> Zeroed<Line> {
+    let count = floats.div_ceil(16);
+    let layout = || Layout::array::<Line>(count).unwrap_or(Layout::new::<Line>());
+    Zeroed::new(count).unwrap_or_else(|| handle_alloc_error(layout()))
 }
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Zeroed<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `f` with `floats` floats of aligned scratch. Their content is what the last user left: write before reading.
@@ -25,7 +29,7 @@ pub(super) fn with<R>(floats: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let need = floats.div_ceil(16);
     if buffer.len() < need {
         // Not resize: the old content would be copied.
-        buffer = vec![Line([0.0; 16]); need];
+        buffer = lines(floats);
     }
     let result = f(&mut bytemuck::cast_slice_mut(&mut buffer)[..floats]);
     FREE.with_borrow_mut(|free| free.push(buffer));

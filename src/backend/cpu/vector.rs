@@ -20,6 +20,8 @@ pub(super) trait Vector: Copy {
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
     /// Writes the first `n` lanes only. `n` may exceed the lanes.
     unsafe fn store_first(self, p: *mut f32, n: usize);
+    /// Asks for the cache line of `p`, which may be any address: it will be written.
+    unsafe fn prefetch(p: *const f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -92,6 +94,11 @@ mod x86 {
         unsafe fn store_first(self, p: *mut f32, n: usize) {
             // SAFETY: see zero; masked lanes are not written.
             unsafe { _mm512_mask_storeu_ps(p, mask16(n), self) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(p: *const f32) {
+            // SAFETY: a prefetch of any address does nothing worse than nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -172,6 +179,11 @@ mod x86 {
             unsafe { _mm256_maskstore_ps(p, mask8(n), self) }
         }
         #[inline(always)]
+        unsafe fn prefetch(p: *const f32) {
+            // SAFETY: a prefetch of any address does nothing worse than nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: see zero.
             unsafe { _mm256_add_ps(self, other) }
@@ -242,6 +254,8 @@ impl Vector for Array8 {
             unsafe { *p.add(i) = v }
         }
     }
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const f32) {}
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Array8(std::array::from_fn(|i| self.0[i] + other.0[i]))

@@ -19,12 +19,15 @@
 //! from PyTorch's). A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
 //! Called by the CPU backend's convolution nodes where `path.rs` says so.
 
+#![allow(clippy::needless_range_loop)] // rows and columns of register arrays, unrolled; iterators read worse
+
 use super::gemm::{Source, view_fits};
 use super::isa::{Isa, Level};
 use super::scratch::{self, Line, Shared, lines, parallel, piece};
 use super::tile::{Forward, forward_kernel};
 use super::vector::{Array8, Vector};
 use crate::backend::layout::{ConvShape, len};
+use crate::backend::memory::Zeroed;
 use crate::backend::winograd::Winograd;
 use crate::graph::op::Activation;
 use rayon::prelude::*;
@@ -38,6 +41,9 @@ const CHUNK: usize = 28;
 const SHARED_CHUNK: usize = 196;
 /// Floats of U from which a chunk is shared: what then stays in no cache beside V.
 const LARGE: usize = 1 << 20;
+/// The points of F(4x4).
+const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
+const B: f32 = std::f32::consts::SQRT_2;
 /// Floats between the positions of V and M: without them their distance would be a power of two, and all in one cache set.
 const GAP: usize = 48;
 
@@ -47,7 +53,7 @@ pub struct Transformed {
     tiles: Winograd,
     channels: usize,
     outputs: usize,
-    data: Vec<Line>,
+    data: Zeroed<Line>,
 }
 
 impl Transformed {
@@ -103,7 +109,7 @@ impl Transformed {
 
     /// Memory held.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice())
+        size_of_val(&*self.data)
     }
 
     /// The weights of a block of outputs at a position.
@@ -168,8 +174,8 @@ unsafe fn input_line<S: Vector>(tiles: Winograd, d: [S; SIDE]) -> [S; SIDE] {
         match tiles {
             Winograd::F2 => [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3]), d[4], d[5]],
             Winograd::F4 => {
-                let (a, b) = (S::of(std::f32::consts::FRAC_1_SQRT_2), S::of(std::f32::consts::SQRT_2));
-                let (minus_a, minus_b) = (S::of(-std::f32::consts::FRAC_1_SQRT_2), S::of(-std::f32::consts::SQRT_2));
+                let (a, b) = (S::of(A), S::of(B));
+                let (minus_a, minus_b) = (S::of(-A), S::of(-B));
                 let (two, half, sum) = (S::of(-2.0), S::of(-0.5), S::of(-2.5));
                 let (even, odd) = (two.fma(d[2], d[4]), two.fma(d[1], d[3]));
                 let (even2, odd2) = (half.fma(d[2], d[4]), half.fma(d[1], d[3]));
@@ -194,14 +200,13 @@ unsafe fn output_line<S: Vector>(tiles: Winograd, m: [S; SIDE]) -> [S; 4] {
         match tiles {
             Winograd::F2 => [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3]), m[4], m[5]],
             Winograd::F4 => {
-                let (a, b) = (std::f32::consts::FRAC_1_SQRT_2, std::f32::consts::SQRT_2);
                 let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
                 let (sum2, difference2) = (m[3].add(m[4]), m[3].sub(m[4]));
                 [
                     m[0].add(sum).add(sum2),
-                    S::of(a).fma(difference, S::of(b).mul(difference2)),
+                    S::of(A).fma(difference, S::of(B).mul(difference2)),
                     S::of(0.5).fma(sum, S::of(2.0).mul(sum2)),
-                    S::of(2.0 * b).fma(difference2, S::of(0.5 * a).fma(difference, m[5])),
+                    S::of(2.0 * B).fma(difference2, S::of(0.5 * A).fma(difference, m[5])),
                 ]
             }
         }
@@ -224,50 +229,102 @@ struct InputTile {
     block: usize,
 }
 
+/// Two lines of B^T d that share inputs: the second and third, the fourth and fifth (of F(4x4) alone), the first and last.
+const PAIRS: [[usize; 2]; 3] = [[1, 2], [3, 4], [0, SIDE - 1]];
+
+// Methods and no closures: the compiler leaves a long closure a call, compiled for the baseline.
+impl InputTile {
+    #[inline(always)]
+    fn is_inside<const EDGE: bool>(&self, i: usize, j: usize) -> bool {
+        let [down, across] = self.inside;
+        !EDGE || (i >= down.0 && i < down.1 && j >= across.0 && j < across.1)
+    }
+
+    /// Cell (i, j) of the channels from `first` on; 0 outside of the map.
+    #[inline(always)]
+    unsafe fn load<S: Vector, const EDGE: bool>(&self, first: usize, i: usize, j: usize) -> S {
+        let at = self.x.wrapping_add(i * self.row + j * self.pixel + first);
+        let left = self.channels - first;
+        // SAFETY: cells inside the map hold so many channels.
+        unsafe {
+            match (self.is_inside::<EDGE>(i, j), left >= S::LANES) {
+                (false, _) => S::zero(),
+                (true, true) => S::load(at),
+                (true, false) => S::load_first(at, left),
+            }
+        }
+    }
+
+    /// V of pair number `PAIR` of lines: two at a time, for all lines are more than there are registers.
+    #[inline(always)]
+    unsafe fn pair<S: Vector, const EDGE: bool, const PAIR: usize>(&self, tiles: Winograd, first: usize) {
+        let side = tiles.outputs() + 2;
+        // SAFETY: as `load`; V has room for every position.
+        unsafe {
+            let mut pair = [[S::zero(); SIDE]; 2];
+            for j in 0..side {
+                let (d1, d2) = (self.load::<S, EDGE>(first, 1, j), self.load::<S, EDGE>(first, 2, j));
+                let d3 = self.load::<S, EDGE>(first, 3, j);
+                [pair[0][j], pair[1][j]] = match (tiles, PAIR) {
+                    (Winograd::F2, 0) => [d1.add(d2), d2.sub(d1)],
+                    (Winograd::F2, _) => [self.load::<S, EDGE>(first, 0, j).sub(d2), d1.sub(d3)],
+                    (Winograd::F4, 0 | 1) => {
+                        let d4 = self.load::<S, EDGE>(first, 4, j);
+                        let (factor, point) = if PAIR == 0 { (-2.0, A) } else { (-0.5, B) };
+                        let (even, odd) = (S::of(factor).fma(d2, d4), S::of(factor).fma(d1, d3));
+                        [S::of(point).fma(odd, even), S::of(-point).fma(odd, even)]
+                    }
+                    (Winograd::F4, _) => {
+                        let (d0, d4) = (self.load::<S, EDGE>(first, 0, j), self.load::<S, EDGE>(first, 4, j));
+                        let d5 = self.load::<S, EDGE>(first, 5, j);
+                        [S::of(-2.5).fma(d2, d4).add(d0), S::of(-2.5).fma(d3, d5).add(d1)]
+                    }
+                };
+            }
+            let v = self.v.wrapping_add(first / 16 * self.block + first % 16);
+            for k in 0..2 {
+                let d = input_line(tiles, pair[k]);
+                let i = PAIRS[PAIR][k].min(side - 1);
+                for j in 0..side {
+                    d[j].store(v.wrapping_add((i * side + j) * self.position));
+                }
+            }
+        }
+    }
+}
+
 /// Transforms a tile. Returns a bit for each output of it (row by row, four bits a row) whose window is not zero in all channels.
 #[inline(always)]
 unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile) -> u16 {
     let side = tiles.outputs() + 2;
-    let [down, across] = t.inside;
-    let mut nonzero = 0u64;
-    let inside = |i: usize, j: usize| !EDGE || (i >= down.0 && i < down.1 && j >= across.0 && j < across.1);
-    let cells = (0..side).flat_map(|i| (0..side).map(move |j| (i, j)));
-    let reached = cells.clone().filter(|&(i, j)| inside(i, j)).fold(0u64, |bits, (i, j)| bits | 1 << (i * SIDE + j));
+    let (mut nonzero, mut reached) = (0u64, 0u64);
+    for (i, j) in (0..side).flat_map(|i| (0..side).map(move |j| (i, j))) {
+        reached |= u64::from(t.is_inside::<EDGE>(i, j)) << (i * SIDE + j);
+    }
     // SAFETY: cells inside the map are read, and V written, as the fields say.
     unsafe {
         for first in (0..t.channels).step_by(S::LANES) {
-            let left = t.channels - first;
-            let load = |i: usize, j: usize| {
-                if !inside(i, j) {
-                    return S::zero();
-                }
-                let at = t.x.wrapping_add(i * t.row + j * t.pixel + first);
-                if left >= S::LANES { S::load(at) } else { S::load_first(at, left) }
-            };
             // rarely more than once: some channel of 16 of every cell is not zero
             if nonzero != reached {
-                for (i, j) in cells.clone() {
-                    nonzero |= u64::from(inside(i, j) && load(i, j).any()) << (i * SIDE + j);
-                }
-            }
-            let mut columns = [[S::zero(); SIDE]; SIDE];
-            for j in 0..side {
-                let mut d = [S::zero(); SIDE];
                 for i in 0..side {
-                    d[i] = load(i, j);
-                }
-                let d = input_line(tiles, d);
-                for i in 0..side {
-                    columns[i][j] = d[i];
+                    for j in 0..side {
+                        nonzero |= u64::from(t.load::<S, EDGE>(first, i, j).any()) << (i * SIDE + j);
+                    }
                 }
             }
-            let v = t.v.wrapping_add(first / 16 * t.block + first % 16);
-            for i in 0..side {
-                let d = input_line(tiles, columns[i]);
-                for j in 0..side {
-                    d[j].store(v.wrapping_add((i * side + j) * t.position));
+            // the lines that come next, of the next 16 channels or of the next tile: a store that misses the L1 cache holds up
+            // those behind it
+            if first % 16 == 0 {
+                let next = if t.channels - first > 16 { (first / 16 + 1) * t.block } else { 16 };
+                for p in 0..side * side {
+                    S::prefetch(t.v.wrapping_add(next + p * t.position));
                 }
             }
+            t.pair::<S, EDGE, 0>(tiles, first);
+            if tiles == Winograd::F4 {
+                t.pair::<S, EDGE, 1>(tiles, first);
+            }
+            t.pair::<S, EDGE, 2>(tiles, first);
         }
     }
     live(nonzero, tiles.outputs())
@@ -308,6 +365,14 @@ unsafe fn output_tile<S: Vector>(tiles: Winograd, t: &OutputTile) {
     let whole = t.live == live(u64::MAX, outputs);
     // SAFETY: M holds every position, y the outputs inside the map, and bias `width` floats.
     unsafe {
+        // the next tile's outputs, most often to the right of these: as in `input_tile`
+        for i in 0..outputs {
+            for j in outputs..2 * outputs {
+                for v in 0..t.width.div_ceil(16) {
+                    S::prefetch(t.y.wrapping_add(i * t.row + j * t.pixel + 16 * v));
+                }
+            }
+        }
         for first in (0..t.width).step_by(S::LANES) {
             let width = t.width - first;
             let bias = if t.bias.is_null() { S::zero() } else { S::load_first(t.bias.add(first), width) };
@@ -505,7 +570,8 @@ impl Walk<'_> {
             return parallel(chunks * splits, |task| {
                 let own = piece(all, chunks, task / splits);
                 scratch::with(room(own.len()) + own.len(), |buffer| {
-                    let (live, v) = buffer.split_at_mut(own.len());
+                    // V first: on the boundary of a cache line
+                    let (v, live) = buffer.split_at_mut(room(own.len()));
                     let chunk =
                         Chunk { first: own.start, tiles: own.len(), v: Shared::new(v), live: Shared::new(live) };
                     self.input(chunk, 0..own.len(), (image, across));
@@ -516,7 +582,7 @@ impl Walk<'_> {
         let chunks = all.div_ceil(SHARED_CHUNK);
         let largest = all.div_ceil(chunks);
         scratch::with(room(largest) + largest, |buffer| {
-            let (live, v) = buffer.split_at_mut(largest);
+            let (v, live) = buffer.split_at_mut(room(largest));
             let (live, v) = (Shared::new(live), Shared::new(v));
             for k in 0..chunks {
                 let own = piece(all, chunks, k);

@@ -87,8 +87,8 @@ impl Backend for Cuda {
     }
 
     /// An eighth of the free memory, at most 256 MB: 4 times as many rows as fill a large chip with the smallest of our layers.
-    fn batch_bytes(&self) -> usize {
-        (self.device.free_bytes() / 8).clamp(32 << 20, 256 << 20)
+    fn batch_rows(&self, row_bytes: usize) -> usize {
+        ((self.device.free_bytes() / 8).clamp(32 << 20, 256 << 20) / row_bytes.max(1)).max(1)
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {

@@ -11,10 +11,9 @@ use super::peer::{Installed, Peer};
 use super::rows::{self, Row};
 use super::side::Side;
 use super::table::{self, Compared, Measured};
-use super::{Args, IMAGES_MAX, Job};
+use super::{Args, Job};
 use crate::atomic::write_atomic;
-use crate::backend::Backend;
-use crate::cli::common::{self, Numerics};
+use crate::cli::common::{Common, Context};
 use crate::cli::ui::{self, Ui};
 use crate::error::Error;
 use crate::model::autoencoder::{Autoencoder, HIDDEN};
@@ -22,10 +21,14 @@ use crate::weights::safetensors::{Elements, TensorFile};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 /// Between two runs: idle threads of OpenMP spin for some milliseconds before they sleep.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Files that the sides, ours and theirs, leave behind.
+const RESULTS: [&str; 2] = ["ours.safetensors", "theirs.safetensors"];
 
 /// Flags of `bench compare`.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,25 +67,39 @@ pub fn run(args: &Args) -> Result<(), Error> {
                     --resume do not apply";
         return Err(Error::Usage(what.into()));
     }
-    let cpu = Numerics::new(args.common.precision, args.common.conv)?.on_cpu();
     let chosen = rows::chosen(args.compare.jobs.as_deref());
     if chosen.is_empty() {
         let names: Vec<String> = rows::ROWS.iter().map(Row::name).collect();
         let what = format!("--jobs: no row has that in its name; there are {}", names.join(", "));
         return Err(Error::Usage(what));
     }
-    let ui = Ui::new(args.common.quiet);
-    common::threads(args.common.threads)?;
+    let context = Context::new(&Common { device: "cpu".into(), ..args.common.clone() })?;
+    let ui = context.ui;
     let directory = tempfile::tempdir().map_err(|e| Error::Failed(format!("no temporary directory: {e}")))?;
     let python = args.compare.python.as_deref().unwrap_or(Path::new("python3"));
     let peer = Installed::find(args.compare.peer, python, directory.path())?;
-    let (directory, threads) = (directory.path(), rayon::current_num_threads());
-    let mut lab = Lab { args, peer, directory, threads, device: cpu.name(), weights: None };
+    let mut lab = Lab {
+        args,
+        peer,
+        directory: directory.path(),
+        threads: rayon::current_num_threads(),
+        device: context.device(),
+        stop: context.stop.clone(),
+        weights: None,
+    };
     let mut found: Vec<Compared> = Vec::new();
     for row in chosen {
+        let row = Row { images: lab.images(&row), ..row };
+        // --images makes one of rows that differ in nothing else
+        if found.iter().any(|done| done.row.name() == row.name()) {
+            continue;
+        }
         ui.log(format!("{} ...", row.name()));
-        let compared = lab.compare(row, ui)?;
-        found.push(compared);
+        let compared = lab.compare(row, ui);
+        if context.stopped() {
+            return Err(Error::Stopped("rows that were done are in the file of --out, if it was given".into()));
+        }
+        found.push(compared?);
         if let Some(path) = &args.common.out {
             lab.record(path, &found)?;
         }
@@ -103,6 +120,7 @@ struct Lab<'a> {
     threads: usize,
     /// Our side's.
     device: String,
+    stop: Arc<AtomicBool>,
     /// Network and tap that the file of weights is for, and the bytes in it.
     weights: Option<(&'static str, &'static str, u64)>,
 }
@@ -112,11 +130,11 @@ impl Lab<'_> {
         self.directory.join(name)
     }
 
-    fn compare(&mut self, mut row: Row, ui: Ui) -> Result<Compared, Error> {
-        row.images = match row.job {
-            Job::Start => 1,
-            _ => self.args.images.unwrap_or(row.images).min(IMAGES_MAX),
-        };
+    fn images(&self, row: &Row) -> usize {
+        if row.job == Job::Start { 1 } else { self.args.images.unwrap_or(row.images) }
+    }
+
+    fn compare(&mut self, row: Row, ui: Ui) -> Result<Compared, Error> {
         if let Some(why) = self.peer.peer().lacks(row.job) {
             return Ok(Compared { row, outcome: Err(why.into()) });
         }
@@ -135,6 +153,10 @@ impl Lab<'_> {
 
     /// Writes weights and images of a row.
     fn prepare(&mut self, row: &Row) -> Result<Inputs, Error> {
+        for old in RESULTS {
+            // there is none in front of the first row
+            let _ = std::fs::remove_file(self.file(old));
+        }
         // the small network takes one size alone
         let size = self.args.size.filter(|_| row.model != "fashion");
         let model = model(row.model, size)?;
@@ -164,27 +186,37 @@ impl Lab<'_> {
         let mut command = Command::new(program);
         command.args(["bench", &row.job.name(), "--model", row.model, "--tap", row.tap, "--serve", "--quiet"]);
         command.args(["--device", "cpu", "--batch", &self.args.batch, "--conv", self.args.common.conv.name()]);
-        self.flags(&mut command, "ours.safetensors");
-        Side::start("our side", command)
+        self.flags(&mut command, RESULTS[0]);
+        Side::start("our side", command, self.stop.clone())
     }
 
     fn theirs(&self, row: &Row, variant: Option<&str>) -> Result<Side, Error> {
         let mut command = self.peer.command(row);
-        self.flags(&mut command, "theirs.safetensors");
+        self.flags(&mut command, RESULTS[1]);
         command.args(variant.into_iter().flat_map(|variant| ["--variant", variant]));
-        Side::start(&format!("the peer {}", self.peer.peer().name()), command)
+        Side::start(&format!("the peer {}", self.peer.peer().name()), command, self.stop.clone())
     }
 
     /// The peer's fastest variant, and what it says of all.
     fn fastest_variant(&self, row: &Row, ui: Ui) -> Result<(String, Value), Error> {
-        if row.job == Job::Start {
+        if row.job == Job::Start || !self.peer.peer().has_variants() {
             return Ok((String::new(), json!({})));
         }
         let mut side = self.theirs(row, None)?;
         let (ready, took) = side.ready()?;
         side.end()?;
         let variant = ready["variant"].as_str().unwrap_or_default().to_string();
-        ui.log(format!("  its fastest variant is {variant}, found in {:.0} s", took.as_secs_f64()));
+        let tried: Vec<String> = ready["tried"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, seconds)| format!("{name} {:.1} ms", 1e3 * seconds.as_f64().unwrap_or(f64::NAN)))
+            .collect();
+        ui.log(format!(
+            "  its fastest variant, found in {:.0} s, is {variant} ({})",
+            took.as_secs_f64(),
+            tried.join(", ")
+        ));
         Ok((variant, ready))
     }
 
@@ -196,7 +228,7 @@ impl Lab<'_> {
         for _ in 0..self.args.repeats {
             for (side, seconds) in [(&mut ours, &mut seconds), (&mut theirs, &mut their_seconds)] {
                 std::thread::sleep(PAUSE);
-                seconds.push(side.run()?);
+                seconds.push(side.turn()?);
             }
         }
         let ends = [ours.end()?, theirs.end()?];
@@ -215,7 +247,7 @@ impl Lab<'_> {
                 let (ready, took) = side.ready()?;
                 last[which] = (ready, side.end()?);
                 if repeat > 0 {
-                    seconds.push(took.as_secs_f64());
+                    seconds.push(vec![took.as_secs_f64()]);
                 }
             }
         }
@@ -223,7 +255,7 @@ impl Lab<'_> {
         Ok(self.measured([seconds, their_seconds], [ours, theirs], &[end, their_end]))
     }
 
-    fn measured(&self, [ours, theirs]: [Vec<f64>; 2], ready: [Value; 2], ends: &[Value; 2]) -> Measured {
+    fn measured(&self, [ours, theirs]: [Vec<Vec<f64>>; 2], ready: [Value; 2], ends: &[Value; 2]) -> Measured {
         Measured {
             ours,
             theirs,
@@ -237,7 +269,7 @@ impl Lab<'_> {
 
     /// What both sides left behind.
     fn agreement(&self, row: &Row, inputs: &Inputs) -> Result<Agreement, Error> {
-        let [ours, theirs] = ["ours.safetensors", "theirs.safetensors"].map(|name| numbers(&self.file(name)));
+        let [ours, theirs] = RESULTS.map(|name| numbers(&self.file(name)));
         Ok(check::compared(row.job, &ours?, &theirs?, inputs.x.data()))
     }
 
@@ -258,6 +290,9 @@ impl Lab<'_> {
 
 /// The one tensor of a side's result.
 fn numbers(path: &Path) -> Result<Vec<f64>, Error> {
+    if !path.exists() {
+        return Err(Error::Failed(format!("a side ended well, but left no result at {}", path.display())));
+    }
     let file = TensorFile::open(path)?;
     match file.elements("result")? {
         Some(Elements::F32(values)) => Ok(values.iter().map(|&v| f64::from(v)).collect()),

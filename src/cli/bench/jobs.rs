@@ -1,6 +1,7 @@
 //! What is timed: a network, and an autoencoder where one is needed, on a device, with images, ready to run the job again and
 //! again.
 
+use super::inference::Inference;
 use super::{Args, IMAGES_MAX, Job};
 use crate::attack::{Attacked, Targets, victim};
 use crate::backend::Layered;
@@ -50,7 +51,7 @@ pub struct Work {
 /// A job's network as the device has it.
 enum Loaded {
     Sweep(Sweep),
-    Forward(victim::Alone),
+    Forward(Inference),
     Attack(victim::Alone),
     Classifier(Classifier),
     Autoencoder(Trainer),
@@ -224,7 +225,7 @@ impl Work {
                 self.live_share = Some(live as f64 / effects.live.len() as f64);
                 Ok(floats(Shape::from([images, self.nodes]), effects.weighted))
             }
-            Loaded::Forward(alone) => Ok(floats(Shape::from([images, self.classes]), alone.victim().forward(x)?)),
+            Loaded::Forward(inference) => Ok(floats(Shape::from([images, self.classes]), inference.run(x)?)),
             Loaded::Attack(alone) => {
                 let adversarial = alone.victim().fgsm(x, Targets::Classes(labels), EPS)?;
                 Ok(floats(self.inputs.x.shape().clone(), adversarial))
@@ -272,7 +273,7 @@ impl Loaded {
         let alone = || -> Result<victim::Alone, Error> {
             let subject = victim::Subject { model, insert: None, weights: host };
             let most = match study::checked_batch(&args.batch)? {
-                None => subject.rows(backend.batch_bytes())?,
+                None => subject.rows(backend)?,
                 Some(rows) => rows,
             };
             victim::Alone::load(subject, most.min(images), backend).map_err(Error::from)
@@ -299,7 +300,10 @@ impl Loaded {
                 Ok(Loaded::Autoencoder(Trainer::new(model, tap, autoencoder, &both, backend, images, objective)?))
             }
             // the other two have no network of their own
-            Job::Forward | Job::Start | Job::Kernels | Job::Compare => Ok(Loaded::Forward(alone()?)),
+            Job::Forward | Job::Start | Job::Kernels | Job::Compare => {
+                let batch = study::checked_batch(&args.batch)?;
+                Ok(Loaded::Forward(Inference::load(model, host, images, batch, backend)?))
+            }
         }
     }
 }

@@ -36,6 +36,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has variants to choose from.
+    pub fn has_variants(self) -> bool {
+        self == Peer::Torch
+    }
+
     /// Why it cannot run a job, if it cannot.
     pub fn lacks(self, job: Job) -> Option<&'static str> {
         match (self, job) {

@@ -4,11 +4,19 @@ use crate::error::Error;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Most bytes of a side's log that an error repeats.
 const TOLD: usize = 2000;
+/// A turn's runs are at most so many, and none begins after so many seconds of them.
+const TURN_RUNS: usize = 9;
+const TURN_SECONDS: f64 = 0.5;
+/// How soon Ctrl-C is heeded where an answer may take minutes.
+const HEEDED: Duration = Duration::from_millis(200);
 
 /// A running side.
 pub struct Side {
@@ -17,28 +25,31 @@ pub struct Side {
     child: Child,
     /// `None` once it was told to end.
     requests: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    /// Its lines, which a thread reads.
+    answers: Receiver<std::io::Result<String>>,
     log: File,
+    stop: Arc<AtomicBool>,
 }
 
 impl Side {
-    /// Starts `command`; `name` is what errors call it.
+    /// Starts `command`; `name` is what errors call it. It is not waited for once `stop` is set.
     ///
     /// # Errors
     /// [`Error::Failed`] when it cannot be started.
-    pub fn start(name: &str, mut command: Command) -> Result<Side, Error> {
+    pub fn start(name: &str, mut command: Command, stop: Arc<AtomicBool>) -> Result<Side, Error> {
         let failed = |e: std::io::Error| Error::Failed(format!("{name} cannot be started: {e}"));
         let log = tempfile::tempfile().map_err(failed)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.try_clone().map_err(failed)?);
         let started = Instant::now();
         let mut child = command.spawn().map_err(failed)?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (requests @ Some(_), Some(answers)) => {
-                Ok(Side { name: name.into(), started, child, requests, answers: BufReader::new(answers), log })
-            }
-            // both were asked for
-            _ => Err(Error::Failed(format!("{name} has no stdin and stdout"))),
-        }
+        let (requests, out) = (child.stdin.take(), child.stdout.take());
+        let (send, answers) = sync_channel(1);
+        // ends with the side's stdout, or when nobody listens any more
+        std::thread::spawn(move || {
+            let lines = out.into_iter().flat_map(|out| BufReader::new(out).lines());
+            lines.map(|line| send.send(line)).take_while(Result::is_ok).for_each(drop);
+        });
+        Ok(Side { name: name.into(), started, child, requests, answers, log, stop })
     }
 
     /// What it says once it is ready, and how long that took from its start.
@@ -51,11 +62,20 @@ impl Side {
         if line["ready"] != true { Err(self.odd("ready", &line)) } else { Ok((line, took)) }
     }
 
-    /// Makes it run its job once: the seconds that it took, by its own clock.
+    /// A turn: a short job is run several times, for one run behind a pause is as much about sleeping threads and cold caches.
     ///
     /// # Errors
     /// [`Error::Failed`].
-    pub fn run(&mut self) -> Result<f64, Error> {
+    pub fn turn(&mut self) -> Result<Vec<f64>, Error> {
+        let mut seconds = Vec::new();
+        while seconds.len() < TURN_RUNS && seconds.iter().sum::<f64>() < TURN_SECONDS {
+            seconds.push(self.run()?);
+        }
+        Ok(seconds)
+    }
+
+    /// Makes it run its job once: the seconds that it took, by its own clock.
+    fn run(&mut self) -> Result<f64, Error> {
         self.ask("run");
         let line = self.line()?;
         line["seconds"].as_f64().filter(|s| *s > 0.0).ok_or_else(|| self.odd("seconds", &line))
@@ -87,15 +107,22 @@ impl Side {
     }
 
     fn line(&mut self) -> Result<Value, Error> {
-        let mut line = String::new();
-        match self.answers.read_line(&mut line) {
-            Ok(0) => {
-                let how = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-                Err(self.failed(&format!("ended ({how}) where an answer was due")))
-            }
-            Ok(_) => serde_json::from_str(&line)
-                .map_err(|_| self.failed(&format!("answered `{}`, which is no JSON", line.trim_end()))),
-            Err(e) => Err(self.failed(&format!("cannot be read: {e}"))),
+        loop {
+            return match self.answers.recv_timeout(HEEDED) {
+                Ok(Ok(line)) => {
+                    let odd = |_| self.failed(&format!("answered `{}`, which is no JSON", line.trim_end()));
+                    serde_json::from_str(&line).map_err(odd)
+                }
+                Ok(Err(e)) => Err(self.failed(&format!("cannot be read: {e}"))),
+                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::SeqCst) => {
+                    Err(Error::Stopped(format!("{} was not waited for", self.name)))
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let how = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+                    Err(self.failed(&format!("ended ({how}) where an answer was due")))
+                }
+            };
         }
     }
 

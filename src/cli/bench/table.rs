@@ -19,10 +19,10 @@ pub struct Compared {
 
 /// What two sides did.
 pub struct Measured {
-    /// Seconds of our runs, and of the peer's run behind each.
-    pub ours: Vec<f64>,
+    /// Seconds of the runs of each of our turns, and of the peer's turn behind it.
+    pub ours: Vec<Vec<f64>>,
     /// See `ours`.
-    pub theirs: Vec<f64>,
+    pub theirs: Vec<Vec<f64>>,
     /// Peak memory of both, where the system says it.
     pub peaks: [Option<u64>; 2],
     /// Bytes of the weights, which both have to hold.
@@ -38,7 +38,8 @@ pub struct Measured {
 impl Measured {
     /// The peer's time over ours, of each pair of neighbours: what the machine does meanwhile meets both.
     fn ratios(&self) -> Vec<f64> {
-        let mut ratios: Vec<f64> = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours).collect();
+        let (ours, theirs) = (turns(&self.ours), turns(&self.theirs));
+        let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| theirs / ours).collect();
         ratios.sort_by(f64::total_cmp);
         ratios
     }
@@ -118,8 +119,13 @@ pub fn tally(rows: &[Compared]) -> Tally {
     tally
 }
 
-fn milliseconds(seconds: &[f64]) -> f64 {
-    1e3 * median(&mut seconds.to_vec())
+/// The median of each turn's runs.
+fn turns(seconds: &[Vec<f64>]) -> Vec<f64> {
+    seconds.iter().map(|runs| median(&mut runs.clone())).collect()
+}
+
+fn milliseconds(seconds: &[Vec<f64>]) -> f64 {
+    1e3 * median(&mut turns(seconds))
 }
 
 /// For people.
