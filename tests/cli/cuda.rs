@@ -271,8 +271,7 @@ fn the_cpu_convolves_by_tiles_unless_told_otherwise_and_a_run_goes_on_as_it_bega
     let manifest =
         |run: &str| -> serde_json::Value { serde_json::from_str(&lab.read(&format!("{run}/manifest.json"))).unwrap() };
     for (run, more) in [("auto", &[][..]), ("tiles", &["--conv", "winograd"]), ("exact", &["--conv", "exact"])] {
-        let ran = lab.run(&[&study("cpu", run, &["--limit", "2"])[..], more].concat()).succeeds();
-        assert_eq!(ran.err.contains(", winograd)"), run != "exact", "{}", ran.err);
+        lab.run(&[&study("cpu", run, &["--limit", "2"])[..], more].concat()).succeeds();
     }
     let [auto, tiles, exact] = ["auto", "tiles", "exact"].map(manifest);
     assert_eq!([&auto["conv"], &tiles["conv"], &exact["conv"]], ["winograd", "winograd", "exact"]);
