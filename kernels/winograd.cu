@@ -12,7 +12,8 @@
 //
 // Tiles are numbered over all images, row by row in an image; a launch does `tiles` of them from number `first` on, so that V
 // and M of a chunk stay in a workspace of a bounded size (backend/winograd.rs). Only 3x3, stride 1, channels in whole quads.
-// Gradients never come here: the sign of a gradient is the attack, and a true zero must stay 0.
+// Gradients never come here: the sign of a gradient is the attack, and a true zero must stay 0. (The CPU's tiles serve them: it
+// masks outputs whose window is all zero.)
 //
 // The points, and the matrices that follow from them (Toom and Cook): B^T has a row of coefficients of prod (x - q) over the
 // other finite points q for each point p, and of the product over all for infinity; G the powers 1, p, p^2 over prod (p - q);

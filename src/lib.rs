@@ -39,8 +39,10 @@
 //!    under training is excepted, for its statistics are the batch's; masks and views of a training image are not.
 //! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
 //! 5. `cpu` and `cuda` agree with the reference within the op's named tolerance, NaN-proof.
-//! 6. fp32 and exact convolution are the default. A reduced precision or Winograd convolution, one of the two, is a choice
-//!    on `cuda`; every manifest records both, and gradients never go by Winograd's tiles. Fast math does not exist.
+//! 6. fp32 is the default. `cpu` convolves by Winograd's tiles where they serve, forward and towards the input, or exactly by
+//!    choice; `cuda` convolves exactly, and by choice by tiles, forward alone, or in a reduced precision, one of the two.
+//!    Every manifest records both. A gradient that is truly zero is 0 by any path: its sign is the attack. Fast math does
+//!    not exist.
 //! 7. Frozen weights are bit-unchanged after training something else.
 //! 8. The same seed gives the same bytes.
 

@@ -8,6 +8,7 @@ use common::hosts::{Host, bits, small};
 use intervene::attack::Targets;
 use intervene::attack::{Attack, Norm};
 use intervene::backend::cpu::Cpu;
+use intervene::backend::cpu::isa::Isa;
 use intervene::backend::reference::Reference;
 use intervene::backend::{Backend, BackendError, Completed, Parameters, Program};
 use intervene::causal::analysis::{Columns, Quantity};
@@ -76,13 +77,15 @@ impl Scene {
     }
 }
 
-/// The small host on every backend, the Fashion net on the fast ones: its layers are wide enough for every kernel. Fewer
-/// images of it on CUDA, which may be simulated.
+/// The small host on every backend, the Fashion net on the fast ones, and one whose layers go by Winograd's tiles on the CPU:
+/// together they are wide enough for every kernel. Fewer images on CUDA, which may be simulated.
 fn scenes() -> Vec<(Scene, Box<dyn Backend>)> {
     let small = backends().into_iter().map(|b| (Scene::of(Host::small(2), 13), b));
     let fast = backends().into_iter().filter(|b| b.name() != Reference.name());
     let images = |b: &dyn Backend| if b.name().starts_with("cuda") { 5 } else { 13 };
-    small.chain(fast.map(|b| (Scene::of(Host::fashion_seeded(), images(&*b)), b))).collect()
+    let tiles = Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>);
+    let all = small.chain(fast.map(|b| (Scene::of(Host::fashion_seeded(), images(&*b)), b)));
+    all.chain(tiles.map(|b| (Scene::of(Host::wide(), 5), b))).collect()
 }
 
 /// Backends whose arithmetic runs on the host's threads. (A simulated GPU has threads of its own.)

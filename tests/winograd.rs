@@ -1,12 +1,16 @@
-//! `--conv winograd` on the CUDA device, through programs: layers that it serves against the reference and against
-//! exact convolution, gradients that stay exact to the bit, a row that hears of no other, and a whole sweep whose idle
-//! effects are 0. Both sizes of tiles on every kind of shape are tested beside the kernels
+//! `--conv winograd` through programs. On the CUDA device: layers that it serves against the reference and against exact
+//! convolution, gradients that stay exact to the bit, a row that hears of no other. On it and on the CPU: a whole sweep, whose
+//! idle effects are 0; on the CPU, whose gradients go by tiles, their signs. Both sizes of tiles on every kind of shape are tested beside the kernels
 //! (`launch/conv/tests/winograd.rs`).
 
 mod common;
 
-use common::hosts::{Host, bits, conv3, largest, largest_difference, model, widen};
-use common::{Case, ROWS, ROWS_TRIED, Tol, compare, cuda};
+use common::hosts::{Host, bits, e, garments, largest, largest_difference, widen};
+use common::{Case, ROWS, ROWS_TRIED, Tol, compare, cuda, tiles_tolerance};
+use intervene::attack::Targets;
+use intervene::backend::cpu::Cpu;
+use intervene::backend::cpu::isa::Isa;
+use intervene::backend::cpu::path::{self, Path};
 use intervene::backend::cuda::{Arithmetic, Cuda};
 use intervene::backend::layout::ConvShape;
 use intervene::backend::reference::Reference;
@@ -14,7 +18,6 @@ use intervene::backend::winograd::Winograd;
 use intervene::backend::{Backend, ConvPath};
 use intervene::causal::sweep::Logits;
 use intervene::graph::op::{Activation, Op, Prologue, Window};
-use intervene::model::Layer;
 use std::sync::OnceLock;
 
 /// The environment's first device with Winograd's tiles, opened once.
@@ -22,14 +25,6 @@ fn winograd() -> Cuda {
     static DEVICE: OnceLock<Cuda> = OnceLock::new();
     let open = || Cuda::open_with(0, Arithmetic::Winograd).unwrap_or_else(|e| panic!("{e}"));
     DEVICE.get_or_init(open).clone()
-}
-
-/// Of the largest output: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and DenseNet.
-fn tolerance(tiles: Winograd) -> Tol {
-    match tiles {
-        Winograd::F2 => Tol::Close(1.5e-6),
-        Winograd::F4 => Tol::Close(1e-5),
-    }
 }
 
 /// Layers with what serves them, by each size of tiles, with borders that are no tile's, and two that stay exact.
@@ -48,7 +43,7 @@ fn layers() -> Vec<(Case, Option<Winograd>)> {
         assert_eq!(Winograd::of(&shape), serves, "{shape:?}");
         let name = format!("conv2d 3x3 pad {pad}, {c} channels of {h}x{w} to {o}");
         let exact = Tol::Dot { k: 9 * c.max(o).max(ROWS * h * w) };
-        let case = Case::new(name, (serves.map_or(exact, tolerance), exact), move |b| {
+        let case = Case::new(name, (serves.map_or(exact, tiles_tolerance), exact), move |b| {
             let (x, weight) = (b.x("x", [c, h, w]), b.weight("w", [o, c, 3, 3]));
             let bias = b.weight("b", [o]);
             let window = Window { stride: 1, pad };
@@ -97,19 +92,22 @@ fn a_row_has_the_same_bits_in_a_run_of_1_2_7_and_all_rows() {
     }
 }
 
-/// A small VGG: two stages of two 3x3 layers, of which all but the first are served, with an autoencoder of 64 nodes
-/// whose layers are served, too, the decoder's first among them.
+/// [`Host::wide`], whose layers are served on every device.
 fn vgg() -> Host {
-    let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
-    let (a, b) = ([conv3(64), Layer::Relu], [conv3(128), Layer::Relu]);
-    let features = [&a[..], &a, std::slice::from_ref(&pool), &b, &b, std::slice::from_ref(&pool)].concat();
-    let classifier = [Layer::Flatten, Layer::Linear { features: 5 }];
-    let host = Host::new(model([3, 12, 12], 5, &features, &classifier), 2, (64, 64), 7);
-    let served = |c, hw, o| ConvShape { c, h: hw, w: hw, o, kh: 3, kw: 3, stride: 1, pad: 1 };
-    for shape in [served(64, 12, 64), served(64, 6, 128), served(128, 6, 128)] {
-        assert!(Winograd::of(&shape).is_some(), "{shape:?}");
+    for [c, hw, o] in [[64, 12, 64], [64, 6, 128], [128, 6, 128]] {
+        let shape = ConvShape { c, h: hw, w: hw, o, kh: 3, kw: 3, stride: 1, pad: 1 };
+        let by_tiles = |path| matches!(path, Path::Winograd(_));
+        assert!(Winograd::of(&shape).is_some(), "{shape:?} on cuda");
+        assert!(by_tiles(path::forward(&shape, ConvPath::Winograd)), "{shape:?}");
+        assert!(by_tiles(path::grad_input(&shape, ConvPath::Winograd)), "{shape:?}");
     }
-    host
+    Host::wide()
+}
+
+/// Devices by tiles, and exactly.
+fn devices() -> Vec<[Box<dyn Backend>; 2]> {
+    let cpu = |conv| Box::new(Cpu::new().with_conv(conv)) as Box<dyn Backend>;
+    vec![[Box::new(winograd()), Box::new(cuda())], [Box::new(Cpu::new()), cpu(ConvPath::Exact)]]
 }
 
 fn outcomes(host: &Host, sets: &[&[usize]], x: &[f32], batch: (usize, usize), backend: &dyn Backend) -> Logits<f64> {
@@ -126,22 +124,28 @@ fn a_vgg_like_net_agrees_with_the_reference_in_any_batch() {
     let x = host.images(3, 1);
     let sets: [&[usize]; 3] = [&[0], &[5, 9], &[63]];
     let want = outcomes(&host, &sets, &x, (3, 9), &Reference);
-    let exact = outcomes(&host, &sets, &x, (3, 9), &cuda());
-    let got = outcomes(&host, &sets, &x, (3, 9), &winograd());
+    for [tiles, exact] in devices() {
+        agrees(&host, &sets, &x, &want, &*tiles, &*exact);
+    }
+}
+
+fn agrees(host: &Host, sets: &[&[usize]], x: &[f32], want: &Logits<f64>, tiles: &dyn Backend, exact: &dyn Backend) {
+    let exact = outcomes(host, sets, x, (3, 9), exact);
+    let got = outcomes(host, sets, x, (3, 9), tiles);
     let [off, plain] = [&got, &exact].map(|l| largest_difference(&l.orig, &want.orig) / largest(&want.orig));
-    println!("logits off by {off:.2e} of the largest, with exact convolution by {plain:.2e}");
+    println!("{}: logits off by {off:.2e} of the largest, with exact convolution by {plain:.2e}", tiles.name());
     for (got, want) in [(&got.orig, &want.orig), (&got.idle, &want.idle), (&got.done, &want.done)] {
         let difference = largest_difference(got, want) / largest(want);
         assert!(difference <= NET, "{difference:.3e}");
     }
     assert!(bits(&got.orig) != bits(&exact.orig) && bits(&got.idle) != bits(&exact.idle), "nothing was served");
     assert_eq!(got.live, exact.live);
-    let apart = outcomes(&host, &sets, &x, (2, 4), &winograd());
+    let apart = outcomes(host, sets, x, (2, 4), tiles);
     for (a, b) in [(&got.orig, &apart.orig), (&got.idle, &apart.idle), (&got.done, &apart.done)] {
         assert_eq!(bits(a), bits(b), "in other batches");
     }
     // invariant 2
-    let [orig, idle] = host.whole(&x, &winograd());
+    let [orig, idle] = host.whole(x, tiles);
     assert_eq!((bits(&orig), bits(&idle)), (bits(&got.orig), bits(&got.idle)), "the tail from the cached prefix");
 }
 
@@ -157,23 +161,62 @@ fn an_idle_effect_is_exactly_0() {
     let (images, classes) = (2, host.model.classes);
     let x = host.images(images, 2);
     let sets: [&[usize]; 3] = [&[DEAD], &[SEVERED], &[5]];
-    let got = outcomes(&host, &sets, &x, (images, 6), &winograd());
-    for image in 0..images {
-        let idle = bits(&got.idle[image * classes..][..classes]);
-        let done = |set: usize| bits(&got.done[(image * sets.len() + set) * classes..][..classes]);
-        assert_eq!(got.live[image * sets.len()..][..2], [false, true], "dead, and severed but alive");
-        assert_eq!((done(0), done(1)), (idle.clone(), idle.clone()));
-        assert!(!got.live[image * sets.len() + 2] || done(2) != idle, "what lives does something");
+    for [tiles, _] in devices() {
+        let got = outcomes(&host, &sets, &x, (images, 6), &*tiles);
+        for image in 0..images {
+            let idle = bits(&got.idle[image * classes..][..classes]);
+            let done = |set: usize| bits(&got.done[(image * sets.len() + set) * classes..][..classes]);
+            assert_eq!(got.live[image * sets.len()..][..2], [false, true], "dead, and severed but alive");
+            assert_eq!((done(0), done(1)), (idle.clone(), idle.clone()));
+            assert!(!got.live[image * sets.len() + 2] || done(2) != idle, "what lives does something");
+        }
+        let effects = {
+            let sets: Vec<_> = sets.iter().map(|nodes| host.set(nodes)).collect();
+            let mut sweep = host.sweep(&sets, (images, 6), &*tiles);
+            sweep.effects(&x).unwrap_or_else(|e| panic!("{e}")).weighted
+        };
+        for effects in effects.chunks_exact(sets.len()) {
+            assert_eq!(effects[..2], [0.0, 0.0]);
+        }
+        assert!(largest(&widen(&effects)) > 0.0);
     }
-    let effects = {
-        let sets: Vec<_> = sets.iter().map(|nodes| host.set(nodes)).collect();
-        let mut sweep = host.sweep(&sets, (images, 6), &winograd());
-        sweep.effects(&x).unwrap_or_else(|e| panic!("{e}")).weighted
-    };
-    for effects in effects.chunks_exact(sets.len()) {
-        assert_eq!(effects[..2], [0.0, 0.0]);
+}
+
+/// Share of pixels with a gradient whose sign must be the reference's: the rest are below the rounding of the largest.
+const SIGNS: f64 = 0.999;
+
+/// FGSM steps along the sign of this gradient, and stays where it is 0.
+fn signs_agree(what: &str, host: &Host, x: &[f32], backend: &dyn Backend) -> usize {
+    let n = x.len() / host.pixels();
+    let labels: Vec<u32> = (0..n).map(|i| (i % host.model.classes) as u32).collect();
+    let gradient =
+        |b: &dyn Backend| e(host.sweep(&[], (n, n), b).victim().input_gradient(x, Targets::Classes(&labels)));
+    let (want, got) = (gradient(&Reference), gradient(backend));
+    let pairs = || want.iter().zip(&got);
+    let (zeros, others) = (want.iter().filter(|w| **w == 0.0).count(), want.iter().filter(|w| **w != 0.0).count());
+    assert!(pairs().all(|(w, g)| *w != 0.0 || *g == 0.0), "{what}: a true zero is none on {}", backend.name());
+    let alike = pairs().filter(|(w, g)| **w != 0.0 && **g != 0.0 && w.signum() == g.signum()).count();
+    println!("{what} on {}: {alike} of {others} signs, {zeros} zeros", backend.name());
+    assert!(alike as f64 >= SIGNS * others as f64 && others > 0, "{what}: {alike} of {others} on {}", backend.name());
+    zeros
+}
+
+#[test]
+fn signs_of_input_gradients_are_the_references_and_its_zeros_are_zeros() {
+    let cpus: Vec<Cpu> = Isa::available().into_iter().map(Cpu::with_isa).collect();
+    for cpu in &cpus {
+        let host = vgg();
+        signs_agree("vgg, noise", &host, &host.images(6, 1), cpu);
+        // ReLUs that let little through, and lines and rows that no window of the last pool reaches: true zeros
+        let mut quiet = Host::wide();
+        quiet.weight("features.0.bias").fill(-2.5);
+        let zeros = signs_agree("vgg, few live channels", &quiet, &quiet.images(6, 1), cpu);
+        assert!(zeros > 100, "{zeros} zeros");
+        for (name, host) in [("seeded", Host::fashion_seeded()), ("trained", Host::fashion_trained())] {
+            assert!(signs_agree(&format!("fashion {name}, noise"), &host, &host.images(16, 1), cpu) > 0);
+            assert!(signs_agree(&format!("fashion {name}, garments"), &host, &garments(24), cpu) > 0);
+        }
     }
-    assert!(largest(&widen(&effects)) > 0.0);
 }
 
 #[test]
@@ -181,5 +224,8 @@ fn the_devices_name_and_details_say_the_path() {
     assert!(winograd().name().contains(", winograd"), "{}", winograd().name());
     assert!(!cuda().name().contains("winograd"), "{}", cuda().name());
     assert_eq!((winograd().details().conv, cuda().details().conv), (ConvPath::Winograd, ConvPath::Exact));
-    assert_ne!(winograd().name(), cuda().name(), "a run of its own");
+    for [tiles, exact] in devices() {
+        assert_eq!((tiles.details().conv, exact.details().conv), (ConvPath::Winograd, ConvPath::Exact));
+        assert!(tiles.name().contains(", winograd") && !exact.name().contains("winograd"), "{}", exact.name());
+    }
 }

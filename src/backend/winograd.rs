@@ -1,5 +1,5 @@
-//! Winograd convolution as far as shapes decide it: whether a layer is served, by which tiles, in which chunks, at what
-//! cost.
+//! Winograd convolution as far as shapes decide it: by which tiles, and on CUDA devices whether a layer is served, in which
+//! chunks, at what cost.
 //!
 //! Everything here follows from a layer's shape alone, never from rows or from the device, so that an image has the
 //! same bits in any batch, and two chips compute by the same algorithm.
@@ -7,13 +7,14 @@
 use super::layout::ConvShape;
 use super::problems::Cost;
 
-/// How 3x3 convolutions of stride 1 run forward.
+/// How 3x3 convolutions of stride 1 run; on `cpu` their input gradients, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ConvPath {
     /// As a sum over taps and channels, everywhere.
     #[default]
     Exact,
-    /// By Winograd's F(4x4) or F(2x2) where that is the faster by [`Winograd::of`], in fp32. Gradients stay exact.
+    /// By Winograd's F(4x4) or F(2x2) where that is the faster, in fp32: by [`Winograd::of`] on `cuda`, whose gradients stay
+    /// exact, and by `cpu::path` on `cpu`, where an output whose window is zero stays the bias, and a gradient 0.
     Winograd,
 }
 

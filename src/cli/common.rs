@@ -28,8 +28,8 @@ pub struct Common {
     /// What convolutions and linear layers multiply in (below fp32 on tensor cores, with --device cuda only; recorded)
     #[arg(long, value_enum, default_value = "fp32")]
     pub precision: PrecisionArg,
-    /// How 3x3 convolutions run forward (winograd with --device cuda only, in fp32; gradients are convolved exactly; recorded)
-    #[arg(long, value_enum, default_value = "exact")]
+    /// How 3x3 convolutions run: auto is winograd on the CPU and exact on CUDA (winograd in fp32 only; recorded)
+    #[arg(long, value_enum, default_value = "auto")]
     pub conv: ConvArg,
     /// Threads; default: all
     #[arg(long)]
@@ -81,42 +81,64 @@ impl From<PrecisionArg> for Precision {
 /// A convolution path on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ConvArg {
+    /// As the device does of itself
+    Auto,
     /// As a sum over taps and channels
     Exact,
-    /// By Winograd's tiles where they are estimated to be faster: fewer multiplications, rounded otherwise
+    /// By Winograd's tiles where they serve: fewer multiplications, rounded otherwise; on CUDA forward only
     Winograd,
 }
 
-impl From<ConvArg> for ConvPath {
-    fn from(conv: ConvArg) -> ConvPath {
-        match conv {
-            ConvArg::Exact => ConvPath::Exact,
-            ConvArg::Winograd => ConvPath::Winograd,
+impl ConvArg {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConvArg::Auto => "auto",
+            ConvArg::Exact => ConvPath::Exact.name(),
+            ConvArg::Winograd => ConvPath::Winograd.name(),
         }
     }
 }
 
-/// What the flags ask for.
-///
-/// # Errors
-/// [`Error::Usage`] for both at once.
-pub fn arithmetic(precision: Precision, conv: ConvPath) -> Result<Arithmetic, Error> {
-    match (precision, conv) {
-        (_, ConvPath::Exact) => Ok(precision.into()),
-        (Precision::Fp32, ConvPath::Winograd) => Ok(Arithmetic::Winograd),
-        (reduced, ConvPath::Winograd) => Err(Error::Usage(format!(
-            "--conv winograd multiplies in fp32, --precision {} on tensor cores: choose one of the two",
-            reduced.name()
-        ))),
-    }
+/// What the flags ask of any device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numerics {
+    precision: Precision,
+    /// None: as the device does of itself.
+    conv: Option<ConvPath>,
 }
 
-/// The flag that the CPU does not know; none where it computes so anyway.
-fn device_flag(arithmetic: Arithmetic) -> Option<String> {
-    match arithmetic {
-        Arithmetic::In(Precision::Fp32) => None,
-        Arithmetic::In(precision) => Some(format!("--precision {}", precision.name())),
-        Arithmetic::Winograd => Some(format!("--conv {}", ConvPath::Winograd.name())),
+impl Numerics {
+    /// Of `--precision` and `--conv`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for both at once.
+    pub fn new(precision: PrecisionArg, conv: ConvArg) -> Result<Numerics, Error> {
+        let conv = match conv {
+            ConvArg::Auto => None,
+            ConvArg::Exact => Some(ConvPath::Exact),
+            ConvArg::Winograd => Some(ConvPath::Winograd),
+        };
+        match (precision.into(), conv) {
+            (precision, None | Some(ConvPath::Exact)) | (precision @ Precision::Fp32, Some(ConvPath::Winograd)) => {
+                Ok(Numerics { precision, conv })
+            }
+            (reduced, Some(ConvPath::Winograd)) => Err(Error::Usage(format!(
+                "--conv winograd multiplies in fp32, --precision {} on tensor cores: choose one of the two",
+                reduced.name()
+            ))),
+        }
+    }
+
+    fn on_cuda(self) -> Arithmetic {
+        match self.conv {
+            Some(ConvPath::Winograd) => Arithmetic::Winograd,
+            None | Some(ConvPath::Exact) => self.precision.into(),
+        }
+    }
+
+    fn on_cpu(self) -> Cpu {
+        self.conv.map_or_else(Cpu::new, |conv| Cpu::new().with_conv(conv))
     }
 }
 
@@ -187,8 +209,7 @@ impl Context {
     pub fn new(common: &Common) -> Result<Context, Error> {
         let ui = Ui::new(common.quiet);
         threads(common.threads)?;
-        let layers = arithmetic(common.precision.into(), common.conv.into())?;
-        let backends = backends(&common.device, layers, ui)?;
+        let backends = backends(&common.device, Numerics::new(common.precision, common.conv)?, ui)?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let on_signal = move || {
@@ -334,37 +355,33 @@ fn cuda_ordinals(text: &str) -> Result<Option<Vec<usize>>, Error> {
 /// there and it cannot.
 ///
 /// # Errors
-/// [`Error::Usage`], also for a precision or a path that the device does not have, or [`Error::Backend`].
-pub fn backends(device: &str, arithmetic: Arithmetic, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
+/// [`Error::Usage`], also for a precision that the device does not have, or [`Error::Backend`].
+pub fn backends(device: &str, numerics: Numerics, ui: Ui) -> Result<Vec<Box<dyn Backend>>, Error> {
     if let Some(ordinals) = cuda_ordinals(device)? {
-        let open = |&n: &usize| Ok(Box::new(Cuda::open_with(n, arithmetic)?) as Box<dyn Backend>);
+        let open = |&n: &usize| Ok(Box::new(Cuda::open_with(n, numerics.on_cuda())?) as Box<dyn Backend>);
         return ordinals.iter().map(open).collect();
     }
     let found = match device {
         "cpu" => None,
-        "auto" => automatic(arithmetic, ui)?,
+        "auto" => automatic(numerics, ui)?,
         _ => return Err(Error::Usage(format!("--device {device}: there are {DEVICES}"))),
     };
-    match (found, device_flag(arithmetic)) {
+    match (found, numerics.precision) {
         (Some(gpu), _) => Ok(vec![Box::new(gpu)]),
-        (None, None) => Ok(vec![Box::new(Cpu::new())]),
-        (None, Some(flag)) => {
-            let given = match arithmetic {
-                _ if device == "auto" => "auto found no GPU",
-                Arithmetic::In(_) => "the CPU computes in fp32",
-                Arithmetic::Winograd => "the CPU convolves exactly",
-            };
-            Err(Error::Usage(format!("{flag} is for --device cuda; {given}")))
+        (None, Precision::Fp32) => Ok(vec![Box::new(numerics.on_cpu())]),
+        (None, reduced) => {
+            let given = if device == "auto" { "auto found no GPU" } else { "the CPU computes in fp32" };
+            Err(Error::Usage(format!("--precision {} is for --device cuda; {given}", reduced.name())))
         }
     }
 }
 
 /// The first GPU; none without a real one. A GPU that lacks the precision is an error.
-fn automatic(arithmetic: Arithmetic, ui: Ui) -> Result<Option<Cuda>, Error> {
+fn automatic(numerics: Numerics, ui: Ui) -> Result<Option<Cuda>, Error> {
     match cuda::Libraries::get() {
-        Ok(libraries) if libraries.simulated.is_none() => match Cuda::open_with(0, arithmetic) {
+        Ok(libraries) if libraries.simulated.is_none() => match Cuda::open_with(0, numerics.on_cuda()) {
             Ok(gpu) => return Ok(Some(gpu)),
-            Err(e) if device_flag(arithmetic).is_some() => return Err(e.into()),
+            Err(e) if numerics.precision != Precision::Fp32 => return Err(e.into()),
             Err(e) => ui.log(format!("no GPU is used: {e}")),
         },
         // a simulated device is for those who name it; without a driver there is nothing to say

@@ -356,9 +356,8 @@ pub fn open_directory(
             RunDirectory::create(finished, manifest)
         }
         Some((directory, old)) if old.run_id == manifest.run_id => Ok(directory),
-        Some((directory, _)) => {
-            let reason = "weights or data are not those the run was started with";
-            Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() })
+        Some((directory, old)) => {
+            Err(Error::Input { path: directory.path("manifest.json"), reason: old.refusal(manifest) })
         }
     }
 }

@@ -130,8 +130,8 @@ impl Run {
         };
         let path = directory.path(CHECKPOINT);
         if old.run_id != manifest.run_id {
-            let reason = "weights or data are not those the run was started with";
-            return Err(Error::Input { path: directory.path("manifest.json"), reason: reason.into() });
+            let reason = old.refusal(&manifest);
+            return Err(Error::Input { path: directory.path("manifest.json"), reason });
         }
         let loaded = path.exists().then(|| checkpoint::load(&path, &manifest.run_id)).transpose();
         let checkpoint = loaded.map_err(|e| damaged(&path, &e))?;

@@ -1,9 +1,9 @@
 //! `validate`: replays a reference folder that another framework made, and prints how far each tensor lies from it.
 
-use super::common::{Common, Context, check_out};
+use super::common::{Common, Context, ConvArg, check_out};
 use super::ui;
+use crate::backend::Backend;
 use crate::backend::reference::Reference;
-use crate::backend::{Backend, ConvPath};
 use crate::error::Error;
 use crate::report::run::{RunDirectory, SCHEMA_VERSION};
 use crate::validate::compare::Report;
@@ -42,12 +42,12 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     check_out(common.out.as_deref())?;
     let judge = common.device == REFERENCE;
-    let context = match judge {
-        true => Context::new(&Common { device: "cpu".into(), ..common.clone() })?,
-        false => Context::new(common)?,
-    };
+    // tolerances are those of sums over taps
+    let conv = if common.conv == ConvArg::Auto { ConvArg::Exact } else { common.conv };
+    let device = if judge { "cpu".into() } else { common.device.clone() };
+    let context = Context::new(&Common { device, conv, ..common.clone() })?;
     let backend: &dyn Backend = if judge { &Reference } else { context.backend() };
-    let factor = if ConvPath::from(common.conv) == ConvPath::Winograd { WINOGRAD_FACTOR } else { 1.0 };
+    let factor = if conv == ConvArg::Winograd { WINOGRAD_FACTOR } else { 1.0 };
 
     let folder = Folder::read(&args.reference)?;
     for note in &folder.notes {

@@ -109,6 +109,12 @@ impl Manifest {
         let apart = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
         apart.map(|name| format!("{name} is {} there and {} here", value(&ours, name), value(&theirs, name))).collect()
     }
+
+    /// Why its directory takes no run of `now`, in words.
+    pub fn refusal(&self, now: &Manifest) -> String {
+        let apart = self.differences(now).join("; ");
+        format!("weights, data or device are not those the run was started with: {apart}")
+    }
 }
 
 /// Keys of a configuration that say where something lies; what lies there is in the manifest's hashes.

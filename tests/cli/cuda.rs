@@ -254,20 +254,38 @@ fn a_run_goes_on_by_the_path_that_it_was_started_with() {
 }
 
 #[test]
-fn a_convolution_path_without_its_device_or_beside_a_precision_is_refused() {
+fn a_convolution_path_beside_a_precision_is_refused() {
     let lab = Lab::with(20, 4);
-    let cpu = study("cpu", "run", &["--conv", "winograd"]);
-    with_simulated(&lab, &[], &cpu).fails(2, &["--conv winograd is for --device cuda", "the CPU convolves exactly"]);
-    // a simulated device is none that auto takes
-    let auto = study("auto", "run", &["--conv", "winograd"]);
-    with_simulated(&lab, &[], &auto).fails(2, &["--conv winograd is for --device cuda", "auto found no GPU"]);
     for precision in ["tf32", "fp16", "bf16"] {
         let both = study("cuda", "run", &["--conv", "winograd", "--precision", precision]);
         let words = ["--conv winograd multiplies in fp32", &format!("--precision {precision}"), "choose one"];
         with_simulated(&lab, &[], &both).fails(2, &words);
     }
-    with_simulated(&lab, &[], &study("cuda", "run", &["--conv", "fft"])).fails(2, &["fft", "winograd"]);
+    with_simulated(&lab, &[], &study("cuda", "run", &["--conv", "fft"])).fails(2, &["fft", "auto, exact, winograd"]);
     assert!(!lab.path("run").exists() && !lab.path("run.partial").exists());
+}
+
+#[test]
+fn the_cpu_convolves_by_tiles_unless_told_otherwise_and_a_run_goes_on_as_it_began() {
+    let lab = Lab::with(20, 4);
+    let manifest =
+        |run: &str| -> serde_json::Value { serde_json::from_str(&lab.read(&format!("{run}/manifest.json"))).unwrap() };
+    for (run, more) in [("auto", &[][..]), ("tiles", &["--conv", "winograd"]), ("exact", &["--conv", "exact"])] {
+        lab.run(&[&study("cpu", run, &["--limit", "2"])[..], more].concat()).succeeds();
+    }
+    let [auto, tiles, exact] = ["auto", "tiles", "exact"].map(manifest);
+    assert_eq!([&auto["conv"], &tiles["conv"], &exact["conv"]], ["winograd", "winograd", "exact"]);
+    assert_eq!((&auto["run_id"], &auto["device"]), (&tiles["run_id"], &tiles["device"]));
+    assert_ne!(auto["run_id"], exact["run_id"]);
+    assert_eq!(auto["device"].as_str(), Some(exact["device"].as_str().unwrap().replace(')', ", winograd)").as_str()));
+    lab.assert_same("auto", "tiles");
+    // as if it had not ended
+    let before = lab.contents("exact");
+    std::fs::rename(lab.path("exact"), lab.path("exact.partial")).unwrap();
+    let resume = ["ce", "--resume", "exact", "--device", "cpu", "--quiet"];
+    lab.run(&resume).fails(3, &["are not those the run was started with", "device is cpu (", ", winograd) here"]);
+    lab.run(&[&resume[..], &["--conv", "exact"]].concat()).succeeds();
+    assert!(before == lab.contents("exact"));
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn only_an_unfinished_run_of_the_same_verb_on_the_same_data_can_be_resumed() {
     other[5000] ^= 1;
     lab.write("d/train-images-idx3-ubyte", &other);
     let resume = ["train", "--resume", "run", "--quiet"];
-    lab.run(&resume).fails(3, &["run.partial/manifest.json", "data are not those"]);
+    lab.run(&resume).fails(3, &["run.partial/manifest.json", "data or device are not those", "hash of data is"]);
     lab.write("d/train-images-idx3-ubyte", &images);
     let manifest = lab.read("run.partial/manifest.json");
     for bad in ["", "{}", &manifest[..manifest.len() / 2]] {

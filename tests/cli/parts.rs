@@ -65,16 +65,19 @@ fn only_parts_of_one_run_are_merged() {
     let lab = Lab::with(20, 20);
     let part = |out: &str, more: &[&str]| {
         let base = ["ce", "--nodes", "3", "--masks", "0", "--attack", "none", "--min-agreement", "0", "--quiet"];
-        lab.run(&[&base[..], &["--data", "d", "--any-data", "--out", out], more].concat()).succeeds()
+        lab.run(&[&base[..], &["--data", "d", "--any-data", "--device", "cpu", "--out", out], more].concat()).succeeds()
     };
     part("a", &["--shard", "1/2"]);
     // of one shard the second part has none
     assert!(part("b", &["--shard", "2/2"]).out.contains("0 of 1 shards"));
     part("seed", &["--shard", "2/2", "--seed", "4"]);
+    part("exact", &["--shard", "2/2", "--conv", "exact"]);
     part("thirds", &["--shard", "2/3"]);
     part("whole", &[]);
     lab.run(&["merge", "a", "seed"])
         .fails(3, &["seed.partial", "another run than a.partial", "seed is 0 there and 4 here"]);
+    lab.run(&["merge", "a", "exact"])
+        .fails(3, &["exact.partial", "another run", "device is cpu (", ", winograd) there and"]);
     lab.run(&["merge", "a", "thirds"]).fails(3, &["thirds.partial", "part 2 of 3", "part 1 of 2"]);
     lab.run(&["merge", "a", "whole"]).fails(3, &["whole", "finished", "ce --shard"]);
     lab.run(&["merge", "a", "nowhere"]).fails(3, &["nowhere", "no unfinished run"]);

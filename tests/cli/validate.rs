@@ -112,6 +112,16 @@ fn pytorchs_vgg_and_densenet_folders_are_replayed_on_the_cpu() {
 }
 
 #[test]
+fn convolutions_are_exact_unless_tiles_are_asked_for_and_then_tolerances_are_wider() {
+    let json = |more: &[&str]| Folder::new().run(&[&["--json"], more].concat()).succeeds().json();
+    let conv =
+        [&[][..], &["--conv", "auto"], &["--conv", "exact"], &["--conv", "winograd"]].map(|c| json(c)["conv"].clone());
+    assert_eq!(conv, ["exact", "exact", "exact", "winograd"]);
+    let ran = Folder::new().run(&["--conv", "winograd"]).succeeds();
+    assert!(ran.out.contains("winograd), tolerances 10 times as wide"), "{}", ran.out);
+}
+
+#[test]
 fn one_changed_number_is_exit_4_and_names_its_tensor_first() {
     let ran = Folder::new().with(|f| f.floats("expect.code")[3] += 0.01).run(&[]);
     differs(&ran, &["FAIL", "the two runs part at code (up to tap they agree)", "1 of 34 tensors", "checked 34 of 34"]);

@@ -5,6 +5,7 @@ mod blocks;
 
 use super::{Build, Case, Data, ROWS, Tol};
 use intervene::answer::Head;
+use intervene::backend::layout::ConvShape;
 use intervene::graph::NodeId;
 use intervene::graph::op::{Activation, Averaging, Binary, Element, Moment, Op, Prologue, Reduction, Window};
 
@@ -50,7 +51,10 @@ impl Conv {
         let k = self.c * self.kernel.0 * self.kernel.1;
         let longest = (self.o * self.kernel.0 * self.kernel.1).max(ROWS * self.hw.0 * self.hw.1);
         let relu = activation == Activation::Relu;
-        Case::new(name, (dot(k + 1), dot(longest)), move |b| {
+        let (h, w) = self.hw;
+        let (kh, kw) = self.kernel;
+        let shape = ConvShape { c: self.c, h, w, o: self.o, kh, kw, stride: self.stride, pad: self.pad };
+        let case = Case::new(name, (dot(k + 1), dot(longest)), move |b| {
             let x = b.x("x", [self.c, self.hw.0, self.hw.1]);
             let inputs = with(b, x, &self);
             // written as two nodes: the planner fuses the second into the first where the gradient allows it
@@ -60,7 +64,8 @@ impl Conv {
                 &inputs,
             )?;
             if relu { b.graph.push("relu", Op::Relu, &[y]) } else { Ok(y) }
-        })
+        });
+        case.of_conv(shape)
     }
 }
 
@@ -93,6 +98,11 @@ fn convolutions(list: &mut Vec<Case>) {
         (1, 3, 5, 5, 7, 1, 3),
         (2, 3, 1, 1, 3, 1, 1),
         (5, 3, 6, 4, 3, 2, 0),
+        // by Winograd's tiles on the CPU, of 4x4 outputs and of 2x2, with borders that are no tile's
+        (33, 130, 4, 8, 3, 1, 1),
+        (130, 32, 6, 9, 3, 1, 0),
+        (65, 64, 6, 6, 3, 1, 1),
+        (32, 129, 2, 4, 3, 1, 2),
     ] {
         let name = format!("conv2d {k}x{k} stride {stride} pad {pad}, {c} channels of {h}x{w} to {o}");
         let conv = Conv { c, o, hw: (h, w), kernel: (k, k), stride, pad };

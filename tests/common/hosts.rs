@@ -86,6 +86,16 @@ impl Host {
         Host::new(small(4), tap, (9, 6), 3)
     }
 
+    /// A small VGG: two stages of two 3x3 layers, of which all but the first go by Winograd's tiles where these are chosen,
+    /// with an autoencoder of 64 nodes whose layers do so, too, the decoder's first among them.
+    pub fn wide() -> Host {
+        let pool = Layer::MaxPool { size: 2, window: Window { stride: 2, pad: 0 } };
+        let (a, b) = ([conv3(64), Layer::Relu], [conv3(128), Layer::Relu]);
+        let features = [&a[..], &a, std::slice::from_ref(&pool), &b, &b, std::slice::from_ref(&pool)].concat();
+        let classifier = [Layer::Flatten, Layer::Linear { features: 5 }];
+        Host::new(model([3, 12, 12], 5, &features, &classifier), 2, (64, 64), 7)
+    }
+
     /// The Fashion net at tap 2, seeded.
     pub fn fashion_seeded() -> Host {
         Host::new(fashion(), 2, (HIDDEN, NODES), 5)

@@ -16,9 +16,12 @@ pub use cases::{OPS, cases, number};
 
 use intervene::backend::cpu::Cpu;
 use intervene::backend::cpu::isa::Isa;
+use intervene::backend::cpu::path::{self, Path as ConvWay};
 use intervene::backend::cuda::Cuda;
+use intervene::backend::layout::ConvShape;
 use intervene::backend::reference::Reference;
-use intervene::backend::{Backend, Parameters, Program};
+use intervene::backend::winograd::Winograd;
+use intervene::backend::{Backend, ConvPath, Parameters, Program};
 use intervene::graph::op::{Op, Reduction};
 use intervene::graph::plan::{Artifact, Entry, EntryId, plan};
 use intervene::graph::vjp::vjp;
@@ -64,6 +67,15 @@ impl Tol {
             Tol::Close(part) => part * magnitude,
             Tol::Dot { k } => 4.0 * (k as f64).sqrt() * eps * magnitude,
         }
+    }
+}
+
+/// Of the largest output, by Winograd's tiles: F(2x2) errs as a plain sum, F(4x4) by 1 to 4e-6 on all layers of VGG and
+/// DenseNet.
+pub fn tiles_tolerance(tiles: Winograd) -> Tol {
+    match tiles {
+        Winograd::F2 => Tol::Close(1.5e-6),
+        Winograd::F4 => Tol::Close(1e-5),
     }
 }
 
@@ -240,6 +252,8 @@ pub struct Case {
     pub gradient: Tol,
     /// Whether central differences apply.
     pub kinks: Kinks,
+    /// Of a convolution, which may go by tiles.
+    conv: Option<ConvShape>,
     make: Make,
 }
 
@@ -250,13 +264,37 @@ impl Case {
         (forward, gradient): (Tol, Tol),
         make: impl Fn(&mut Build) -> Result<NodeId, GraphError> + Send + Sync + 'static,
     ) -> Self {
-        Case { name: name.into(), forward, gradient, kinks: Kinks::Avoided, make: Box::new(make) }
+        Case { name: name.into(), forward, gradient, kinks: Kinks::Avoided, conv: None, make: Box::new(make) }
     }
 
     /// The same on ties or zeros, where central differences say nothing.
     pub fn on_kinks(mut self) -> Self {
         self.kinks = Kinks::OnPurpose;
         self
+    }
+
+    /// A convolution of that shape.
+    pub fn of_conv(mut self, shape: ConvShape) -> Self {
+        self.conv = Some(shape);
+        self
+    }
+
+    /// By which tiles the CPU takes it, forward and towards the input, where Winograd's are the default.
+    pub fn tiles(&self) -> [Option<Winograd>; 2] {
+        let of = |path| if let ConvWay::Winograd(tiles) = path { Some(tiles) } else { None };
+        let conv = self.conv.as_ref();
+        [path::forward, path::grad_input].map(|path| conv.and_then(|s| of(path(s, ConvPath::Winograd))))
+    }
+
+    /// How far `backend` may be off, forward (`None`) or in the gradient of the node of that name.
+    pub fn tolerance(&self, backend: &dyn Backend, gradient_of: Option<&str>) -> Tol {
+        let by_tiles = backend.name().starts_with("cpu") && backend.details().conv == ConvPath::Winograd;
+        let (exact, tiles) = match gradient_of {
+            None => (self.forward, self.tiles()[0]),
+            Some("x") => (self.gradient, self.tiles()[1]),
+            Some(_) => (self.gradient, None),
+        };
+        tiles.filter(|_| by_tiles).map_or(exact, tiles_tolerance)
     }
 
     /// The forward graph alone.
@@ -401,6 +439,7 @@ pub fn read(program: &mut dyn Program, id: NodeId, rows: usize) -> Vec<f64> {
 pub fn backends() -> Vec<Box<dyn Backend>> {
     let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Reference)];
     all.extend(Isa::available().into_iter().map(|isa| Box::new(Cpu::with_isa(isa)) as Box<dyn Backend>));
+    all.push(Box::new(Cpu::new().with_conv(ConvPath::Exact)));
     all.push(Box::new(cuda()));
     all
 }

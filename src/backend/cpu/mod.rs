@@ -29,6 +29,9 @@
 //! `path` alone chooses, by the layer's shape; `inspect --kernels` prints its choice for each layer of a network:
 //! - direct (`conv`): tiles over the panel of a group of output rows. A stride puts columns into phases; the input gradient
 //!   is the same with weights turned and transposed, a stride then being zeros between pixels.
+//! - winograd (`winograd`): 3x3 at stride 1 between many channels, forward and towards the input, by default (`--conv exact`
+//!   turns it off). M x M outputs come from (M + 2) x (M + 2) transformed inputs: F(4x4) has a quarter of the multiplications,
+//!   F(2x2), where borders leave it the fewer, 4/9. The products of the transforms are panels for the forward register tile.
 //! - product (`gemm`): 1x1 convolutions and linear layers, a row of the product a pixel.
 //! - narrow (`conv_narrow`): an input gradient towards 1 or 3 channels, which would leave 13 of 16 lanes idle: the taps join
 //!   the lanes, as a product, and a gather sums up.
@@ -41,6 +44,12 @@
 //! Therefore a path, and the places where a sum is cut, follow from the layer's shape and the instruction set alone, never
 //! from rows or threads. Within a piece each output is ONE chain of fused multiply-adds in a fixed order, channel blocks
 //! outermost, then taps, then channels: how the work is cut into tiles, groups and tasks cannot be seen in it.
+//!
+//! By Winograd's tiles a chain runs over channels alone, and each output mixes the (M + 2)² chains of its tile: 1e-6 to 4e-6 of
+//! the largest output is the error, F(2x2)'s at most 1e-6. So that a true zero stays one, each tile carries a mask of outputs whose
+//! window is zero in all channels, by value: these are exactly the bias, a gradient exactly 0, whatever else their tile holds
+//! (without it the sign of rounding would decide a seventh of FGSM's steps). A NaN reaches every output whose window holds
+//! it, as by any path, and may reach its whole tile; an infinity may become NaN there.
 //!
 //! A chain of n products errs by some sqrt(n) roundings of its sum, so long sums are cut: above 576 terms a convolution adds up
 //! pieces of about 144, above 2048 a product pieces of 512 channels. The weight gradient sums over rows, so its order is

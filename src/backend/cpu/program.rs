@@ -58,8 +58,9 @@ impl Default for Cpu {
 impl Backend for Cpu {
     fn name(&self) -> String {
         match self.conv {
-            ConvPath::Winograd => format!("cpu ({})", self.isa.name()),
-            ConvPath::Exact => format!("cpu ({}, {})", self.isa.name(), self.conv.name()),
+            // as on CUDA, and as runs are named that were made before there were tiles
+            ConvPath::Exact => format!("cpu ({})", self.isa.name()),
+            ConvPath::Winograd => format!("cpu ({}, {})", self.isa.name(), self.conv.name()),
         }
     }
 

@@ -19,6 +19,8 @@
 //! from PyTorch's). A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
 //! Called by the CPU backend's convolution nodes where `path.rs` says so.
 
+#![allow(clippy::needless_range_loop)] // rows and columns of register arrays, unrolled; iterators read worse
+
 use super::gemm::{Source, view_fits};
 use super::isa::{Isa, Level};
 use super::scratch::{self, Line, Shared, lines, parallel, piece};

@@ -13,8 +13,6 @@ use super::side::Side;
 use super::table::{self, Compared, Measured};
 use super::{Args, Job};
 use crate::atomic::write_atomic;
-use crate::backend::Backend;
-use crate::backend::cpu::Cpu;
 use crate::cli::common::{Common, Context};
 use crate::cli::ui::{self, Ui};
 use crate::error::Error;
@@ -85,6 +83,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         peer,
         directory: directory.path(),
         threads: rayon::current_num_threads(),
+        device: context.device(),
         stop: context.stop.clone(),
         weights: None,
     };
@@ -119,6 +118,8 @@ struct Lab<'a> {
     peer: Installed,
     directory: &'a Path,
     threads: usize,
+    /// Our side's.
+    device: String,
     stop: Arc<AtomicBool>,
     /// Network and tap that the file of weights is for, and the bytes in it.
     weights: Option<(&'static str, &'static str, u64)>,
@@ -184,7 +185,7 @@ impl Lab<'_> {
         let program = std::env::current_exe().map_err(|e| Error::Failed(format!("this program is not found: {e}")))?;
         let mut command = Command::new(program);
         command.args(["bench", &row.job.name(), "--model", row.model, "--tap", row.tap, "--serve", "--quiet"]);
-        command.args(["--device", "cpu", "--batch", &self.args.batch]);
+        command.args(["--device", "cpu", "--batch", &self.args.batch, "--conv", self.args.common.conv.name()]);
         self.flags(&mut command, RESULTS[0]);
         Side::start("our side", command, self.stop.clone())
     }
@@ -276,7 +277,7 @@ impl Lab<'_> {
     fn record(&self, path: &Path, found: &[Compared]) -> Result<(), Error> {
         let command: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
         let machine = json!({ "os": std::env::consts::OS, "arch": std::env::consts::ARCH, "cpu": processor(),
-            "device": Cpu::new().name(), "hardware_threads": std::thread::available_parallelism().map_or(1, usize::from) });
+            "device": self.device, "hardware_threads": std::thread::available_parallelism().map_or(1, usize::from) });
         let head = json!({ "schema_version": 1, "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             "command": command, "peer": self.peer.peer().name(), "threads": self.threads, "nodes": self.args.nodes,
             "size": self.args.size, "intervene": env!("CARGO_PKG_VERSION"), "machine": machine });

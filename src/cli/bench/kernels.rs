@@ -3,12 +3,13 @@
 //! roofline by published figures.
 
 use super::Args;
+use crate::backend::BackendError;
 use crate::backend::cuda::{
     self, CHIPS, Counts, Cuda, Estimate, Libraries, MainLoop, Precision, Resources, cached, kernel_of, main_loops,
     on_tensor_cores, sources,
 };
 use crate::backend::problems::{Map, Problem, Work, problems};
-use crate::backend::{BackendError, ConvPath};
+use crate::cli::common::ConvArg;
 use crate::cli::ui::{self, Ui};
 use crate::error::Error;
 use rayon::prelude::*;
@@ -29,7 +30,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let ui = Ui::new(args.common.quiet);
     crate::cli::common::threads(args.common.threads)?;
     let precision = args.common.precision.into();
-    if ConvPath::from(args.common.conv) != ConvPath::Exact {
+    if args.common.conv != ConvArg::Auto {
         return Err(Error::Usage("`bench kernels` lists both paths: --conv does not apply".into()));
     }
     let filter = args.filter.as_deref().unwrap_or_default().to_lowercase();

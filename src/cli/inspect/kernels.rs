@@ -36,7 +36,7 @@ enum Cell {
     None,
     /// The only way of its op.
     Op(&'static str),
-    /// A path, and the one where Winograd's tiles are asked for.
+    /// The path of exact convolution, and that by Winograd's tiles.
     Path([Path; 2]),
 }
 
@@ -50,7 +50,7 @@ impl Cell {
             Cell::None => "-".into(),
             Cell::Op(name) => name.into(),
             Cell::Path([exact, winograd]) if exact == winograd => exact.name().into(),
-            Cell::Path(both) => both.map(Path::name).join(" | "),
+            Cell::Path([exact, winograd]) => format!("{} (exact: {})", winograd.name(), exact.name()),
         }
     }
 
@@ -114,7 +114,7 @@ impl Table {
             }
             text.push('\n');
         }
-        text += "CPU paths, by a layer's shape, never by rows or threads:\n";
+        text += CPU_RULES;
         let mut paths: Vec<Path> = Vec::new();
         for path in self.parts.iter().flat_map(|(_, rows)| rows).flat_map(|row| row.cpu).flat_map(Cell::paths) {
             if !paths.contains(&path) {
@@ -122,7 +122,7 @@ impl Table {
             }
         }
         for path in paths {
-            let _ = writeln!(text, "  {:<10}{}", path.name(), path.why());
+            let _ = writeln!(text, "  {:<17}{}", path.name(), path.why());
         }
         let _ = writeln!(text, "\nCUDA kernels, in {}, {CUDA_RULES}", self.precision.name());
         text += FUSED;
@@ -133,9 +133,11 @@ impl Table {
 const HEAD: [&str; 9] =
     ["layer", "", "CPU: forward", "grad x", "grad w", "CUDA: forward", "--conv winograd", "grad x", "grad w"];
 
+const CPU_RULES: &str = "CPU paths, by a layer's shape, never by rows or threads (exact: with --conv exact):\n";
+
 const CUDA_RULES: &str = "of images whose channels begin at multiples of 16 bytes: their tiles, by the layer's shape.
-Winograd's (F2: 2x2 outputs, F4: 4x4) are for layers of 3x3, stride 1 and whole quads of channels, where they are estimated
-to be faster by a tenth; gradients are convolved exactly.";
+Winograd's (F2: 2x2 outputs, F4: 4x4), by choice, are for layers of 3x3, stride 1 and whole quads of channels, where they are
+estimated to be faster by a tenth; gradients are convolved exactly there.";
 
 const FUSED: &str = "The network is fused as in inference. Where gradients are taken, ReLUs, and norms in front of 1x1 layers, are steps of their own.
 ";
