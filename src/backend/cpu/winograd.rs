@@ -562,8 +562,9 @@ impl Walk<'_> {
         let threads = rayon::current_num_threads();
         let blocks = self.u.outputs.div_ceil(self.u.isa.block());
         let room = |tiles: usize| self.position(tiles) * self.tiles.products();
-        if 4 * self.u.data.len() * 4 < LARGE || all >= 4 * threads * SHARED_CHUNK && self.u.data.len() * 16 < 4 * LARGE
-        {
+        // with many tiles, U of up to four times that size is worth reading again for every chunk: nobody waits for anybody
+        let large = if all >= 4 * threads * SHARED_CHUNK { 4 * LARGE } else { LARGE };
+        if 16 * self.u.data.len() < large {
             let chunks = all.div_ceil(CHUNK).next_multiple_of(threads).min(all);
             // few tiles: each thread takes all of them, and some of the outputs
             let splits = if chunks < threads { threads.min(blocks) } else { 1 };
@@ -644,8 +645,8 @@ impl Walk<'_> {
         scratch::with(m_position * self.tiles.products(), |m| {
             let m = m.as_mut_ptr();
             for b in blocks {
+                // beyond the outputs U is zero
                 let width = block.min(self.u.outputs - b * block);
-                let vectors = width.div_ceil(isa.lanes());
                 for p in 0..self.tiles.products() {
                     for part in 0..pieces {
                         let tile = piece(own.len(), pieces, part);
@@ -664,7 +665,6 @@ impl Walk<'_> {
                             bias: std::ptr::null(),
                             relu: false,
                         };
-                        let _ = vectors;
                         // SAFETY: V and U hold this position, and M is this task's.
                         unsafe { forward_kernel(isa, tile.len(), 2)(&call) }
                     }
