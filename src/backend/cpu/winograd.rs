@@ -6,10 +6,11 @@
 //! (written out in kernels/winograd.cu) err by 1 to 4e-6 of the largest output, the usual 0, ±1, ±2 by four times as much.
 //!
 //! Three stages, over a chunk of tiles:
-//!   input     V[T*T][channel block][tile][16] = B^T d B
-//!   product   M[T*T][tile][output of block]   = V U, one block of outputs after another, by the forward register tile
-//!   output    A^T M A, plus bias, then ReLU, while M is still in the L2 cache
-//! U[output block][T*T][channel block][16][lanes] = G g G^T is made once, in f64, rounded once. Where U is small every
+//! - input: V = B^T d B, as `[T * T][channel block][tile][16]`;
+//! - product: M = V U, as `[T * T][tile][output]`, one block of outputs after another, by the forward register tile;
+//! - output: A^T M A, plus bias, then ReLU, while M is still in the L2 cache.
+//!
+//! U = G g G^T, as `[output block][T * T][channel][lanes]`, is made once, in f64, rounded once. Where U is small every
 //! task takes a chunk through all three; where it is large (VGG's 512 channels: 38 MB) all tasks share one larger chunk of
 //! V, each with output blocks of its own, so that U is read from memory once a chunk.
 //!
