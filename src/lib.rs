@@ -37,7 +37,7 @@
 //! 3. An image's result does not depend on batch size, batch neighbours, thread count, order or shard: bit for bit, per
 //!    device. So an algorithm, tile or split is chosen by layer shape and device, never by rows or threads. A batch norm
 //!    under training is excepted, for its statistics are the batch's; masks and views of a training image are not.
-//! 4. No step reads the slot it writes; slots start as NaN and carry canaries in debug builds.
+//! 4. No step reads the slot it writes; in debug builds, tests among them, slots start as NaN and carry canaries.
 //! 5. `cpu` and `cuda` agree with the reference within the op's named tolerance, NaN-proof.
 //! 6. fp32 is the default. `cpu` convolves by Winograd's tiles where they serve, forward and towards the input, or exactly by
 //!    choice; `cuda` convolves exactly, and by choice by tiles, forward alone, or in a reduced precision, one of the two.

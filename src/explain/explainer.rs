@@ -15,7 +15,7 @@ use crate::attack::Victim;
 use crate::attack::victim as attack;
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, load_fitting, takes_images};
 use crate::graph::NodeId;
-use crate::graph::plan::EntryId;
+use crate::graph::plan::{EntryId, row_bytes};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
 use crate::tensor::{Shape, TensorMut, TensorRef};
@@ -66,17 +66,13 @@ impl Explainer {
     ) -> Result<Explainer, ExplainError> {
         let Subject { model, weights, .. } = subject;
         let (graph, nodes) = build(subject, methods)?;
-        let bytes = |rows: usize| nodes.plan(&graph, rows).map(|artifact| 4 * artifact.slot_elements());
+        let plan = |rows| nodes.plan(&graph, rows);
         let rows = match rows {
             Some(rows) => rows.max(1),
-            None => {
-                let each = bytes(2)?.saturating_sub(bytes(1)?).max(1);
-                backend.batch_rows(each).min(ROWS_MAX)
-            }
+            None => backend.batch_rows(row_bytes(plan)?).min(ROWS_MAX),
         };
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };
-        let plan = |rows| nodes.plan(&graph, rows);
         let (mut program, rows) = load_fitting::<ExplainError>(backend, &weights, rows, plan)?;
         nodes.attack.prepare(&mut *program)?;
         let all_lists = [(Job::Ablate, Some(nodes.host.lists)), (Job::Do, nodes.inserted.map(|i| i.lists))];

@@ -170,6 +170,15 @@ pub fn plan(graph: &Graph, entries: &[Entry<'_>]) -> Result<Artifact, GraphError
     Ok(artifact)
 }
 
+/// Bytes that one more row adds to the slots of what `plan` plans for so many, whatever lies in them once.
+///
+/// # Errors
+/// What `plan` says.
+pub fn row_bytes(plan: impl Fn(usize) -> Result<Artifact, GraphError>) -> Result<usize, GraphError> {
+    let bytes = |rows: usize| plan(rows).map(|artifact| 4 * artifact.slot_elements());
+    Ok(bytes(2)?.saturating_sub(bytes(1)?))
+}
+
 /// Whose slot a value lives in, and where in it.
 #[derive(Clone, Copy)]
 struct Owned {

@@ -108,7 +108,7 @@ pub fn forward_views(
 pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     assert_eq!((gy.len(), gx.len()), (len(&[rows, s.y_len()]), len(&[rows, s.x_len()])));
     match path::grad_input(s, ConvPath::Exact) {
-        Path::Product => return gemm::grad_input(rows * s.h * s.w, gy, packed, gx),
+        Path::Product => return gemm::forward(rows * s.h * s.w, gy, packed, None, Activation::None, gx),
         Path::Narrow => return conv_narrow::grad_input(s, rows, gy, packed, gx),
         _ => {}
     }

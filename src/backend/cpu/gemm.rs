@@ -54,16 +54,10 @@ pub(super) fn view_fits(floats: usize, pixels: usize, channels: usize, pixel: us
 /// The longest sum that is one chain; a longer one is the sum of its pieces.
 const CHAIN_MAX: usize = 2048;
 
-/// Packs W (O, I) for `forward`. VGG's largest layer is 411 MB: what reading W took may be given back in `between`.
+/// Packs W (O, I) for `forward` and `grad_input`. VGG's largest layer is 411 MB: what reading W took may be given back in `between`.
 pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32], between: &(dyn Fn() + Sync)) -> Packed {
     assert_eq!(w.len(), len(&[o, i]));
     Packed::in_parts(isa, [1, i, o], |o, _, c| w[o * i + c], between)
-}
-
-/// Packs W (O, I) for `grad_input`.
-pub fn pack_grad_input(isa: Isa, o: usize, i: usize, w: &[f32]) -> Packed {
-    assert_eq!(w.len(), len(&[o, i]));
-    Packed::new(isa, 1, o, i, |input, _, output| w[output * i + input])
 }
 
 /// y (rows, O) = x (rows, I) W^T + bias, then `act`.
@@ -167,7 +161,7 @@ pub(super) unsafe fn product(
 
 /// gx (rows, I) = gy (rows, O) W, with `packed` by [`pack_forward`]: each sum over O is one of partial sums, a chain a lane of an
 /// output block.
-pub fn grad_input_turned(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
+pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
     let (depth, outputs) = (packed.channels(), packed.outputs());
     assert_eq!((packed.taps(), gy.len(), gx.len()), (1, len(&[rows, outputs]), len(&[rows, depth])));
     if rows == 0 || depth == 0 {
@@ -201,11 +195,6 @@ pub fn grad_input_turned(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32
             first += if all { most } else { 1 };
         }
     });
-}
-
-/// gx (rows, I) = gy (rows, O) W, with `packed` by [`pack_grad_input`].
-pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
-    forward(rows, gy, packed, None, Activation::None, gx);
 }
 
 /// dW (O, I) = `sum over rows of gy[r][o] x[r][i]`: one chain over the rows, whatever the threads.

@@ -75,7 +75,7 @@ impl Backend for Cpu {
     /// As many as stay within the caches: of the Fashion net at tap 2, 64 variants in 32 MB. On 2 cores with 2 MB of L2 each, its
     /// sweep of 256 images took .396 s at 8 variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few
     /// rows leave threads waiting at every step, many leave the caches. A row of a large network never stays within them; there
-    /// more rows share one reading of the weights, half a gigabyte of VGG's, as far as memory of a quarter of that goes.
+    /// more rows share one reading of the weights, half a gigabyte of VGG's, as far as 256 MB go.
     fn batch_rows(&self, row_bytes: usize) -> usize {
         let fit = |bytes: usize| bytes / row_bytes.max(1);
         fit(32 << 20).max(fit(256 << 20).min(32)).max(1)
@@ -331,7 +331,7 @@ impl Engine for Simd {
             }
             Op::LinearGradInput => {
                 let packed = self.tiles(s)?;
-                gemm::grad_input_turned(n, s.floats(0), packed, out);
+                gemm::grad_input(n, s.floats(0), packed, out);
             }
             Op::LinearGradWeight => {
                 let (i, o) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());

@@ -176,7 +176,7 @@ unsafe fn start<S: Vector, const P: usize, const V: usize>(
 unsafe fn forward<S: Vector, const P: usize, const V: usize>(t: &Forward) {
     // SAFETY: the pointers of `t` cover the extents its fields state.
     unsafe {
-        // a store that misses the L1 cache holds up those behind it: asked for now, its line is there by then
+        // a store that misses the L1 cache holds up those behind it; lines asked for here are there when the sums are stored
         for p in 0..P {
             for v in 0..V {
                 S::prefetch(t.y.wrapping_add(p * t.y_stride + v * S::LANES));

@@ -108,11 +108,6 @@ impl Transformed {
         Transformed { isa, tiles, channels, outputs, data }
     }
 
-    /// Memory held.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.data)
-    }
-
     /// The weights of a block of outputs at a position.
     fn at(&self, block: usize, position: usize) -> *const f32 {
         let floats: &[f32] = bytemuck::cast_slice(&self.data);

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, BackendError, Completed, Program, load_fitting};
 use crate::error::Error;
-use crate::graph::plan::{Artifact, Entry, EntryId, plan};
+use crate::graph::plan::{Artifact, Entry, EntryId, plan, row_bytes};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::Model;
 use crate::tensor::{TensorMut, TensorRef};
@@ -38,10 +38,9 @@ impl Inference {
             let forward = Entry { name: "forward", given: &[x], want: &[logits], updates: &[], capacity: rows };
             plan(&graph, &[forward])
         };
-        let bytes = |rows: usize| planned(rows).map(|artifact| 4 * artifact.slot_elements());
         let most = match batch {
             Some(rows) => rows,
-            None => backend.batch_rows(bytes(2)?.saturating_sub(bytes(1)?)),
+            None => backend.batch_rows(row_bytes(planned)?),
         };
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };
