@@ -201,12 +201,26 @@ fn signs_agree(what: &str, host: &Host, x: &[f32], backend: &dyn Backend) -> usi
     zeros
 }
 
+/// Noise in a corner of a flat image: elsewhere neighbouring sums are the same, and a max-pool's gradient goes to the first of them.
+fn on_ground(host: &Host, ground: f32) -> Vec<f32> {
+    let mut x = host.images(6, 3);
+    let [_, h, w] = host.model.input;
+    for (at, x) in x.iter_mut().enumerate() {
+        if at / w % h < 2 * h / 3 || at % w < 2 * w / 3 {
+            *x = ground;
+        }
+    }
+    x
+}
+
 #[test]
 fn signs_of_input_gradients_are_the_references_and_its_zeros_are_zeros() {
     let cpus: Vec<Cpu> = Isa::available().into_iter().map(Cpu::with_isa).collect();
     for cpu in &cpus {
         let host = vgg();
         signs_agree("vgg, noise", &host, &host.images(6, 1), cpu);
+        signs_agree("vgg, on black", &host, &on_ground(&host, 0.0), cpu);
+        signs_agree("vgg, on grey", &host, &on_ground(&host, 0.5), cpu);
         // ReLUs that let little through, and lines and rows that no window of the last pool reaches: true zeros
         let mut quiet = Host::wide();
         quiet.weight("features.0.bias").fill(-2.5);

@@ -108,10 +108,10 @@ fn same(what: &str, a: &[f32], b: &[f32]) {
 }
 
 /// y of dense pixels, over NaNs.
-fn y_of(s: &ConvShape, x: &[f32], u: &Transformed, bias: Option<&[f32]>, act: Activation) -> Vec<f32> {
+fn y_of(s: &ConvShape, x: &[f32], w: &[f32], u: &Transformed, bias: Option<&[f32]>, act: Activation) -> Vec<f32> {
     let rows = x.len() / s.x_len();
     let mut y = vec![f32::NAN; rows * s.y_len()];
-    winograd::forward_views(s, rows, Source::dense(x, s.c), u, bias, act, &mut y, s.o);
+    winograd::forward_views(s, rows, Source::dense(x, s.c), w, u, bias, act, &mut y, s.o);
     y
 }
 
@@ -141,14 +141,14 @@ fn forward_and_input_gradient_equal_the_naive_sums_by_both_tiles() {
             for isa in Isa::available() {
                 let what = |of: &str| format!("{of} {tiles:?} {s:?} {isa:?}");
                 let (u, back) = (Transformed::forward(isa, tiles, &s, &w), Transformed::grad_input(isa, tiles, &s, &w));
-                let y = y_of(&s, &x, &u, None, Activation::None);
+                let y = y_of(&s, &x, &w, &u, None, Activation::None);
                 let used = [
                     check(&what("forward"), &y, &want_y, tolerance(tiles)),
                     check(&what("grad_input"), &gx_of(&s, &gy, &back), &want_gx, tolerance(tiles)),
                 ];
                 worst[usize::from(tiles == Winograd::F4)] =
                     used.into_iter().fold(worst[usize::from(tiles == Winograd::F4)], f64::max);
-                let y = y_of(&s, &x, &u, Some(&bias), Activation::Relu);
+                let y = y_of(&s, &x, &w, &u, Some(&bias), Activation::Relu);
                 // of the largest sum: a ReLU may leave nothing
                 let allowed = tolerance(tiles) * largest(&want_y).max(1.0);
                 for (got, want) in y.iter().zip(&active) {
@@ -159,7 +159,17 @@ fn forward_and_input_gradient_equal_the_naive_sums_by_both_tiles() {
                 let wide = spread(&x, s.c, x_gap, f32::NAN);
                 let mut wide_y = vec![7.0; ROWS * s.oh() * s.ow() * (s.o + y_gap)];
                 let source = Source { x: &wide, pixel: s.c + x_gap, affine_relu: None };
-                winograd::forward_views(&s, ROWS, source, &u, Some(&bias), Activation::Relu, &mut wide_y, s.o + y_gap);
+                winograd::forward_views(
+                    &s,
+                    ROWS,
+                    source,
+                    &w,
+                    &u,
+                    Some(&bias),
+                    Activation::Relu,
+                    &mut wide_y,
+                    s.o + y_gap,
+                );
                 same(&what("views"), &wide_y, &spread(&y, s.o, y_gap, 7.0));
             }
         }
@@ -178,7 +188,7 @@ fn the_widest_layers_stay_within_the_tolerance() {
         for tiles in Winograd::ALL {
             for isa in Isa::available() {
                 let what = format!("{tiles:?} {s:?} {isa:?}");
-                let y = y_of(&s, &x, &Transformed::forward(isa, tiles, &s, &w), None, Activation::None);
+                let y = y_of(&s, &x, &w, &Transformed::forward(isa, tiles, &s, &w), None, Activation::None);
                 let gx = gx_of(&s, &gy, &Transformed::grad_input(isa, tiles, &s, &w));
                 let used = [check(&what, &y, &want_y, tolerance(tiles)), check(&what, &gx, &want_gx, tolerance(tiles))];
                 println!("{what}: {used:.2?} of the tolerance");
@@ -197,7 +207,7 @@ fn bits_do_not_depend_on_the_batch(s: &ConvShape, tiles: Winograd, isa: Isa, poo
     let (x, gy) = (values(ROWS * s.x_len(), 8), values(ROWS * s.y_len(), 9));
     let (w, bias) = (values(s.w_len(), 10), values(s.o, 11));
     let (u, back) = (Transformed::forward(isa, tiles, s, &w), Transformed::grad_input(isa, tiles, s, &w));
-    let run = |x: &[f32], gy: &[f32]| (y_of(s, x, &u, Some(&bias), Activation::None), gx_of(s, gy, &back));
+    let run = |x: &[f32], gy: &[f32]| (y_of(s, x, &w, &u, Some(&bias), Activation::None), gx_of(s, gy, &back));
     let (y, gx) = pools[0].install(|| run(&x, &gy));
     for pool in pools {
         for (first, rows) in [(0, ROWS), (0, 1), (0, 3), (ROWS - 1, 1)] {
@@ -245,10 +255,10 @@ fn both_schedules_of_one_layer_give_the_same_bits() {
     let (x, w) = (values(4 * s.x_len(), 12), values(s.w_len(), 13));
     let u = Transformed::forward(Isa::detect(), Winograd::F4, &s, &w);
     let pools = pools();
-    let all = pools[0].install(|| y_of(&s, &x, &u, None, Activation::None));
+    let all = pools[0].install(|| y_of(&s, &x, &w, &u, None, Activation::None));
     for pool in &pools {
         for rows in [1, 4] {
-            let part = pool.install(|| y_of(&s, &x[..rows * s.x_len()], &u, None, Activation::None));
+            let part = pool.install(|| y_of(&s, &x[..rows * s.x_len()], &w, &u, None, Activation::None));
             same(&format!("{rows} rows on {} threads", pool.current_num_threads()), &part, &all[..part.len()]);
         }
     }
@@ -293,7 +303,7 @@ fn an_output_whose_window_is_zero_is_exactly_its_bias_and_a_gradient_exactly_0()
             for (act, bias) in
                 [(Activation::None, Some(&bias)), (Activation::Relu, Some(&bias)), (Activation::None, None)]
             {
-                let y = y_of(&s, &x, &u, bias.map(Vec::as_slice), act);
+                let y = y_of(&s, &x, &w, &u, bias.map(Vec::as_slice), act);
                 for (i, (y, reached)) in y.iter().zip(&reached).enumerate() {
                     let plain = bias.map_or(0.0, |bias| bias[i % s.o]);
                     let want = if act == Activation::Relu { plain.max(0.0) } else { plain };
@@ -334,14 +344,62 @@ fn a_nan_reaches_every_output_whose_window_holds_it_and_an_infinity_leaves_no_nu
                     got.iter().zip(reached).any(|(y, r)| *r && if value.is_nan() { !y.is_nan() } else { y.is_finite() })
                 };
                 let what = format!("{value} {tiles:?} {s:?} {isa:?}");
-                assert!(!swallowed(&y_of(&s, &x, &u, None, Activation::None), &reached), "forward {what}");
+                assert!(!swallowed(&y_of(&s, &x, &w, &u, None, Activation::None), &reached), "forward {what}");
                 assert!(!swallowed(&gx_of(&s, &gy, &back), &reached_gx), "grad_input {what}");
                 if value.is_nan() {
-                    assert!(!swallowed(&y_of(&s, &x, &u, None, Activation::Relu), &reached), "with relu {what}");
+                    assert!(!swallowed(&y_of(&s, &x, &w, &u, None, Activation::Relu), &reached), "with relu {what}");
                 }
             }
         }
     }
+}
+
+/// Images of areas of one colour each, as clothes on black are, and of lines: their cells, and one cell of noise among them.
+fn flat_images(s: &ConvShape) -> Vec<f32> {
+    let colours: Vec<Vec<f32>> = (0..3).map(|k| values(s.c, 23 + k)).collect();
+    let halves = |i: usize, j: usize| usize::from(j >= s.w / 2) + usize::from(i >= s.h / 2 && j >= s.w / 2);
+    let patterns: [&dyn Fn(usize, usize) -> usize; 5] =
+        [&|_, _| 0, &halves, &|i, _| i % 3, &|_, j| j % 2, &|i, j| usize::from(i % 5 == 4) + usize::from(j % 7 == 6)];
+    let cells = (0..s.h).flat_map(|i| (0..s.w).map(move |j| (i, j)));
+    let mut x: Vec<f32> =
+        patterns.iter().flat_map(|of| cells.clone().flat_map(|(i, j)| colours[of(i, j)].clone())).collect();
+    let noisy = ((s.h / 2) * s.w + s.w / 3) * s.c;
+    x[noisy..noisy + s.c].copy_from_slice(&values(s.c, 26));
+    x
+}
+
+/// A max-pool's gradient goes to the first of its largest values: outputs that are the same sum must be the same float, wherever
+/// tiles begin. So are those of windows that are their neighbours', a row or a column on: in flat areas, along their borders and
+/// the map's, in stripes.
+#[test]
+fn outputs_of_like_windows_are_the_same_to_the_bit() {
+    let mut pairs = 0;
+    for (s, tiles, isa) in trials() {
+        let (x, w, bias) = (flat_images(&s), values(s.w_len(), 24), values(s.o, 25));
+        let rows = x.len() / s.x_len();
+        let u = Transformed::forward(isa, tiles, &s, &w);
+        let y = y_of(&s, &x, &w, &u, Some(&bias), Activation::None);
+        // cells of the window of output (p, q), with the padding
+        let window = |row: usize, p: usize, q: usize| -> Vec<&[f32]> {
+            let inside = |at: usize, size: usize| at.checked_sub(s.pad).filter(|at| *at < size);
+            let cell = |t: usize| Some((inside(p + t / 3, s.h)?, inside(q + t % 3, s.w)?));
+            (0..9).map(|t| cell(t).map_or(&[][..], |(i, j)| &x[((row * s.h + i) * s.w + j) * s.c..][..s.c])).collect()
+        };
+        let output = |row: usize, p: usize, q: usize| &y[((row * s.oh() + p) * s.ow() + q) * s.o..][..s.o];
+        for (row, p, q) in (0..rows).flat_map(|r| (0..s.oh()).flat_map(move |p| (0..s.ow()).map(move |q| (r, p, q)))) {
+            for (p2, q2) in [(p, q + 1), (p + 1, q)] {
+                if p2 < s.oh() && q2 < s.ow() && window(row, p, q) == window(row, p2, q2) {
+                    let what = format!("image {row}, ({p}, {q}) and ({p2}, {q2}), {tiles:?} {s:?} {isa:?}");
+                    same(&what, output(row, p, q), output(row, p2, q2));
+                    pairs += 1;
+                }
+            }
+        }
+        let [want, _] = naive(&s, rows, &x, &w, &vec![0.0; y.len()]);
+        let want: Vec<f64> = want.iter().enumerate().map(|(i, y)| y + f64::from(bias[i % s.o])).collect();
+        check(&format!("flat {tiles:?} {s:?} {isa:?}"), &y, &want, tolerance(tiles));
+    }
+    assert!(pairs > 5_000, "{pairs} pairs");
 }
 
 /// A weight that is not a number makes none of the outputs of its kernel one.
@@ -354,7 +412,7 @@ fn a_nan_among_the_weights_shows_in_its_output_and_in_no_other() {
     w[(bad * s.c + 39) * 9 + 4] = f32::NAN;
     for tiles in Winograd::ALL {
         for isa in Isa::available() {
-            let y = y_of(&s, &x, &Transformed::forward(isa, tiles, &s, &w), None, Activation::None);
+            let y = y_of(&s, &x, &w, &Transformed::forward(isa, tiles, &s, &w), None, Activation::None);
             let wrong = y.iter().enumerate().find(|(i, y)| y.is_nan() != (i % s.o == bad));
             assert!(wrong.is_none(), "{wrong:?} {tiles:?} {isa:?}");
         }

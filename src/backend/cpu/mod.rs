@@ -48,7 +48,9 @@
 //! By Winograd's tiles a chain runs over channels alone, and each output mixes the (M + 2)² chains of its tile: 1e-6 to 4e-6 of
 //! the largest output is the error, F(2x2)'s at most 1e-6. So that a true zero stays one, each tile carries a mask of outputs whose
 //! window is zero in all channels, by value: these are exactly the bias, a gradient exactly 0, whatever else their tile holds
-//! (without it the sign of rounding would decide a seventh of FGSM's steps). A NaN reaches every output whose window holds
+//! (without it the sign of rounding would decide a seventh of FGSM's steps). And so that equals stay equal, outputs whose window
+//! is their neighbour's, moved along a line of like pixels, are made again as plain sums: flat areas and their borders, where a
+//! max-pool's gradient goes to the first of its equals, as in PyTorch. A NaN reaches every output whose window holds
 //! it, as by any path, and may reach its whole tile; an infinity may become NaN there.
 //!
 //! A chain of n products errs by some sqrt(n) roundings of its sum, so long sums are cut: above 576 terms a convolution adds up

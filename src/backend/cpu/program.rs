@@ -308,7 +308,17 @@ impl Engine for Simd {
                         conv::forward_views(&shape, n, source, w, s.conv_bias(), *activation, out, s.pixel);
                     }
                     Pack::Transformed(u) => {
-                        winograd::forward_views(&shape, n, source, u, s.conv_bias(), *activation, out, s.pixel);
+                        winograd::forward_views(
+                            &shape,
+                            n,
+                            source,
+                            s.floats(1),
+                            u,
+                            s.conv_bias(),
+                            *activation,
+                            out,
+                            s.pixel,
+                        );
                     }
                     Pack::Channels(_) => return Err(wrong_pack(s.node)),
                 }

@@ -27,6 +27,8 @@ pub(super) trait Vector: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// Whether a lane is not 0; NaN is not.
     unsafe fn any(self) -> bool;
+    /// Whether a lane differs in a bit.
+    unsafe fn differs(self, other: Self) -> bool;
     /// `self * b + c`, fused where the instruction set can.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// max(0, x); NaN stays NaN.
@@ -76,6 +78,11 @@ mod x86 {
         unsafe fn any(self) -> bool {
             // SAFETY: see zero.
             unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(self, _mm512_setzero_ps()) != 0 }
+        }
+        #[inline(always)]
+        unsafe fn differs(self, other: Self) -> bool {
+            // SAFETY: see zero.
+            unsafe { _mm512_cmpneq_epi32_mask(_mm512_castps_si512(self), _mm512_castps_si512(other)) != 0 }
         }
         #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
@@ -166,6 +173,14 @@ mod x86 {
             unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(self, _mm256_setzero_ps())) != 0 }
         }
         #[inline(always)]
+        unsafe fn differs(self, other: Self) -> bool {
+            // SAFETY: see zero.
+            unsafe {
+                let same = _mm256_cmpeq_epi32(_mm256_castps_si256(self), _mm256_castps_si256(other));
+                _mm256_movemask_epi8(same) != -1
+            }
+        }
+        #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
             // SAFETY: see zero.
             unsafe { _mm256_set1_ps(*p) }
@@ -243,6 +258,10 @@ impl Vector for Array8 {
     #[inline(always)]
     unsafe fn any(self) -> bool {
         self.0.iter().any(|x| *x != 0.0)
+    }
+    #[inline(always)]
+    unsafe fn differs(self, other: Self) -> bool {
+        self.0.map(f32::to_bits) != other.0.map(f32::to_bits)
     }
     #[inline(always)]
     unsafe fn splat(p: *const f32) -> Self {

@@ -17,7 +17,10 @@
 //! A tile's numbers depend on the tile alone, each product is one chain over the channels, and chunks are cut anywhere:
 //! an image has the same bits in any batch. An output whose window is zero in all channels is exactly its bias: a true zero
 //! of a gradient must stay one, for the sign of a gradient is the attack (without that, a seventh of FGSM's pixels differ
-//! from PyTorch's). A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
+//! from PyTorch's). Windows that are each other's neighbours and the same, as in flat areas, have the same sum: a tile finds
+//! them, and theirs is made plainly, for else rounding would choose where a max-pool's gradient goes (without that, 8 % of
+//! FGSM's signs were turned for clothes on black, up to 26 % of VGG16's on black borders). Like windows that lie askew are not looked for.
+//! A NaN may reach its whole tile, and infinity become NaN there: more than in a plain sum, never less.
 //! Called by the CPU backend's convolution nodes where `path.rs` says so.
 
 #![allow(clippy::needless_range_loop)] // rows and columns of register arrays, unrolled; iterators read worse
@@ -45,6 +48,8 @@ const LARGE: usize = 1 << 20;
 /// The points of F(4x4).
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const B: f32 = std::f32::consts::SQRT_2;
+/// Windows whose plain sums a task keeps: those of a flat area and of its borders.
+const RECENT: usize = 4;
 /// Floats between the positions of V and M: without them their distance would be a power of two, and all in one cache set.
 const GAP: usize = 48;
 
@@ -219,11 +224,28 @@ struct InputTile {
     /// Cells inside the map, down and across; all of them where the tile is whole.
     inside: [(usize, usize); 2],
     channels: usize,
+    /// Whether like windows are looked for.
+    ties: bool,
     v: *mut f32,
     /// Floats from one position of V to the next, and from one channel block to the next.
     position: usize,
     block: usize,
 }
+
+/// What is known of a tile's outputs: a bit for each, row by row, four bits a row.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Marks {
+    /// The window is not zero in all channels.
+    live: u16,
+    /// Each row of the window is three times the same pixel.
+    level: u16,
+    /// Each column of it is.
+    plumb: u16,
+}
+
+/// Floats that hold [`Marks`].
+const MARKS: usize = size_of::<Marks>().div_ceil(size_of::<f32>());
 
 /// Two lines of B^T d that share inputs: the second and third, the fourth and fifth (of F(4x4) alone), the first and last.
 const PAIRS: [[usize; 2]; 3] = [[1, 2], [3, 4], [0, SIDE - 1]];
@@ -247,6 +269,35 @@ impl InputTile {
                 (false, _) => S::zero(),
                 (true, true) => S::load(at),
                 (true, false) => S::load_first(at, left),
+            }
+        }
+    }
+
+    /// Strikes out pairs of cells that differ in the channels from `first` on: all pairs, or those of the two middle rows and
+    /// columns, of which every window has one.
+    #[inline(always)]
+    unsafe fn compare<S: Vector, const EDGE: bool, const ALL: bool>(
+        &self,
+        tiles: Winograd,
+        first: usize,
+        pairs: &mut Pairs,
+    ) {
+        let side = tiles.outputs() + 2;
+        let counts = |k: usize| ALL || k == side / 2 - 1 || k == side / 2;
+        // SAFETY: as `load`.
+        unsafe {
+            for i in 0..side {
+                for j in 0..side {
+                    let bit = i * SIDE + j;
+                    if j + 1 < side && counts(i) {
+                        let [a, b] = [self.load::<S, EDGE>(first, i, j), self.load::<S, EDGE>(first, i, j + 1)];
+                        pairs.level &= !(u64::from(a.differs(b)) << bit);
+                    }
+                    if i + 1 < side && counts(j) {
+                        let [a, b] = [self.load::<S, EDGE>(first, i, j), self.load::<S, EDGE>(first, i + 1, j)];
+                        pairs.plumb &= !(u64::from(a.differs(b)) << bit);
+                    }
+                }
             }
         }
     }
@@ -289,14 +340,15 @@ impl InputTile {
     }
 }
 
-/// Transforms a tile. Returns a bit for each output of it (row by row, four bits a row) whose window is not zero in all channels.
+/// Transforms a tile.
 #[inline(always)]
-unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile) -> u16 {
+unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile) -> Marks {
     let side = tiles.outputs() + 2;
     let (mut nonzero, mut reached) = (0u64, 0u64);
     for (i, j) in (0..side).flat_map(|i| (0..side).map(move |j| (i, j))) {
         reached |= u64::from(t.is_inside::<EDGE>(i, j)) << (i * SIDE + j);
     }
+    let mut pairs = Pairs { level: if t.ties { u64::MAX } else { 0 }, plumb: if t.ties { u64::MAX } else { 0 } };
     // SAFETY: cells inside the map are read, and V written, as the fields say.
     unsafe {
         for first in (0..t.channels).step_by(S::LANES) {
@@ -306,6 +358,13 @@ unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile
                     for j in 0..side {
                         nonzero |= u64::from(t.load::<S, EDGE>(first, i, j).any()) << (i * SIDE + j);
                     }
+                }
+            }
+            // rarely further than the middle of the first 16 channels, which every window meets
+            if pairs.any(tiles) {
+                t.compare::<S, EDGE, false>(tiles, first, &mut pairs);
+                if pairs.any(tiles) {
+                    t.compare::<S, EDGE, true>(tiles, first, &mut pairs);
                 }
             }
             // the lines that come next, of the next 16 channels or of the next tile: a store that misses the L1 cache holds up
@@ -323,16 +382,55 @@ unsafe fn input_tile<S: Vector, const EDGE: bool>(tiles: Winograd, t: &InputTile
             t.pair::<S, EDGE, 2>(tiles, first);
         }
     }
-    live(nonzero, tiles.outputs())
+    Marks {
+        live: live(nonzero, tiles.outputs()),
+        level: by_output(pairs.level(), tiles.outputs()),
+        plumb: by_output(pairs.plumb(), tiles.outputs()),
+    }
+}
+
+/// Which neighbouring cells are alike, to the bit, in the channels seen so far: bit `6 i + j` is of cell (i, j).
+struct Pairs {
+    /// And the one to its right.
+    level: u64,
+    /// And the one below.
+    plumb: u64,
+}
+
+impl Pairs {
+    /// Windows, by their upper left cell, of level rows.
+    #[inline(always)]
+    fn level(&self) -> u64 {
+        let three = self.level & self.level >> 1;
+        three & three >> SIDE & three >> (2 * SIDE)
+    }
+
+    /// Windows of plumb columns.
+    #[inline(always)]
+    fn plumb(&self) -> u64 {
+        let three = self.plumb & self.plumb >> SIDE;
+        three & three >> 1 & three >> 2
+    }
+
+    /// Whether a window may still be one of them.
+    #[inline(always)]
+    fn any(&self, tiles: Winograd) -> bool {
+        by_output(self.level() | self.plumb(), tiles.outputs()) != 0
+    }
 }
 
 /// The outputs whose 3x3 window meets one of `cells`, bit `6 i + j` of each, as bits `4 i + j`.
 #[inline(always)]
 fn live(cells: u64, outputs: usize) -> u16 {
     let across = cells | cells >> 1 | cells >> 2;
-    let both = across | across >> SIDE | across >> (2 * SIDE);
+    by_output(across | across >> SIDE | across >> (2 * SIDE), outputs)
+}
+
+/// Bits `6 i + j` of the outputs as bits `4 i + j`.
+#[inline(always)]
+fn by_output(cells: u64, outputs: usize) -> u16 {
     let row = (1u64 << outputs) - 1;
-    (0..outputs).fold(0, |bits, i| bits | ((both >> (SIDE * i) & row) << (4 * i)) as u16)
+    (0..outputs).fold(0, |bits, i| bits | ((cells >> (SIDE * i) & row) << (4 * i)) as u16)
 }
 
 /// One tile's outputs of one block.
@@ -402,6 +500,38 @@ unsafe fn output_tile<S: Vector>(tiles: Winograd, t: &OutputTile) {
     }
 }
 
+/// One window's plain sums.
+struct PlainSums {
+    /// The window, as `[channel][tap]`, and its floats.
+    x: *const f32,
+    len: usize,
+    /// A row of so many weights an output.
+    w: *const f32,
+    y: *mut f32,
+    outputs: usize,
+}
+
+/// Each sum is of two vectors of partial sums.
+#[inline(always)]
+unsafe fn plain_sums<S: Vector>(t: &PlainSums) {
+    // SAFETY: the pointers of `t` cover the extents its fields state.
+    unsafe {
+        for o in 0..t.outputs {
+            let w = t.w.add(o * t.len);
+            let mut sums = [S::zero(); 2];
+            for first in (0..t.len).step_by(2 * S::LANES) {
+                for k in 0..2 {
+                    let at = first + k * S::LANES;
+                    let left = t.len.saturating_sub(at);
+                    let [x, w] = [t.x, w].map(|p| S::load_first(p.wrapping_add(at), left));
+                    sums[k] = x.fma(w, sums[k]);
+                }
+            }
+            *t.y.add(o) = sums[0].add(sums[1]).sum();
+        }
+    }
+}
+
 /// The transforms of one instruction set.
 macro_rules! transforms {
     ($name:ident, $vector:ty $(, $feature:literal)?) => {
@@ -412,7 +542,7 @@ macro_rules! transforms {
             use std::arch::x86_64::{__m256, __m512};
 
             $(#[target_feature(enable = $feature)])?
-            pub(super) unsafe fn input(tiles: Winograd, whole: bool, t: &InputTile) -> u16 {
+            pub(super) unsafe fn input(tiles: Winograd, whole: bool, t: &InputTile) -> Marks {
                 // SAFETY: the caller's promise about `t`; the features are this function's own.
                 unsafe {
                     match (tiles, whole) {
@@ -434,6 +564,12 @@ macro_rules! transforms {
                     }
                 }
             }
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn plain(t: &PlainSums) {
+                // SAFETY: as above.
+                unsafe { plain_sums::<$vector>(t) }
+            }
         }
     };
 }
@@ -444,17 +580,21 @@ transforms!(avx512, __m512, "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma");
 transforms!(avx2, __m256, "avx2,fma");
 transforms!(portable, Array8);
 
-type InputFn = unsafe fn(Winograd, bool, &InputTile) -> u16;
-type OutputFn = unsafe fn(Winograd, &OutputTile);
+/// The transforms, and the plain sums, of one instruction set.
+struct Kernels {
+    input: unsafe fn(Winograd, bool, &InputTile) -> Marks,
+    output: unsafe fn(Winograd, &OutputTile),
+    plain: unsafe fn(&PlainSums),
+}
 
-/// The transforms of `isa`, which vouches for the features.
-fn transforms(isa: Isa) -> (InputFn, OutputFn) {
+/// The kernels of `isa`, which vouches for the features.
+fn kernels(isa: Isa) -> Kernels {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => (avx512::input, avx512::output),
+        Level::Avx512 => Kernels { input: avx512::input, output: avx512::output, plain: avx512::plain },
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => (avx2::input, avx2::output),
-        _ => (portable::input, portable::output),
+        Level::Avx2 => Kernels { input: avx2::input, output: avx2::output, plain: avx2::plain },
+        _ => Kernels { input: portable::input, output: portable::output, plain: portable::plain },
     }
 }
 
@@ -474,15 +614,18 @@ struct Walk<'a> {
     y_pixel: usize,
     bias: Option<&'a [f32]>,
     relu: bool,
+    /// (O,C,3,3), for outputs whose window is like a neighbour's; none where ties do not matter.
+    weights: Option<&'a [f32]>,
 }
 
 /// y (rows,OH,OW,O) from x (rows,H,W,C), whose pixels may lie apart, plus bias, then `act`; y's pixels lie `y_pixel` floats
-/// apart.
+/// apart. `w` (O,C,3,3) is what `u` was made of.
 #[allow(clippy::too_many_arguments)] // as `conv::forward_views`
 pub fn forward_views(
     s: &ConvShape,
     rows: usize,
     x: Source<'_>,
+    w: &[f32],
     u: &Transformed,
     bias: Option<&[f32]>,
     act: Activation,
@@ -490,6 +633,7 @@ pub fn forward_views(
     y_pixel: usize,
 ) {
     assert_eq!((u.channels, u.outputs, s.kh, s.kw, s.stride), (s.c, s.o, 3, 3, 1));
+    assert_eq!(w.len(), s.w_len());
     assert!(bias.is_none_or(|bias| bias.len() == s.o));
     assert!(x.affine_relu.is_none() && x.fits(len(&[rows, s.h, s.w]), s.c));
     assert!(view_fits(y.len(), len(&[rows, s.oh(), s.ow()]), s.o, y_pixel));
@@ -508,6 +652,7 @@ pub fn forward_views(
         y_pixel,
         bias,
         relu: act == Activation::Relu,
+        weights: Some(w),
     };
     walk.run(rows);
 }
@@ -532,19 +677,27 @@ pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], u: &Transformed, gx: &
         y_pixel: s.c,
         bias: None,
         relu: false,
+        weights: None,
     };
     walk.run(rows);
 }
 
-/// V of a chunk of tiles, and which of their outputs are live.
+/// V of a chunk of tiles, and what is known of their outputs.
 #[derive(Clone, Copy)]
 struct Chunk {
     /// The first tile of all images, and their number.
     first: usize,
     tiles: usize,
     v: Shared,
-    /// A float of each tile: the bits of [`input_tile`].
-    live: Shared,
+    /// [`MARKS`] floats a tile.
+    marks: Shared,
+}
+
+impl Chunk {
+    /// Marks of tile `t` of the chunk.
+    fn marks(self, t: usize) -> *mut Marks {
+        self.marks.at(MARKS * t).cast()
+    }
 }
 
 impl Walk<'_> {
@@ -566,11 +719,11 @@ impl Walk<'_> {
             let splits = if chunks < threads { threads.min(blocks) } else { 1 };
             return parallel(chunks * splits, |task| {
                 let own = piece(all, chunks, task / splits);
-                scratch::with(room(own.len()) + own.len(), |buffer| {
+                scratch::with(room(own.len()) + MARKS * own.len(), |buffer| {
                     // V first: on the boundary of a cache line
-                    let (v, live) = buffer.split_at_mut(room(own.len()));
-                    let chunk =
-                        Chunk { first: own.start, tiles: own.len(), v: Shared::new(v), live: Shared::new(live) };
+                    let (v, marks) = buffer.split_at_mut(room(own.len()));
+                    let [v, marks] = [v, marks].map(Shared::new);
+                    let chunk = Chunk { first: own.start, tiles: own.len(), v, marks };
                     self.input(chunk, 0..own.len(), (image, across));
                     self.outputs(chunk, 0..own.len(), piece(blocks, splits, task % splits), (image, across));
                 });
@@ -578,12 +731,12 @@ impl Walk<'_> {
         }
         let chunks = all.div_ceil(SHARED_CHUNK);
         let largest = all.div_ceil(chunks);
-        scratch::with(room(largest) + largest, |buffer| {
-            let (v, live) = buffer.split_at_mut(room(largest));
-            let (live, v) = (Shared::new(live), Shared::new(v));
+        scratch::with(room(largest) + MARKS * largest, |buffer| {
+            let (v, marks) = buffer.split_at_mut(room(largest));
+            let [v, marks] = [v, marks].map(Shared::new);
             for k in 0..chunks {
                 let own = piece(all, chunks, k);
-                let chunk = Chunk { first: own.start, tiles: own.len(), v, live };
+                let chunk = Chunk { first: own.start, tiles: own.len(), v, marks };
                 let parts = own.len().min(4 * threads);
                 parallel(parts, |part| self.input(chunk, piece(own.len(), parts, part), (image, across)));
                 let parts = own.len().div_ceil(2 * CHUNK);
@@ -603,7 +756,7 @@ impl Walk<'_> {
     /// Transforms tiles `own` of the chunk.
     fn input(&self, chunk: Chunk, own: Range<usize>, (image, across): (usize, usize)) {
         let (step, side) = (self.tiles.outputs(), self.tiles.outputs() + 2);
-        let (input, _) = transforms(self.u.isa);
+        let kernels = kernels(self.u.isa);
         let inside = |first: isize, n: usize| {
             let low = (-first).clamp(0, side as isize) as usize;
             (low, (n as isize - first).clamp(low as isize, side as isize) as usize)
@@ -619,14 +772,14 @@ impl Walk<'_> {
                 pixel: self.x_pixel,
                 inside: cells,
                 channels: self.c,
+                ties: self.weights.is_some(),
                 v: chunk.v.at(t * 16),
                 position: self.position(chunk.tiles),
                 block: chunk.tiles * 16,
             };
             // SAFETY: cells inside the map are read, and this task alone writes the tile's V and bits.
             unsafe {
-                let live = input(self.tiles, cells == [(0, side); 2], &call);
-                *chunk.live.at(t) = f32::from_bits(u32::from(live));
+                *chunk.marks(t) = (kernels.input)(self.tiles, cells == [(0, side); 2], &call);
             }
         }
     }
@@ -636,11 +789,11 @@ impl Walk<'_> {
         let (isa, step) = (self.u.isa, self.tiles.outputs());
         let (block, position) = (isa.block(), self.position(chunk.tiles));
         let m_position = own.len() * block + GAP;
-        let (_, output) = transforms(isa);
+        let kernels = kernels(isa);
         let pieces = own.len().div_ceil(isa.pixels());
         scratch::with(m_position * self.tiles.products(), |m| {
             let m = m.as_mut_ptr();
-            for b in blocks {
+            for b in blocks.clone() {
                 // beyond the outputs U is zero
                 let width = block.min(self.u.outputs - b * block);
                 for p in 0..self.tiles.products() {
@@ -680,12 +833,108 @@ impl Walk<'_> {
                         bias: self.bias.map_or(std::ptr::null(), |bias| bias[b * block..].as_ptr()),
                         relu: self.relu,
                         // SAFETY: written by `input`, whose tasks have ended.
-                        live: unsafe { (*chunk.live.at(t)).to_bits() as u16 },
+                        live: unsafe { (*chunk.marks(t)).live },
                     };
                     // SAFETY: this task alone writes these outputs, all inside the map.
-                    unsafe { output(self.tiles, &call) }
+                    unsafe { (kernels.output)(self.tiles, &call) }
+                }
+            }
+        });
+        // SAFETY: as above.
+        let ties = |t: usize| unsafe { (*chunk.marks(t)).level | (*chunk.marks(t)).plumb } != 0;
+        if let Some(weights) = self.weights
+            && own.clone().any(ties)
+        {
+            let outputs = blocks.start * block..self.u.outputs.min(blocks.end * block);
+            self.plain(weights, chunk, own.filter(|&t| ties(t)), outputs, (image, across));
+        }
+    }
+
+    /// Outputs `outputs` of tiles `own` again, where the window is like a neighbour's, as plain sums.
+    fn plain(
+        &self,
+        weights: &[f32],
+        chunk: Chunk,
+        own: impl Iterator<Item = usize>,
+        outputs: Range<usize>,
+        (image, across): (usize, usize),
+    ) {
+        let (step, c) = (self.tiles.outputs(), self.c);
+        let kernels = kernels(self.u.isa);
+        let weights = &weights[9 * c * outputs.start..9 * c * outputs.end];
+        let bias = self.bias.map(|bias| &bias[outputs.clone()]);
+        scratch::with(RECENT * (9 * c + outputs.len()) + 18 * c, |buffer| {
+            let (window, rest) = buffer.split_at_mut(9 * c);
+            let (by_channel, rest) = rest.split_at_mut(9 * c);
+            let (windows, sums) = rest.split_at_mut(RECENT * 9 * c);
+            // how many windows had their sums made: those of the last few are kept
+            let mut made = 0;
+            for t in own {
+                let (row, tile) = ((chunk.first + t) / image, (chunk.first + t) % image);
+                let (i0, j0) = (tile / across * step, tile % across * step);
+                // SAFETY: written by `input`, whose tasks have ended.
+                let marks = unsafe { *chunk.marks(t) };
+                let is = |bits: u16, i: usize, j: usize| bits >> (4 * i + j) & 1 == 1;
+                for (i, j) in (0..step.min(self.oh - i0)).flat_map(|i| (0..step.min(self.ow - j0)).map(move |j| (i, j)))
+                {
+                    if !is(marks.live & (marks.level | marks.plumb), i, j) {
+                        continue;
+                    }
+                    let y = |i: usize, j: usize| {
+                        let pixel = (row * self.oh + i0 + i) * self.ow + j0 + j;
+                        // SAFETY: this task alone uses these outputs, all inside the map.
+                        unsafe { self.y.slice(pixel * self.y_pixel + outputs.start, outputs.len()) }
+                    };
+                    // one window moved along itself
+                    if j > 0 && is(marks.level, i, j) && is(marks.level, i, j - 1) {
+                        y(i, j).copy_from_slice(y(i, j - 1));
+                        continue;
+                    }
+                    if i > 0 && is(marks.plumb, i, j) && is(marks.plumb, i - 1, j) {
+                        y(i, j).copy_from_slice(y(i - 1, j));
+                        continue;
+                    }
+                    self.window(row, i0 + i, j0 + j, window);
+                    let known = (0..made.min(RECENT)).find(|k| same_bits(&windows[k * 9 * c..][..9 * c], window));
+                    let slot = known.unwrap_or_else(|| {
+                        let slot = made % RECENT;
+                        made += 1;
+                        windows[slot * 9 * c..][..9 * c].copy_from_slice(window);
+                        for (k, to) in by_channel.as_chunks_mut::<9>().0.iter_mut().enumerate() {
+                            *to = std::array::from_fn(|tap| window[tap * c + k]);
+                        }
+                        let y = sums[slot * outputs.len()..][..outputs.len()].as_mut_ptr();
+                        let (x, w) = (by_channel.as_ptr(), weights.as_ptr());
+                        // SAFETY: a window, as many rows of weights, and as many sums.
+                        unsafe { (kernels.plain)(&PlainSums { x, len: 9 * c, w, y, outputs: outputs.len() }) }
+                        slot
+                    });
+                    let sums = &sums[slot * outputs.len()..][..outputs.len()];
+                    for (o, (y, sum)) in y(i, j).iter_mut().zip(sums).enumerate() {
+                        let value = sum + bias.map_or(0.0, |bias| bias[o]);
+                        *y = if self.relu && value < 0.0 { 0.0 } else { value };
+                    }
                 }
             }
         });
     }
+
+    /// The window of output (i, j) as `[tap][channel]`, with the padding's zeros.
+    fn window(&self, row: usize, i: usize, j: usize, window: &mut [f32]) {
+        for (tap, to) in window.chunks_exact_mut(self.c).enumerate() {
+            let at =
+                |first: usize, tap: usize, size: usize| (first + tap).checked_sub(self.pad).filter(|at| *at < size);
+            match (at(i, tap / 3, self.h), at(j, tap % 3, self.w)) {
+                (Some(i), Some(j)) => {
+                    to.copy_from_slice(&self.x[((row * self.h + i) * self.w + j) * self.x_pixel..][..self.c]);
+                }
+                _ => to.fill(0.0),
+            }
+        }
+    }
+}
+
+/// Whether two windows are the same to the bit, as those that tiles find alike are.
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    bytemuck::cast_slice::<f32, u32>(a) == bytemuck::cast_slice::<f32, u32>(b)
 }
