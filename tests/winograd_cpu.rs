@@ -145,6 +145,7 @@ fn forward_and_input_gradient_equal_the_naive_sums_by_both_tiles() {
                 let used = [
                     check(&what("forward"), &y, &want_y, tolerance(tiles)),
                     check(&what("grad_input"), &gx_of(&s, &gy, &back), &want_gx, tolerance(tiles)),
+                    check(&what("grad_input, turned"), &gx_of(&s, &gy, &u), &want_gx, tolerance(tiles)),
                 ];
                 worst[usize::from(tiles == Winograd::F4)] =
                     used.into_iter().fold(worst[usize::from(tiles == Winograd::F4)], f64::max);
@@ -188,9 +189,12 @@ fn the_widest_layers_stay_within_the_tolerance() {
         for tiles in Winograd::ALL {
             for isa in Isa::available() {
                 let what = format!("{tiles:?} {s:?} {isa:?}");
-                let y = y_of(&s, &x, &w, &Transformed::forward(isa, tiles, &s, &w), None, Activation::None);
-                let gx = gx_of(&s, &gy, &Transformed::grad_input(isa, tiles, &s, &w));
-                let used = [check(&what, &y, &want_y, tolerance(tiles)), check(&what, &gx, &want_gx, tolerance(tiles))];
+                let u = Transformed::forward(isa, tiles, &s, &w);
+                let y = y_of(&s, &x, &w, &u, None, Activation::None);
+                let back = Transformed::grad_input(isa, tiles, &s, &w);
+                let [gx, turned] = [&back, &u].map(|u| gx_of(&s, &gy, u));
+                let used = [(&y, &want_y), (&gx, &want_gx), (&turned, &want_gx)]
+                    .map(|(got, want)| check(&what, got, want, tolerance(tiles)));
                 println!("{what}: {used:.2?} of the tolerance");
             }
         }
@@ -207,7 +211,9 @@ fn bits_do_not_depend_on_the_batch(s: &ConvShape, tiles: Winograd, isa: Isa, poo
     let (x, gy) = (values(ROWS * s.x_len(), 8), values(ROWS * s.y_len(), 9));
     let (w, bias) = (values(s.w_len(), 10), values(s.o, 11));
     let (u, back) = (Transformed::forward(isa, tiles, s, &w), Transformed::grad_input(isa, tiles, s, &w));
-    let run = |x: &[f32], gy: &[f32]| (y_of(s, x, &w, &u, Some(&bias), Activation::None), gx_of(s, gy, &back));
+    let run = |x: &[f32], gy: &[f32]| {
+        (y_of(s, x, &w, &u, Some(&bias), Activation::None), [gx_of(s, gy, &back), gx_of(s, gy, &u)])
+    };
     let (y, gx) = pools[0].install(|| run(&x, &gy));
     for pool in pools {
         for (first, rows) in [(0, ROWS), (0, 1), (0, 3), (ROWS - 1, 1)] {
@@ -216,7 +222,9 @@ fn bits_do_not_depend_on_the_batch(s: &ConvShape, tiles: Winograd, isa: Isa, poo
             let what =
                 format!("{rows} rows from {first} on {} threads, {tiles:?} {s:?} {isa:?}", pool.current_num_threads());
             same(&what, &part, &of(&y, s.y_len()));
-            same(&what, &part_gx, &of(&gx, s.x_len()));
+            for (part, all) in part_gx.iter().zip(&gx) {
+                same(&what, part, &of(all, s.x_len()));
+            }
         }
         let among = |all: &[f32], len: usize| {
             let mut others = vec![f32::NAN; 3 * len];
@@ -226,7 +234,9 @@ fn bits_do_not_depend_on_the_batch(s: &ConvShape, tiles: Winograd, isa: Isa, poo
         let (part, part_gx) = pool.install(|| run(&among(&x, s.x_len()), &among(&gy, s.y_len())));
         let what = format!("among NaNs, {tiles:?} {s:?} {isa:?}");
         same(&what, &part[s.y_len()..2 * s.y_len()], &y[5 * s.y_len()..][..s.y_len()]);
-        same(&what, &part_gx[s.x_len()..2 * s.x_len()], &gx[5 * s.x_len()..][..s.x_len()]);
+        for (part, all) in part_gx.iter().zip(&gx) {
+            same(&what, &part[s.x_len()..2 * s.x_len()], &all[5 * s.x_len()..][..s.x_len()]);
+        }
     }
 }
 
@@ -314,9 +324,11 @@ fn an_output_whose_window_is_zero_is_exactly_its_bias_and_a_gradient_exactly_0()
             }
             let gy = sparse(s.oh() * s.ow(), s.o, one_in, 17);
             let reached = seen(&gy, s.x_len(), |f| products(&s, |xi, _, yi| f(yi, xi)));
-            for (i, (g, reached)) in gx_of(&s, &gy, &back).iter().zip(&reached).enumerate() {
-                assert!(*reached || g.to_bits() == 0, "gradient {i} {tiles:?} {s:?} {isa:?}: {g} for 0");
-                zeros[1] += usize::from(!reached);
+            for u in [&back, &u] {
+                for (i, (g, reached)) in gx_of(&s, &gy, u).iter().zip(&reached).enumerate() {
+                    assert!(*reached || g.to_bits() == 0, "gradient {i} {tiles:?} {s:?} {isa:?}: {g} for 0");
+                    zeros[1] += usize::from(!reached);
+                }
             }
         }
     }
@@ -345,7 +357,9 @@ fn a_nan_reaches_every_output_whose_window_holds_it_and_an_infinity_leaves_no_nu
                 };
                 let what = format!("{value} {tiles:?} {s:?} {isa:?}");
                 assert!(!swallowed(&y_of(&s, &x, &w, &u, None, Activation::None), &reached), "forward {what}");
-                assert!(!swallowed(&gx_of(&s, &gy, &back), &reached_gx), "grad_input {what}");
+                for u in [&back, &u] {
+                    assert!(!swallowed(&gx_of(&s, &gy, u), &reached_gx), "grad_input {what}");
+                }
                 if value.is_nan() {
                     assert!(!swallowed(&y_of(&s, &x, &w, &u, None, Activation::Relu), &reached), "with relu {what}");
                 }

@@ -15,6 +15,7 @@ use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
 use crate::backend::ledger::inconsistent;
+use crate::backend::winograd::Winograd;
 use crate::backend::{Backend, BackendError, ConvPath, Details, Parameters, Profile, Program};
 use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::Artifact;
@@ -120,6 +121,11 @@ fn conv_path(node: &Node, nodes: &[&Node], conv: ConvPath) -> Option<(ConvShape,
     }
 }
 
+/// Whether an input gradient by these tiles reads the weights of the forward pass.
+fn reads_forward(shape: &ConvShape, tiles: Winograd, conv: ConvPath) -> bool {
+    winograd::serves_both(tiles, shape) && path::forward(shape, conv) == Path::Winograd(tiles)
+}
+
 fn decoder_shape(nodes: &[&Node], pad: usize) -> DecoderShape {
     let c = ConvShape::new(&nodes[1].shape, &nodes[2].shape, Window { stride: 1, pad });
     DecoderShape { k: c.c, h: c.h, w: c.w, o: c.o, kh: c.kh, kw: c.kw, pad }
@@ -147,7 +153,9 @@ impl Simd {
     fn pack(&self, node: &Node, nodes: &[&Node], w: &[f32], between: &(dyn Fn() + Sync)) -> Option<Pack> {
         let isa = self.isa;
         Some(match (&node.op, conv_path(node, nodes, self.conv)) {
-            (Op::Conv2d { .. }, Some((shape, Path::Winograd(tiles)))) => {
+            (op, Some((shape, Path::Winograd(tiles))))
+                if matches!(op, Op::Conv2d { .. }) || reads_forward(&shape, tiles, self.conv) =>
+            {
                 Pack::Transformed(Transformed::forward(isa, tiles, &shape, w))
             }
             (Op::Conv2d { .. }, Some((shape, _))) => Pack::Tiles(conv::pack_forward(isa, &shape, w)),
@@ -171,7 +179,12 @@ impl Simd {
 
     /// The step's weight; parameters are packed once, other nodes each time.
     fn packed(&mut self, s: &Step<'_, f32>) -> Result<&Pack, BackendError> {
-        let (i, order) = weight_of(s.node).ok_or_else(|| wrong_pack(s.node))?;
+        let (i, mut order) = weight_of(s.node).ok_or_else(|| wrong_pack(s.node))?;
+        if let Some((shape, Path::Winograd(tiles))) = conv_path(s.node, &s.nodes, self.conv)
+            && reads_forward(&shape, tiles, self.conv)
+        {
+            order = Order::Forward;
+        }
         let key = (s.node.inputs[i], order);
         if s.nodes[i].op != Op::Parameter {
             self.packed.remove(&key);

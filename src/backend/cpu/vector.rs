@@ -29,6 +29,8 @@ pub(super) trait Vector: Copy {
     unsafe fn any(self) -> bool;
     /// Whether a lane differs in a bit.
     unsafe fn differs(self, other: Self) -> bool;
+    /// Their lanes by turns: the first halves, the second halves.
+    unsafe fn zip(self, other: Self) -> [Self; 2];
     /// `self * b + c`, fused where the instruction set can.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     /// max(0, x); NaN stays NaN.
@@ -83,6 +85,15 @@ mod x86 {
         unsafe fn differs(self, other: Self) -> bool {
             // SAFETY: see zero.
             unsafe { _mm512_cmpneq_epi32_mask(_mm512_castps_si512(self), _mm512_castps_si512(other)) != 0 }
+        }
+        #[inline(always)]
+        unsafe fn zip(self, other: Self) -> [Self; 2] {
+            // SAFETY: see zero.
+            unsafe {
+                let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+                [first, second].map(|lanes| _mm512_permutex2var_ps(self, lanes, other))
+            }
         }
         #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
@@ -181,6 +192,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn zip(self, other: Self) -> [Self; 2] {
+            // SAFETY: see zero.
+            unsafe {
+                let (low, high) = (_mm256_unpacklo_ps(self, other), _mm256_unpackhi_ps(self, other));
+                [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+            }
+        }
+        #[inline(always)]
         unsafe fn splat(p: *const f32) -> Self {
             // SAFETY: see zero.
             unsafe { _mm256_set1_ps(*p) }
@@ -262,6 +281,13 @@ impl Vector for Array8 {
     #[inline(always)]
     unsafe fn differs(self, other: Self) -> bool {
         self.0.map(f32::to_bits) != other.0.map(f32::to_bits)
+    }
+    #[inline(always)]
+    unsafe fn zip(self, other: Self) -> [Self; 2] {
+        let half = |first: usize| {
+            Array8(std::array::from_fn(|i| if i % 2 == 0 { self.0[first + i / 2] } else { other.0[first + i / 2] }))
+        };
+        [half(0), half(4)]
     }
     #[inline(always)]
     unsafe fn splat(p: *const f32) -> Self {

@@ -53,35 +53,43 @@ const RECENT: usize = 4;
 /// Floats between the positions of V and M: without them their distance would be a power of two, and all in one cache set.
 const GAP: usize = 48;
 
-/// Transformed weights of one layer and direction, for one instruction set.
+/// Transformed weights of one layer, for one instruction set, as one of its two directions reads them.
 pub struct Transformed {
     isa: Isa,
     tiles: Winograd,
     channels: usize,
     outputs: usize,
+    /// Made for the way back.
+    back: bool,
     data: Zeroed<Line>,
 }
 
+/// Whether U of that many floats serves both directions: it is not held twice, and what turning it takes is little beside the
+/// many tiles of a chunk that tasks share.
+pub fn serves_both(tiles: Winograd, s: &ConvShape) -> bool {
+    len(&[tiles.products(), s.c, s.o]) >= LARGE
+}
+
 impl Transformed {
-    /// Transforms w (O,C,3,3) for `forward`.
+    /// Transforms w (O,C,3,3) for `forward_views`; `grad_input` takes it, too.
     pub fn forward(isa: Isa, tiles: Winograd, s: &ConvShape, w: &[f32]) -> Transformed {
         assert_eq!((w.len(), s.kh, s.kw), (s.w_len(), 3, 3));
-        Transformed::new(isa, tiles, s.c, s.o, |o, c| (&w[(o * s.c + c) * 9..][..9], false))
+        Transformed::new(isa, tiles, [s.c, s.o], false, |o, c| &w[(o * s.c + c) * 9..][..9])
     }
 
-    /// Transforms w (O,C,3,3), turned and transposed, for `grad_input`.
+    /// Transforms w (O,C,3,3), turned and transposed, for `grad_input` alone.
     pub fn grad_input(isa: Isa, tiles: Winograd, s: &ConvShape, w: &[f32]) -> Transformed {
         assert_eq!((w.len(), s.kh, s.kw), (s.w_len(), 3, 3));
-        Transformed::new(isa, tiles, s.o, s.c, |c, o| (&w[(o * s.c + c) * 9..][..9], true))
+        Transformed::new(isa, tiles, [s.o, s.c], true, |c, o| &w[(o * s.c + c) * 9..][..9])
     }
 
-    /// `kernel(output, channel)` are nine weights, and whether they are read backwards.
+    /// `kernel(output, channel)` are nine weights, which on the way `back` are read backwards.
     fn new<'a>(
         isa: Isa,
         tiles: Winograd,
-        channels: usize,
-        outputs: usize,
-        kernel: impl Fn(usize, usize) -> (&'a [f32], bool) + Sync,
+        [channels, outputs]: [usize; 2],
+        back: bool,
+        kernel: impl Fn(usize, usize) -> &'a [f32] + Sync,
     ) -> Transformed {
         let (block, products) = (isa.block(), tiles.products());
         let one = (products * channels * block).max(1);
@@ -95,9 +103,9 @@ impl Transformed {
             for c in own {
                 let mut g = [[0.0f64; 32]; 9];
                 for o in 0..block.min(outputs - first) {
-                    let (weights, turned) = kernel(first + o, c);
+                    let weights = kernel(first + o, c);
                     for t in 0..9 {
-                        g[t][o] = f64::from(weights[if turned { 8 - t } else { t }]);
+                        g[t][o] = f64::from(weights[if back { 8 - t } else { t }]);
                     }
                 }
                 super::isa::compiled!(isa, {
@@ -110,7 +118,7 @@ impl Transformed {
                 });
             }
         });
-        Transformed { isa, tiles, channels, outputs, data }
+        Transformed { isa, tiles, channels, outputs, back, data }
     }
 
     /// The weights of a block of outputs at a position.
@@ -118,6 +126,40 @@ impl Transformed {
         let floats: &[f32] = bytemuck::cast_slice(&self.data);
         let size = self.channels * self.isa.block();
         floats[(block * self.tiles.products() + position) * size..].as_ptr()
+    }
+
+    /// As [`Transformed::at`], `[output][lanes]`, of weights that were made for the way back: channels change places with
+    /// outputs, and backwards weights are at a point what forward ones are at its inverse, where the points of F(4x4) have theirs,
+    /// times a power of two.
+    fn turned(&self, block: usize, position: usize, to: &mut [f32]) {
+        let (size, side) = (self.isa.block(), self.tiles.outputs() + 2);
+        assert!(!self.back && to.len() == self.outputs * size);
+        let ((i, down), (j, across)) = (inverse(self.tiles, position / side), inverse(self.tiles, position % side));
+        let first = block * size;
+        let (kernels, next) = (kernels(self.isa), self.tiles.products() * self.channels * size);
+        for (b, to) in to.chunks_mut(size * size).enumerate() {
+            let call = Turn {
+                u: self.at(b, i * side + j).wrapping_add(first * size),
+                rows: size.min(self.channels - first),
+                next,
+                factor: down * across,
+                to: to.as_mut_ptr(),
+                columns: to.len() / size,
+            };
+            // SAFETY: so many channels and outputs are in U at that position, and `to` has a line for each output.
+            unsafe { (kernels.turn)(&call) }
+        }
+    }
+}
+
+/// The point at which forward weights are what backwards ones are at `point`, and by what factor these are larger.
+fn inverse(tiles: Winograd, point: usize) -> (usize, f32) {
+    match (tiles, point) {
+        (Winograd::F2, 1 | 2) => (point, 1.0),
+        (Winograd::F2, _) => (3 - point, 1.0),
+        (Winograd::F4, 0 | 5) => (5 - point, 1.0),
+        (Winograd::F4, 1 | 2) => (point + 2, -2.0),
+        (Winograd::F4, _) => (point - 2, -0.5),
     }
 }
 
@@ -500,6 +542,51 @@ unsafe fn output_tile<S: Vector>(tiles: Winograd, t: &OutputTile) {
     }
 }
 
+/// A block of U that is turned: channels become lanes.
+struct Turn {
+    /// The first of so many rows, one a channel, of a block's lanes.
+    u: *const f32,
+    rows: usize,
+    /// Floats from here to what is turned next.
+    next: usize,
+    factor: f32,
+    /// As many rows as columns are wanted, of a block's lanes each.
+    to: *mut f32,
+    columns: usize,
+}
+
+#[inline(always)]
+unsafe fn turn<S: Vector>(t: &Turn) {
+    let block = 2 * S::LANES;
+    // SAFETY: the pointers of `t` cover the extents its fields state; prefetches may point anywhere.
+    unsafe {
+        for (row, column) in [(0, 0), (0, S::LANES), (S::LANES, 0), (S::LANES, S::LANES)] {
+            let mut lines = [S::zero(); 16];
+            for k in 0..S::LANES {
+                let from = t.u.wrapping_add((row + k) * block + column);
+                S::prefetch(from.wrapping_add(t.next));
+                if row + k < t.rows {
+                    lines[k] = S::load(from).mul(S::of(t.factor));
+                }
+            }
+            // a line meets the one that lies half of all behind it, until each has met all
+            let mut met = 1;
+            while met < S::LANES {
+                let mut zipped = lines;
+                for k in 0..S::LANES / 2 {
+                    [zipped[2 * k], zipped[2 * k + 1]] = lines[k].zip(lines[S::LANES / 2 + k]);
+                }
+                (lines, met) = (zipped, 2 * met);
+            }
+            for k in 0..S::LANES {
+                if column + k < t.columns {
+                    lines[k].store(t.to.wrapping_add((column + k) * block + row));
+                }
+            }
+        }
+    }
+}
+
 /// One window's plain sums.
 struct PlainSums {
     /// The window, as `[channel][tap]`, and its floats.
@@ -570,6 +657,12 @@ macro_rules! transforms {
                 // SAFETY: as above.
                 unsafe { plain_sums::<$vector>(t) }
             }
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn turn_(t: &Turn) {
+                // SAFETY: as above.
+                unsafe { turn::<$vector>(t) }
+            }
         }
     };
 }
@@ -580,21 +673,26 @@ transforms!(avx512, __m512, "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma");
 transforms!(avx2, __m256, "avx2,fma");
 transforms!(portable, Array8);
 
-/// The transforms, and the plain sums, of one instruction set.
+/// The kernels of one instruction set.
 struct Kernels {
     input: unsafe fn(Winograd, bool, &InputTile) -> Marks,
     output: unsafe fn(Winograd, &OutputTile),
     plain: unsafe fn(&PlainSums),
+    turn: unsafe fn(&Turn),
 }
 
 /// The kernels of `isa`, which vouches for the features.
 fn kernels(isa: Isa) -> Kernels {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Kernels { input: avx512::input, output: avx512::output, plain: avx512::plain },
+        Level::Avx512 => {
+            Kernels { input: avx512::input, output: avx512::output, plain: avx512::plain, turn: avx512::turn_ }
+        }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => Kernels { input: avx2::input, output: avx2::output, plain: avx2::plain },
-        _ => Kernels { input: portable::input, output: portable::output, plain: portable::plain },
+        Level::Avx2 => Kernels { input: avx2::input, output: avx2::output, plain: avx2::plain, turn: avx2::turn_ },
+        _ => {
+            Kernels { input: portable::input, output: portable::output, plain: portable::plain, turn: portable::turn_ }
+        }
     }
 }
 
@@ -602,7 +700,10 @@ fn kernels(isa: Isa) -> Kernels {
 struct Walk<'a> {
     tiles: Winograd,
     u: &'a Transformed,
+    /// Whether `u` is of the other direction.
+    turned: bool,
     c: usize,
+    o: usize,
     h: usize,
     w: usize,
     oh: usize,
@@ -633,14 +734,16 @@ pub fn forward_views(
     y_pixel: usize,
 ) {
     assert_eq!((u.channels, u.outputs, s.kh, s.kw, s.stride), (s.c, s.o, 3, 3, 1));
-    assert_eq!(w.len(), s.w_len());
+    assert!(!u.back && w.len() == s.w_len());
     assert!(bias.is_none_or(|bias| bias.len() == s.o));
     assert!(x.affine_relu.is_none() && x.fits(len(&[rows, s.h, s.w]), s.c));
     assert!(view_fits(y.len(), len(&[rows, s.oh(), s.ow()]), s.o, y_pixel));
     let walk = Walk {
         tiles: u.tiles,
         u,
+        turned: false,
         c: s.c,
+        o: s.o,
         h: s.h,
         w: s.w,
         oh: s.oh(),
@@ -657,15 +760,18 @@ pub fn forward_views(
     walk.run(rows);
 }
 
-/// gx (rows,H,W,C) from gy (rows,OH,OW,O). The padding is at most 2.
+/// gx (rows,H,W,C) from gy (rows,OH,OW,O), by weights made for either direction. The padding is at most 2.
 pub fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], u: &Transformed, gx: &mut [f32]) {
-    assert_eq!((u.channels, u.outputs, s.kh, s.kw, s.stride), (s.o, s.c, 3, 3, 1));
+    assert_eq!((s.kh, s.kw, s.stride), (3, 3, 1));
+    assert_eq!([u.channels, u.outputs], if u.back { [s.o, s.c] } else { [s.c, s.o] });
     assert!(s.pad <= 2);
     assert_eq!((gy.len(), gx.len()), (len(&[rows, s.y_len()]), len(&[rows, s.x_len()])));
     let walk = Walk {
         tiles: u.tiles,
         u,
+        turned: !u.back,
         c: s.o,
+        o: s.c,
         h: s.oh(),
         w: s.ow(),
         oh: s.h,
@@ -705,15 +811,15 @@ impl Walk<'_> {
         let across = self.ow.div_ceil(self.tiles.outputs());
         let image = self.oh.div_ceil(self.tiles.outputs()) * across;
         let all = rows * image;
-        if all == 0 || self.u.outputs == 0 {
+        if all == 0 || self.o == 0 {
             return;
         }
         let threads = rayon::current_num_threads();
-        let blocks = self.u.outputs.div_ceil(self.u.isa.block());
+        let blocks = self.o.div_ceil(self.u.isa.block());
         let room = |tiles: usize| self.position(tiles) * self.tiles.products();
         // with many tiles, U of up to four times that size is worth reading again for every chunk: nobody waits for anybody
         let large = if all >= 4 * threads * SHARED_CHUNK { 4 * LARGE } else { LARGE };
-        if 16 * self.u.data.len() < large {
+        if 16 * self.u.data.len() < large && !self.turned {
             let chunks = all.div_ceil(CHUNK).next_multiple_of(threads).min(all);
             // few tiles: each thread takes all of them, and some of the outputs
             let splits = if chunks < threads { threads.min(blocks) } else { 1 };
@@ -739,7 +845,9 @@ impl Walk<'_> {
                 let chunk = Chunk { first: own.start, tiles: own.len(), v, marks };
                 let parts = own.len().min(4 * threads);
                 parallel(parts, |part| self.input(chunk, piece(own.len(), parts, part), (image, across)));
-                let parts = own.len().div_ceil(2 * CHUNK);
+                // a part turns U for itself: few parts then, but some for every thread
+                let part = if self.turned { 4 * CHUNK } else { 2 * CHUNK };
+                let parts = own.len().div_ceil(part).max(own.len().min((2 * threads).div_ceil(blocks)));
                 parallel(blocks * parts, |task| {
                     let block = task / parts;
                     self.outputs(chunk, piece(own.len(), parts, task % parts), block..block + 1, (image, across));
@@ -791,12 +899,20 @@ impl Walk<'_> {
         let m_position = own.len() * block + GAP;
         let kernels = kernels(isa);
         let pieces = own.len().div_ceil(isa.pixels());
-        scratch::with(m_position * self.tiles.products(), |m| {
+        let turned = if self.turned { self.c * block } else { 0 };
+        scratch::with(m_position * self.tiles.products() + turned, |buffer| {
+            let (m, turned) = buffer.split_at_mut(m_position * self.tiles.products());
             let m = m.as_mut_ptr();
             for b in blocks.clone() {
                 // beyond the outputs U is zero
-                let width = block.min(self.u.outputs - b * block);
+                let width = block.min(self.o - b * block);
                 for p in 0..self.tiles.products() {
+                    let w = if self.turned {
+                        self.u.turned(b, p, turned);
+                        turned.as_ptr()
+                    } else {
+                        self.u.at(b, p)
+                    };
                     for part in 0..pieces {
                         let tile = piece(own.len(), pieces, part);
                         let call = Forward {
@@ -805,7 +921,7 @@ impl Walk<'_> {
                             all_taps: 1,
                             channels: self.c,
                             panel: chunk.tiles * 16,
-                            w: self.u.at(b, p),
+                            w,
                             y: m.wrapping_add(p * m_position + tile.start * block),
                             y_stride: block,
                             width: block,
@@ -845,7 +961,7 @@ impl Walk<'_> {
         if let Some(weights) = self.weights
             && own.clone().any(ties)
         {
-            let outputs = blocks.start * block..self.u.outputs.min(blocks.end * block);
+            let outputs = blocks.start * block..self.o.min(blocks.end * block);
             self.plain(weights, chunk, own.filter(|&t| ties(t)), outputs, (image, across));
         }
     }
