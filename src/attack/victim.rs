@@ -4,7 +4,7 @@ use super::jsma::{Jsma, Progress};
 use super::{Aim, AttackError, Goal, Norm, Steps, Targets, l2_step};
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, load_fitting};
 use crate::graph::op::Op;
-use crate::graph::plan::{Artifact, Entry, EntryId, plan, row_bytes};
+use crate::graph::plan::{Artifact, Entry, EntryId, Footprint, plan};
 use crate::graph::vjp::vjp;
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::Autoencoder;
@@ -392,7 +392,7 @@ impl Subject<'_> {
     /// [`GraphError`] when the graph cannot be built.
     pub fn rows(&self, backend: &dyn Backend) -> Result<usize, GraphError> {
         let (graph, nodes) = self.graph()?;
-        Ok(backend.batch_rows(row_bytes(|rows| planned(&graph, &nodes, rows))?).min(512))
+        Ok(backend.batch_rows(Footprint::of(|rows| planned(&graph, &nodes, rows))?).min(512))
     }
 }
 

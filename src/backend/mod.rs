@@ -13,7 +13,7 @@ pub mod reference;
 pub mod winograd;
 
 use crate::graph::op::Op;
-use crate::graph::plan::{Artifact, EntryId};
+use crate::graph::plan::{Artifact, EntryId, Footprint};
 use crate::graph::{GraphError, NodeId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
 use crate::weights::Weights;
@@ -111,8 +111,8 @@ pub trait Backend: Send + Sync {
     fn profiled(&self, _profile: Arc<Profile>) -> Option<Box<dyn Backend>> {
         None
     }
-    /// Rows of a batch that suit it, where the slots of a row take `row_bytes` bytes; at least 1, and no result depends on it.
-    fn batch_rows(&self, row_bytes: usize) -> usize;
+    /// Rows of a batch that suit it; at least 1, and no result depends on it.
+    fn batch_rows(&self, footprint: Footprint) -> usize;
     /// Packs the weights and allocates the slots of `plan`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::ledger::inconsistent;
 use super::{Backend, BackendError, Parameters, Program};
 use crate::answer::{Head, bernoulli_kl, difference, sigmoid, softplus};
 use crate::graph::op::{Activation, Averaging, Binary, Op, Reduction, Spans, Window};
-use crate::graph::plan::Artifact;
+use crate::graph::plan::{Artifact, Footprint};
 use crate::graph::{Node, NodeId};
 
 /// The f64 reference device.
@@ -21,8 +21,8 @@ impl Backend for Reference {
     }
 
     /// Never fast, so never large.
-    fn batch_rows(&self, row_bytes: usize) -> usize {
-        ((1 << 20) / row_bytes.max(1)).max(1)
+    fn batch_rows(&self, footprint: Footprint) -> usize {
+        ((1 << 20) / footprint.row.max(1)).max(1)
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {

@@ -14,7 +14,7 @@ use crate::attack::{Attacked, Victim};
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program};
 use crate::causal::intervention::NodeSet;
 use crate::graph::op::Op;
-use crate::graph::plan::{Artifact, Entry, EntryId, plan};
+use crate::graph::plan::{Artifact, Entry, EntryId, Footprint, plan};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
@@ -40,9 +40,8 @@ impl Batch {
     /// [`GraphError`] when the subject's graph cannot be built.
     pub fn auto(subject: Subject<'_>, sets: usize, backend: &dyn Backend) -> Result<Batch, GraphError> {
         let built = build(subject, sets)?;
-        let slots = |images, variants| built.plan(Batch { images, variants }).map(|a| 4 * a.slot_elements());
-        let few = slots(1, 4)?;
-        let (variant, image) = (slots(1, 5)?.saturating_sub(few), slots(2, 4)?.saturating_sub(few));
+        let variant = Footprint::of(|rows| built.plan(Batch { images: 1, variants: 3 + rows }))?;
+        let image = Footprint::of(|rows| built.plan(Batch { images: rows, variants: 4 }))?;
         let variants = backend.batch_rows(variant).clamp(2, 1024);
         Ok(Batch { images: backend.batch_rows(image).min(variants.div_ceil(2)), variants })
     }

@@ -15,7 +15,7 @@ use crate::attack::Victim;
 use crate::attack::victim as attack;
 use crate::backend::{Backend, BackendError, Completed, Parameters, Program, load_fitting, takes_images};
 use crate::graph::NodeId;
-use crate::graph::plan::{EntryId, row_bytes};
+use crate::graph::plan::{EntryId, Footprint};
 use crate::model::autoencoder::{Autoencoder, Lists};
 use crate::model::{Head, Model, Tap};
 use crate::tensor::{Shape, TensorMut, TensorRef};
@@ -69,7 +69,7 @@ impl Explainer {
         let plan = |rows| nodes.plan(&graph, rows);
         let rows = match rows {
             Some(rows) => rows.max(1),
-            None => backend.batch_rows(row_bytes(plan)?).min(ROWS_MAX),
+            None => backend.batch_rows(Footprint::of(plan)?).min(ROWS_MAX),
         };
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };

@@ -139,6 +139,10 @@ impl Artifact {
     pub fn slot_elements(&self) -> usize {
         self.slots.iter().map(|s| s.elements).sum()
     }
+    /// Bytes of all parameters that some entry uses.
+    pub fn weight_bytes(&self) -> usize {
+        4 * self.parameters().map(|id| self.graph.node(id).shape.len()).sum::<usize>()
+    }
     /// Parameters that some entry uses, in graph order.
     pub fn parameters(&self) -> impl Iterator<Item = NodeId> {
         self.graph.iter().filter(|(id, n)| n.op == Op::Parameter && self.slot_of(*id).is_some()).map(|(id, _)| id)
@@ -170,13 +174,24 @@ pub fn plan(graph: &Graph, entries: &[Entry<'_>]) -> Result<Artifact, GraphError
     Ok(artifact)
 }
 
-/// Bytes that one more row adds to the slots of what `plan` plans for so many, whatever lies in them once.
-///
-/// # Errors
-/// What `plan` says.
-pub fn row_bytes(plan: impl Fn(usize) -> Result<Artifact, GraphError>) -> Result<usize, GraphError> {
-    let bytes = |rows: usize| plan(rows).map(|artifact| 4 * artifact.slot_elements());
-    Ok(bytes(2)?.saturating_sub(bytes(1)?))
+/// Bytes that a run goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// What one more row adds to the slots, whatever lies in them once.
+    pub row: usize,
+    /// All parameters, which rows share.
+    pub weights: usize,
+}
+
+impl Footprint {
+    /// Of what `plan` plans for so many rows.
+    ///
+    /// # Errors
+    /// What `plan` says.
+    pub fn of(plan: impl Fn(usize) -> Result<Artifact, GraphError>) -> Result<Footprint, GraphError> {
+        let (one, two) = (plan(1)?, plan(2)?);
+        Ok(Footprint { row: 4 * two.slot_elements().saturating_sub(one.slot_elements()), weights: one.weight_bytes() })
+    }
 }
 
 /// Whose slot a value lives in, and where in it.

@@ -13,7 +13,7 @@ pub mod unit;
 use crate::backend::{BackendError, Program, takes_images};
 use crate::data::{DataError, Dataset};
 use crate::graph::op::Op;
-use crate::graph::plan::{Artifact, EntryId, row_bytes};
+use crate::graph::plan::{Artifact, EntryId, Footprint};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::Statistic;
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
@@ -485,7 +485,7 @@ const EVALUATE_ROWS: usize = 100;
 /// Rows of an evaluation: `most`, or as many as keep what `plan` plans for them within a budget; at least 1. Figures are
 /// sums over rows in order, so none depends on it beyond its last digits.
 fn rows_within(most: usize, plan: impl Fn(usize) -> Result<Artifact, GraphError>) -> Result<usize, GraphError> {
-    Ok((EVALUATION_BYTES / row_bytes(plan)?.max(1)).clamp(1, most))
+    Ok((EVALUATION_BYTES / Footprint::of(plan)?.row.max(1)).clamp(1, most))
 }
 
 /// Writes images `which` of `data` to input `x`.

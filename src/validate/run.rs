@@ -2,7 +2,7 @@
 //! batch are weighed by its images. Used by the parent module alone.
 
 use crate::backend::{Backend, Parameters, Program, load_fitting};
-use crate::graph::plan::{Artifact, Entry, EntryId, plan, row_bytes};
+use crate::graph::plan::{Artifact, Entry, EntryId, Footprint, plan};
 use crate::graph::{Extent, Graph, GraphError, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::validate::ValidateError;
@@ -51,7 +51,7 @@ impl Runner {
         let planned = |rows: usize| -> Result<Artifact, GraphError> {
             plan(graph, &jobs.iter().map(|job| job.entry(rows)).collect::<Vec<_>>())
         };
-        let rows = backend.batch_rows(row_bytes(planned)?).min(images.max(1));
+        let rows = backend.batch_rows(Footprint::of(planned)?).min(images.max(1));
         let (program, rows) = load_fitting::<ValidateError>(backend, weights, rows, planned)?;
         Ok(Runner { program, rows })
     }

@@ -27,7 +27,7 @@ mod step;
 mod trial;
 
 use super::{Backend, BackendError, Details, Parameters, Program};
-use crate::graph::plan::Artifact;
+use crate::graph::plan::{Artifact, Footprint};
 use device::Device;
 use std::sync::Arc;
 
@@ -87,8 +87,8 @@ impl Backend for Cuda {
     }
 
     /// An eighth of the free memory, at most 256 MB: 4 times as many rows as fill a large chip with the smallest of our layers.
-    fn batch_rows(&self, row_bytes: usize) -> usize {
-        ((self.device.free_bytes() / 8).clamp(32 << 20, 256 << 20) / row_bytes.max(1)).max(1)
+    fn batch_rows(&self, footprint: Footprint) -> usize {
+        ((self.device.free_bytes() / 8).clamp(32 << 20, 256 << 20) / footprint.row.max(1)).max(1)
     }
 
     fn load(&self, plan: Artifact, weights: &dyn Parameters) -> Result<Box<dyn Program>, BackendError> {

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, BackendError, Completed, Program, load_fitting};
 use crate::error::Error;
-use crate::graph::plan::{Artifact, Entry, EntryId, plan, row_bytes};
+use crate::graph::plan::{Artifact, Entry, EntryId, Footprint, plan};
 use crate::graph::{Graph, GraphError, NodeId};
 use crate::model::Model;
 use crate::tensor::{TensorMut, TensorRef};
@@ -40,7 +40,7 @@ impl Inference {
         };
         let most = match batch {
             Some(rows) => rows,
-            None => backend.batch_rows(row_bytes(planned)?),
+            None => backend.batch_rows(Footprint::of(planned)?),
         };
         let constants = model.constants();
         let weights = Completed { weights, derived: &constants };
