@@ -89,6 +89,14 @@ pub fn affine(
     if c == 0 {
         return;
     }
+    // an image's few channels would leave lanes idle: sixteen pixels are one
+    if c < 16 && x_pixel == c && y.len() >= 16 * c {
+        let whole = y.len() - y.len() % (16 * c);
+        let (scales, shifts) = (scale.repeat(16), shift.map(|shift| shift.repeat(16)));
+        let ((x, rest), (y, y_rest)) = (x.split_at(whole), y.split_at_mut(whole));
+        affine(isa, (x, 16 * c), &scales, shifts.as_deref(), act, y);
+        return affine(isa, (rest, c), scale, shift, act, y_rest);
+    }
     let rows = (CHUNK / c).max(1);
     x.par_chunks(rows * x_pixel).zip(y.par_chunks_mut(rows * c)).for_each(|(x, y)| {
         compiled!(isa, {
@@ -157,18 +165,23 @@ fn transpose(rows: usize, a: usize, b: usize, x: &[f32], y: &mut [f32]) {
     if a == 1 || b == 1 {
         return y.copy_from_slice(x);
     }
-    let bands = b.div_ceil(16);
+    // a task has 16 KB at least
+    let band = (4096 / a).next_multiple_of(16).max(16);
+    let bands = b.div_ceil(band);
     let out = Shared::new(y);
     parallel(rows * bands, |task| {
-        let (row, band) = (task / bands, task % bands);
+        let row = task / bands;
         let from = &x[row * a * b..][..a * b];
-        let columns = band * 16..b.min(band * 16 + 16);
-        // SAFETY: this task alone writes rows `columns` of the transposed image `row`.
-        let to = unsafe { out.slice((row * b + columns.start) * a, columns.len() * a) };
-        for top in (0..a).step_by(16) {
-            for (j, to) in to.chunks_exact_mut(a).enumerate() {
-                for (i, to) in to[top..a.min(top + 16)].iter_mut().enumerate() {
-                    *to = from[(top + i) * b + columns.start + j];
+        let own = task % bands * band..b.min((task % bands + 1) * band);
+        for left in own.clone().step_by(16) {
+            let columns = left..own.end.min(left + 16);
+            // SAFETY: this task alone writes rows `columns` of the transposed image `row`.
+            let to = unsafe { out.slice((row * b + columns.start) * a, columns.len() * a) };
+            for top in (0..a).step_by(16) {
+                for (j, to) in to.chunks_exact_mut(a).enumerate() {
+                    for (i, to) in to[top..a.min(top + 16)].iter_mut().enumerate() {
+                        *to = from[(top + i) * b + columns.start + j];
+                    }
                 }
             }
         }
