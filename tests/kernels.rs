@@ -9,11 +9,11 @@
 
 use intervene::backend::cpu::conv;
 use intervene::backend::cpu::conv_weight;
-use intervene::backend::cpu::gemm;
 use intervene::backend::cpu::intervene::{
     DecoderShape, Rows, intervene as mask_channels, intervene_conv, pack_channels,
 };
 use intervene::backend::cpu::isa::Isa;
+use intervene::backend::cpu::linear::{self, Layer};
 use intervene::backend::cpu::pool;
 use intervene::backend::layout::{ConvShape, PoolShape};
 use intervene::graph::op::Activation;
@@ -264,13 +264,13 @@ fn linear_layers_and_their_gradients_equal_the_naive_sums() {
         }
         y.iter_mut().enumerate().for_each(|(at, y)| y.add(f64::from(b[at % o])));
         for isa in Isa::available() {
-            let packed = gemm::pack_forward(isa, o, i, &w, &|| {});
+            let layer = Layer { isa, outputs: o, inputs: i, w: &w };
             let run = |rows: usize| {
                 let (mut y, mut gx) = (vec![f32::NAN; rows * o], vec![f32::NAN; rows * i]);
                 let mut dw = vec![f32::NAN; o * i];
-                gemm::forward(rows, &x[..rows * i], &packed, Some(&b), Activation::None, &mut y);
-                gemm::grad_input(rows, &gy[..rows * o], &packed, &mut gx);
-                gemm::grad_weight(isa, rows, o, i, &x[..rows * i], &gy[..rows * o], &mut dw);
+                linear::forward(layer, rows, &x[..rows * i], Some(&b), Activation::None, &mut y);
+                linear::grad_input(layer, rows, &gy[..rows * o], &mut gx);
+                linear::grad_weight(isa, rows, o, i, &x[..rows * i], &gy[..rows * o], &mut dw);
                 (y, gx, dw)
             };
             let name = format!("linear {rows} x {i} -> {o} {isa:?}");

@@ -16,6 +16,7 @@ use crate::graph::op::{Element, Op};
 use crate::graph::plan::{Artifact, EntryId, View};
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
+use crate::weights::Held;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(super) trait Float: bytemuck::Pod + Send + Sync + PartialEq {
     fn to_f64(self) -> f64;
     /// The same numbers, borrowed where they are of this type.
     fn from_f32(x: &[f32]) -> Cow<'_, [Self]>;
+    /// The same as they lie, if they are of this type.
+    fn as_held(x: &[f32]) -> Option<&[Self]>;
 }
 
 impl Float for f32 {
@@ -47,6 +50,9 @@ impl Float for f32 {
     }
     fn from_f32(x: &[f32]) -> Cow<'_, [f32]> {
         Cow::Borrowed(x)
+    }
+    fn as_held(x: &[f32]) -> Option<&[f32]> {
+        Some(x)
     }
 }
 
@@ -62,6 +68,9 @@ impl Float for f64 {
     fn from_f32(x: &[f32]) -> Cow<'_, [f64]> {
         x.iter().map(|&x| f64::from(x)).collect()
     }
+    fn as_held(_: &[f32]) -> Option<&[f64]> {
+        None
+    }
 }
 
 /// One input of a step: all valid rows of its slot (a gathering op reads more rows than the run has).
@@ -73,6 +82,8 @@ pub(super) struct Operand<'a, T> {
     pub row: usize,
     /// Channels from one pixel to the next: more than the value's own where it is a view.
     pub pixel: usize,
+    /// Where the floats lie, if that is in no slot but with the weights: whoever has packed them may release their memory.
+    pub held: Option<&'a Held>,
 }
 
 /// One step of an entry, ready to compute.
@@ -145,20 +156,13 @@ pub(super) trait Engine: Send {
     fn fetch(&self, node: &Node, rows: usize, physical: &[Self::Float], logical: &mut [Self::Float]);
     /// A parameter has new elements: forget what was packed from it.
     fn parameter_changed(&mut self, node: NodeId);
-    /// Whether no step reads the parameter as it lies in a slot, so that it needs none: [`Engine::keep`] gets it.
+    /// Whether no step reads the parameter as it lies in a slot, so that it needs none: [`Engine::keep`] gets it. Asked of those
+    /// that no entry changes.
     fn keeps(&self, _artifact: &Artifact, _parameter: NodeId) -> bool {
         false
     }
-    /// Keeps what steps need of such a parameter. `release` may be called between reading parts of it: it gives back
-    /// memory that reading has taken.
-    fn keep(
-        &mut self,
-        _artifact: &Artifact,
-        _parameter: NodeId,
-        _logical: &[Self::Float],
-        _release: &(dyn Fn() + Sync),
-    ) {
-    }
+    /// Keeps what steps need of such a parameter.
+    fn keep(&mut self, _artifact: &Artifact, _parameter: NodeId, _logical: &[Self::Float]) {}
     /// Such a parameter's elements, in logical order.
     fn kept(&self, _parameter: NodeId, _logical: &mut [Self::Float]) {}
     /// By which of several ways it computes a step, for a profile.
@@ -169,22 +173,44 @@ pub(super) trait Engine: Send {
     fn step(&mut self, step: &Step<'_, Self::Float>, out: &mut [Self::Float]) -> Result<(), BackendError>;
 }
 
+/// Where a node's floats lie.
+enum Lies {
+    /// In its slot.
+    InSlot,
+    /// As the engine keeps them.
+    Kept,
+    /// With the weights that the program was loaded from: no entry changes them. In a slot if they lie nowhere that lasts, or
+    /// once others are written.
+    Held(Option<Held>),
+}
+
+impl Lies {
+    fn held(&self) -> Option<&Held> {
+        if let Lies::Held(held) = self { held.as_ref() } else { None }
+    }
+
+    /// The floats, which may be those of the node's slot.
+    fn floats<'a, T: Float>(&'a self, slot: &'a [T]) -> &'a [T] {
+        self.held().and_then(|held| T::as_held(held)).unwrap_or(slot)
+    }
+}
+
 /// A program in host memory.
 pub(super) struct HostProgram<E: Engine> {
     ledger: Ledger,
     engine: E,
-    /// Floats of each slot; nothing for slots of indices, which the ledger holds, and of parameters that the engine keeps.
+    /// Floats of each slot; nothing for slots of indices, which the ledger holds, and of parameters that lie elsewhere.
     slots: Vec<Zeroed<E::Float>>,
-    /// Whether the engine keeps a node, by number.
-    kept: Vec<bool>,
+    /// Where parameters lie, by the node's number.
+    places: Vec<Lies>,
     recorder: Recorder,
 }
 
-fn allocate<T: Float>(what: &str, elements: usize) -> Result<Zeroed<T>, BackendError> {
+fn allocate<T: Float>(slot: usize, elements: usize) -> Result<Zeroed<T>, BackendError> {
     let with_canary = elements.saturating_add(CANARY);
     let data = Zeroed::new(with_canary);
     let requested = with_canary.saturating_mul(size_of::<T>());
-    let mut data = data.ok_or_else(|| BackendError::OutOfMemory { what: what.into(), requested })?;
+    let mut data = data.ok_or_else(|| BackendError::OutOfMemory { what: format!("slot {slot}"), requested })?;
     if cfg!(debug_assertions) {
         let (own, canary) = data.split_at_mut(elements);
         own.fill(T::NAN);
@@ -195,25 +221,35 @@ fn allocate<T: Float>(what: &str, elements: usize) -> Result<Zeroed<T>, BackendE
 
 impl<E: Engine> HostProgram<E> {
     pub fn load(artifact: Artifact, weights: &dyn Parameters, engine: E) -> Result<Self, BackendError> {
-        let mut kept = vec![false; artifact.graph().nodes().len()];
+        let mut places: Vec<Lies> = artifact.graph().nodes().iter().map(|_| Lies::InSlot).collect();
         let mut without = vec![false; artifact.slots().len()];
-        for id in artifact.parameters().filter(|&id| engine.keeps(&artifact, id)) {
-            kept[id.index()] = true;
+        for id in artifact.parameters() {
+            let mut updates = artifact.entries().iter().flat_map(|entry| &entry.updates);
+            if updates.any(|&(to, from, _)| to == id || from == id) {
+                continue;
+            }
+            places[id.index()] = if engine.keeps(&artifact, id) { Lies::Kept } else { Lies::Held(None) };
             artifact.slot_of(id).into_iter().for_each(|slot| without[slot] = true);
         }
         let mut slots = Vec::with_capacity(artifact.slots().len());
         for (i, slot) in artifact.slots().iter().enumerate() {
             slots.push(match slot.element {
-                Element::Float if !without[i] => allocate(&format!("slot {i}"), slot.elements)?,
+                Element::Float if !without[i] => allocate(i, slot.elements)?,
                 Element::Float | Element::Index => Zeroed::default(),
             });
         }
         let mut program =
-            HostProgram { ledger: Ledger::new(artifact), engine, slots, kept, recorder: Recorder::default() };
-        load_sources(&mut program, weights, |program, id, data, release| {
-            program.put(id, TensorRef::F32(data), release)
-        })?;
+            HostProgram { ledger: Ledger::new(artifact), engine, slots, places, recorder: Recorder::default() };
+        load_sources(&mut program, weights, HostProgram::hold)?;
         Ok(program)
+    }
+
+    /// Reads a parameter where it lies with the weights, if it can: says whether it does.
+    fn hold(&mut self, id: NodeId, held: Option<Held>) -> bool {
+        let (Lies::Held(place), Some(held)) = (&mut self.places[id.index()], held) else { return false };
+        let holds = E::Float::as_held(&held).is_some() && self.ledger.write(id, TensorRef::F32(&held)).is_ok();
+        *place = holds.then_some(held);
+        holds
     }
 
     /// From now on steps and moves are added to `profile`, if there is one.
@@ -221,7 +257,7 @@ impl<E: Engine> HostProgram<E> {
         HostProgram { recorder: Recorder(profile), ..self }
     }
 
-    fn put(&mut self, id: NodeId, data: TensorRef<'_>, release: &(dyn Fn() + Sync)) -> Result<(), BackendError> {
+    fn put(&mut self, id: NodeId, data: TensorRef<'_>) -> Result<(), BackendError> {
         let Place { slot, rows } = self.ledger.write(id, data)?;
         let node = self.ledger.node(id);
         let logical: Cow<'_, [E::Float]> = match data {
@@ -229,9 +265,18 @@ impl<E: Engine> HostProgram<E> {
             TensorRef::F64(d) => d.iter().map(|&x| E::Float::from_f64(x)).collect(),
             TensorRef::U32(_) => return Ok(()),
         };
-        if self.kept[id.index()] {
-            self.engine.keep(self.ledger.artifact(), id, &logical, release);
-            return Ok(());
+        match &mut self.places[id.index()] {
+            Lies::InSlot => {}
+            Lies::Kept => {
+                self.engine.keep(self.ledger.artifact(), id, &logical);
+                return Ok(());
+            }
+            Lies::Held(held) => {
+                *held = None;
+                if self.slots[slot].is_empty() {
+                    self.slots[slot] = allocate(slot, logical.len())?;
+                }
+            }
         }
         self.engine.store(node, rows, &logical, &mut self.slots[slot][..logical.len()]);
         if node.op == Op::Parameter {
@@ -252,24 +297,25 @@ impl<E: Engine> HostProgram<E> {
         let own = |node: &Node| View { first: 0, pixel: dims3(&node.shape)[0] };
         let to = artifact.view_of(id).unwrap_or(own(node));
         let used = to.first..to.first + extent(node, written, to.pixel);
-        let nothing = Operand { floats: &[][..], indices: &[], row: 0, pixel: 0 };
+        let nothing = Operand { floats: &[][..], indices: &[], row: 0, pixel: 0, held: None };
         let mut step = Step { node, nodes: [node; INPUTS_MAX], inputs: [nothing; INPUTS_MAX], rows, pixel: to.pixel };
         for (i, &input) in node.inputs.iter().enumerate() {
             let (source, from) = (self.ledger.node(input), self.ledger.slot(input)?);
-            let (row, held) = (source.shape.len(), self.ledger.rows(from));
+            let (row, rows) = (source.shape.len(), self.ledger.rows(from));
             step.nodes[i] = source;
             // what lies in place already is in the slot that was taken out; the engine has what it keeps
-            if artifact.lies_in_place(id, i) || self.kept[input.index()] {
+            if artifact.lies_in_place(id, i) || matches!(self.places[input.index()], Lies::Kept) {
                 continue;
             }
             step.inputs[i] = match (source.element(), artifact.view_of(input)) {
                 (Element::Index, _) => Operand { indices: self.ledger.list(from), row, ..nothing },
                 (Element::Float, None) => {
-                    let floats = &self.slots[from][..held * row];
-                    Operand { floats, row, pixel: own(source).pixel, ..nothing }
+                    let place = &self.places[input.index()];
+                    let floats = &place.floats(&self.slots[from])[..rows * row];
+                    Operand { floats, row, pixel: own(source).pixel, held: place.held(), ..nothing }
                 }
                 (Element::Float, Some(View { first, pixel })) => {
-                    let floats = &self.slots[from][first..first + extent(source, held, pixel)];
+                    let floats = &self.slots[from][first..first + extent(source, rows, pixel)];
                     Operand { floats, row, pixel, ..nothing }
                 }
             };
@@ -303,7 +349,7 @@ impl<E: Engine> Program for HostProgram<E> {
 
     fn write(&mut self, id: NodeId, data: TensorRef<'_>) -> Result<(), BackendError> {
         let start = self.recorder.start();
-        self.put(id, data, &|| {})?;
+        self.put(id, data)?;
         self.recorder.add(start, || Task::moved("write", self.ledger.node(id), data.len()));
         Ok(())
     }
@@ -345,10 +391,11 @@ impl<E: Engine> Program for HostProgram<E> {
         let start = self.recorder.start();
         let Place { slot, rows } = self.ledger.read(id, &out)?;
         let mut logical = vec![E::Float::NAN; out.len()];
-        if self.kept[id.index()] {
+        if matches!(self.places[id.index()], Lies::Kept) {
             self.engine.kept(id, &mut logical);
         } else {
-            self.engine.fetch(self.ledger.node(id), rows, &self.slots[slot][..out.len()], &mut logical);
+            let floats = self.places[id.index()].floats(&self.slots[slot]);
+            self.engine.fetch(self.ledger.node(id), rows, &floats[..out.len()], &mut logical);
         }
         match out {
             TensorMut::F32(o) => o.iter_mut().zip(&logical).for_each(|(o, x)| *o = x.to_f64() as f32),

@@ -16,8 +16,8 @@ use crate::graph::op::Op;
 use crate::graph::plan::{Artifact, EntryId, Footprint};
 use crate::graph::{GraphError, NodeId};
 use crate::tensor::{Shape, Tensor, TensorMut, TensorRef};
-use crate::weights::Weights;
 use crate::weights::derived::{Derived, Elements};
+use crate::weights::{Held, Weights};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub use winograd::ConvPath;
 pub trait Parameters: Sync {
     /// Shape and elements (logical order) of the weight of that key.
     fn parameter(&self, name: &str) -> Option<Elements<'_>>;
+    /// The same elements, if they lie where a device may go on reading them, without a copy.
+    fn hold(&self, _name: &str) -> Option<Held> {
+        None
+    }
     /// Called when a device has taken what it needs of that weight: a mapped file's pages may go.
     fn release(&self, _name: &str) {}
 }
@@ -49,6 +53,10 @@ impl Parameters for Weights {
         self.get(name).map(|t| (t.shape.clone(), Cow::Borrowed(t.data)))
     }
 
+    fn hold(&self, name: &str) -> Option<Held> {
+        Weights::hold(self, name)
+    }
+
     fn release(&self, name: &str) {
         Weights::release(self, name);
     }
@@ -60,6 +68,10 @@ pub struct Layered<'a>(pub &'a [&'a dyn Parameters]);
 impl Parameters for Layered<'_> {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         self.0.iter().find_map(|source| source.parameter(name))
+    }
+
+    fn hold(&self, name: &str) -> Option<Held> {
+        self.0.iter().find(|source| source.parameter(name).is_some())?.hold(name)
     }
 
     fn release(&self, name: &str) {
@@ -79,6 +91,10 @@ impl Parameters for Completed<'_> {
     fn parameter(&self, name: &str) -> Option<Elements<'_>> {
         let weight = |key: &str| self.weights.parameter(key);
         weight(name).or_else(|| self.derived.make(name, &weight))
+    }
+
+    fn hold(&self, name: &str) -> Option<Held> {
+        self.weights.hold(name)
     }
 
     fn release(&self, name: &str) {
@@ -163,12 +179,12 @@ pub fn load_fitting<E: From<GraphError> + From<BackendError>>(
     }
 }
 
-/// Writes the parameters that `program` uses from `weights`, and zeros to its states. `write` is told how to give back the
-/// memory that reading a parameter took: at any time, for what is read later comes again.
+/// Writes the parameters that `program` uses from `weights`, and zeros to its states. `hold` says whether the program goes on
+/// reading a parameter where it lies, in place of having it written.
 fn load_sources<P: Program + ?Sized>(
     program: &mut P,
     weights: &dyn Parameters,
-    write: impl Fn(&mut P, NodeId, &[f32], &(dyn Fn() + Sync)) -> Result<(), BackendError>,
+    hold: impl Fn(&mut P, NodeId, Option<Held>) -> bool,
 ) -> Result<(), BackendError> {
     let used = |(id, node): (NodeId, &crate::graph::Node)| {
         let source = matches!(node.op, Op::Parameter | Op::State) && program.artifact().slot_of(id).is_some();
@@ -185,10 +201,11 @@ fn load_sources<P: Program + ?Sized>(
         if shape != node.shape || data.len() != shape.len() {
             return Err(bad(shape.to_string()));
         }
-        let release = || weights.release(&node.name);
-        write(program, id, &data, &release)?;
-        drop(data);
-        release();
+        if !hold(program, id, weights.hold(&node.name)) {
+            program.write(id, TensorRef::F32(&data))?;
+            drop(data);
+            weights.release(&node.name);
+        }
     }
     Ok(())
 }

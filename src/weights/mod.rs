@@ -68,10 +68,41 @@ struct Entry {
 
 impl Entry {
     fn data(&self) -> &[f32] {
-        match &self.storage {
+        self.storage.floats()
+    }
+}
+
+impl Storage {
+    fn floats(&self) -> &[f32] {
+        match self {
             Storage::Owned(data) => data,
             Storage::Mapped { bytes, range } => bytemuck::cast_slice(&bytes[range.clone()]),
         }
+    }
+
+    fn release(&self) {
+        if let Storage::Mapped { bytes, range } = self {
+            bytes.release(range.clone());
+        }
+    }
+}
+
+/// A tensor's elements, held beside the weights that they are of: a device reads them where they lie. A file that they lie in
+/// must not be shortened while they are held.
+#[derive(Clone, Debug)]
+pub struct Held(Storage);
+
+impl Held {
+    /// As [`Weights::release`].
+    pub fn release(&self) {
+        self.0.release();
+    }
+}
+
+impl std::ops::Deref for Held {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        self.0.floats()
     }
 }
 
@@ -130,9 +161,14 @@ impl Weights {
     /// Gives the memory of a tensor that lies in a mapped file back to the system, after it was packed for a device; it
     /// is read from the file again when somebody looks. Tensors in memory of their own stay.
     pub fn release(&self, name: &str) {
-        if let Some(Entry { storage: Storage::Mapped { bytes, range }, .. }) = self.tensors.get(name) {
-            bytes.release(range.clone());
+        if let Some(entry) = self.tensors.get(name) {
+            entry.storage.release();
         }
+    }
+
+    /// The elements of a tensor, held without a copy.
+    pub fn hold(&self, name: &str) -> Option<Held> {
+        self.tensors.get(name).map(|entry| Held(entry.storage.clone()))
     }
 
     /// Saves tensors and metadata as safetensors, whole or not at all; the same content gives the same bytes.

@@ -1,18 +1,17 @@
-//! Linear layers, and 1x1 convolutions (a linear layer over pixels): `y[r][o] = sum_i x[r][i] W[o][i]` (+ bias, ReLU).
+//! 1x1 convolutions, and other products of pixels and packed weights: `y[r][o] = sum_i x[r][i] W[o][i]` (+ bias, ReLU).
 //!
 //! x (rows, I), y (rows, O), W (O, I), all dense. Rows are the pixels of the forward micro-kernel: they are copied
 //! into panels `[tile of rows][channel block][row][16]`, and a long sum is cut into pieces of 512 channels (64 KB of
 //! weights, which stay in L2 while all tiles of a row group use them). The sum stays one chain through `from` up to 2048 terms;
 //! a longer one is the sum of its pieces, which rounds less.
-//! With 1-14 rows there is one tile, so the packed weights, the only large traffic, are streamed exactly once.
-//! Called by `conv.rs` and by the CPU backend's linear nodes.
+//! Called by `conv.rs`, `conv_narrow.rs` and `winograd.rs`. Linear layers read their weights as they lie: see `linear.rs`.
 
 use std::ops::Range;
 
-use super::isa::{Isa, compiled};
+use super::isa::compiled;
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
-use super::tile::{Forward, TURNED, Turned, Weight, forward_kernel, turned_kernel, weight_kernel};
+use super::tile::{Forward, forward_kernel};
 use crate::backend::layout::len;
 use crate::graph::op::Activation;
 
@@ -53,12 +52,6 @@ pub(super) fn view_fits(floats: usize, pixels: usize, channels: usize, pixel: us
 
 /// The longest sum that is one chain; a longer one is the sum of its pieces.
 const CHAIN_MAX: usize = 2048;
-
-/// Packs W (O, I) for `forward` and `grad_input`. VGG's largest layer is 411 MB: what reading W took may be given back in `between`.
-pub fn pack_forward(isa: Isa, o: usize, i: usize, w: &[f32], between: &(dyn Fn() + Sync)) -> Packed {
-    assert_eq!(w.len(), len(&[o, i]));
-    Packed::in_parts(isa, [1, i, o], |o, _, c| w[o * i + c], between)
-}
 
 /// y (rows, O) = x (rows, I) W^T + bias, then `act`.
 pub fn forward(rows: usize, x: &[f32], packed: &Packed, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
@@ -159,97 +152,6 @@ pub(super) unsafe fn product(
     });
 }
 
-/// gx (rows, I) = gy (rows, O) W, with `packed` by [`pack_forward`]: each sum over O is one of partial sums, a chain a lane of an
-/// output block.
-pub fn grad_input(rows: usize, gy: &[f32], packed: &Packed, gx: &mut [f32]) {
-    let (depth, outputs) = (packed.channels(), packed.outputs());
-    assert_eq!((packed.taps(), gy.len(), gx.len()), (1, len(&[rows, outputs]), len(&[rows, depth])));
-    if rows == 0 || depth == 0 {
-        return;
-    }
-    if outputs == 0 {
-        return gx.fill(0.0);
-    }
-    let (isa, [most, group]) = (packed.isa(), TURNED);
-    // a task's weights, 64 inputs of every output block, serve all rows from the L2 cache
-    let tasks = depth.div_ceil(64);
-    let out = Shared::new(gx);
-    parallel(tasks, |task| {
-        let own = piece(depth, tasks, task);
-        let mut first = own.start;
-        while first < own.end {
-            let all = own.end - first >= most;
-            for row in (0..rows).step_by(group) {
-                let call = Turned {
-                    g: gy[row * outputs..].as_ptr(),
-                    outputs,
-                    w: packed.block(0).w,
-                    lanes: isa.block(),
-                    depth,
-                    first,
-                    y: out.at(row * depth + first),
-                };
-                // SAFETY: rows and inputs lie within gy, the weights and gx, and this task alone writes these inputs.
-                unsafe { turned_kernel(isa, all, group.min(rows - row))(&call) }
-            }
-            first += if all { most } else { 1 };
-        }
-    });
-}
-
-/// dW (O, I) = `sum over rows of gy[r][o] x[r][i]`: one chain over the rows, whatever the threads.
-pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f32], dw: &mut [f32]) {
-    assert_eq!((x.len(), gy.len(), dw.len()), (len(&[rows, i]), len(&[rows, o]), len(&[o, i])));
-    if rows == 0 {
-        dw.fill(0.0);
-        return;
-    }
-    let (block, most) = (isa.block(), isa.pixels());
-    let blocks = i.div_ceil(block);
-    let tiles = o.div_ceil(most);
-    // 256 rows: 128 B of x and up to 56 B of gy per row and register tile stay near L1.
-    let chunk = rows.min(256);
-    let tasks = blocks.min(4 * rayon::current_num_threads());
-    let out = Shared::new(dw);
-    parallel(tasks, |task| {
-        scratch::with(chunk * (o.next_multiple_of(16) + block), |panel| {
-            let (g, xs) = panel.split_at_mut(chunk * o.next_multiple_of(16));
-            for first in (0..rows).step_by(chunk) {
-                let n = chunk.min(rows - first);
-                for t in 0..tiles {
-                    let tile = piece(o, tiles, t);
-                    let to = &mut g[tile.start * n..];
-                    super::conv_weight::pack_pixels(isa, &gy[first * o + tile.start..], o, n, tile.len(), to);
-                }
-                for b in piece(blocks, tasks, task) {
-                    let width = block.min(i - b * block);
-                    let vectors = width.div_ceil(isa.lanes());
-                    let to = vectors * isa.lanes();
-                    super::conv_weight::pack_lanes(isa, &x[first * i + b * block..], i, n, width, to, xs);
-                    for t in 0..tiles {
-                        let tile = piece(o, tiles, t);
-                        let call = Weight {
-                            x: g[tile.start * n..].as_ptr(),
-                            x_step: tile.len(),
-                            x_row: 0,
-                            g: xs.as_ptr(),
-                            g_row: 0,
-                            rows: 1,
-                            len: n,
-                            y: out.at(tile.start * i + b * block),
-                            y_stride: i,
-                            width,
-                            carry: first > 0,
-                        };
-                        // SAFETY: both panels hold n rows, and the task alone writes these columns of dW.
-                        unsafe { weight_kernel(isa, tile.len(), vectors)(&call) }
-                    }
-                }
-            }
-        });
-    });
-}
-
 /// (groups, splits): how many row groups and ranges of output blocks make enough tasks at the least traffic. Each
 /// group streams all weights (`w` floats) and each split copies all inputs (`x` floats). Bits do not depend on it.
 pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usize) -> (usize, usize) {
@@ -267,7 +169,7 @@ pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usiz
 
 /// One tile: rows of `depth` floats -> `[channel block][row][16]`.
 #[inline(always)]
-fn fill(source: Source<'_>, depth: usize, rows: usize, panel: &mut [f32]) {
+pub(super) fn fill(source: Source<'_>, depth: usize, rows: usize, panel: &mut [f32]) {
     let x = source.x;
     for (b, block) in panel[..rows * depth.next_multiple_of(16)].chunks_exact_mut(rows * 16).enumerate() {
         let of_block = |values: &[f32]| {

@@ -99,6 +99,15 @@ impl Isa {
         }
     }
 
+    /// The most outputs of a dot kernel, by 4 rows, and rows of a turned one, by 4 vectors.
+    pub(super) fn dots(self) -> usize {
+        match self.0 {
+            Level::Avx512 => 6,
+            Level::Avx2 => 3,
+            Level::Portable => 2,
+        }
+    }
+
     /// For [`compiled`] only.
     #[inline(always)]
     pub(super) fn run<R>(self, f: impl FnOnce() -> R) -> R {

@@ -70,6 +70,7 @@ pub mod conv_weight;
 pub mod gemm;
 pub mod intervene;
 pub mod isa;
+pub mod linear;
 mod norm;
 pub mod packed;
 pub mod path;

@@ -10,9 +10,6 @@ use super::isa::Isa;
 use super::scratch::{Line, lines};
 use crate::backend::memory::Zeroed;
 
-/// Floats of a part: 32 MB, some blocks of the largest layers for every core.
-const PART: usize = 8 << 20;
-
 /// Packed weights of one layer and direction (forward or input gradient), for one instruction set.
 pub struct Packed {
     isa: Isa,
@@ -42,23 +39,12 @@ impl Packed {
         outputs: usize,
         weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Packed {
-        Packed::in_parts(isa, [taps, channels, outputs], weight, &|| {})
-    }
-
-    /// The same, block after block of outputs; `between` is called after every [`PART`] of them.
-    pub(super) fn in_parts(
-        isa: Isa,
-        [taps, channels, outputs]: [usize; 3],
-        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
-        between: &(dyn Fn() + Sync),
-    ) -> Packed {
         let (block, lanes) = (isa.block(), isa.lanes());
         let depth = taps * channels;
         let padded = outputs.next_multiple_of(lanes);
         let mut data = lines(depth * padded);
         let floats: &mut [f32] = &mut bytemuck::cast_slice_mut(&mut data)[..depth * padded];
         let one = (depth * block).max(1);
-        let part = (PART / one).max(1);
         let pack = |b: usize, out: &mut [f32]| {
             let first = b * block;
             let width = block.min(padded - first);
@@ -73,10 +59,7 @@ impl Packed {
                 }
             }
         };
-        for (p, blocks) in floats.chunks_mut(one * part).enumerate() {
-            blocks.par_chunks_mut(one).enumerate().for_each(|(b, out)| pack(p * part + b, out));
-            between();
-        }
+        floats.par_chunks_mut(one).enumerate().for_each(|(b, out)| pack(b, out));
         Packed { isa, taps, channels, outputs, data }
     }
 

@@ -15,8 +15,10 @@ pub enum Path {
     Direct,
     /// Fewer multiplications by transformed tiles (`winograd.rs`).
     Winograd(Winograd),
-    /// A linear layer over pixels (`gemm.rs`).
+    /// A product of matrices, a row a pixel (`gemm.rs`).
     Product,
+    /// A linear layer: the same from weights as they lie (`linear.rs`).
+    Linear,
     /// An input gradient with the taps in the lanes (`conv_narrow.rs`).
     Narrow,
     /// A weight gradient, each tap a sum over bands of pixels (`conv_weight.rs`).
@@ -70,6 +72,7 @@ impl Path {
             Path::Winograd(Winograd::F2) => "winograd F(2x2)",
             Path::Winograd(Winograd::F4) => "winograd F(4x4)",
             Path::Product => "product",
+            Path::Linear => "linear",
             Path::Narrow => "narrow",
             Path::Bands => "bands",
             Path::TapRows => "tap rows",
@@ -82,7 +85,8 @@ impl Path {
         match self {
             Path::Direct => "a window of several pixels, or a stride: register tiles over a panel of padded rows",
             Path::Winograd(_) => "3x3 at stride 1, 32 channels or more in and out: at most half the multiplications",
-            Path::Product => "1x1, stride 1, no padding, or a linear layer: one product of matrices, a row a pixel",
+            Path::Product => "1x1, stride 1, no padding: one product of matrices, a row a pixel",
+            Path::Linear => "a linear layer: a product of matrices, its weights read as they lie in the file",
             Path::Narrow => "under 8 input channels: window positions join them in the lanes, and a gather sums up",
             Path::Bands => "a weight's gradient: sums over pixels, band by band, in panels of x and gy",
             Path::TapRows => "under 8 input channels: a window row's floats serve as channels, without im2col",

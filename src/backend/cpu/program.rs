@@ -1,16 +1,17 @@
-//! The CPU device: each step of a planned graph onto a kernel, weights packed once and again when they change.
+//! The CPU device: each step of a planned graph onto a kernel, convolutions' weights packed once and again when they change.
 //!
 //! Values with a C x H x W row are dense NHWC in their slot, the rest as they are. Threads are rayon's current pool.
 
 use super::gemm::Source;
 use super::intervene::{ChannelWeights, DecoderShape, Rows};
 use super::isa::Isa;
+use super::linear::Layer;
 use super::packed::Packed;
 use super::path::{self, Path};
 use super::pointwise::AdamRate;
 use super::rows::Map;
 use super::winograd::{self, Transformed};
-use super::{conv, conv_weight, gemm, intervene, norm, pointwise, pool, rows};
+use super::{conv, conv_weight, intervene, linear, norm, pointwise, pool, rows};
 use crate::answer::Head;
 use crate::backend::host::{Engine, HostProgram, Step};
 use crate::backend::layout::{ConvShape, PoolShape, dims3, divisor, is_map};
@@ -21,6 +22,7 @@ use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::{Artifact, Footprint};
 use crate::graph::{Node, NodeId};
 use crate::tensor::Shape;
+use crate::weights::Held;
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -102,7 +104,7 @@ enum Order {
 /// Which of `node`'s inputs is a weight that it reads packed, and in which order.
 fn weight_of(node: &Node) -> Option<(usize, Order)> {
     match node.op {
-        Op::Conv2d { .. } | Op::Linear { .. } | Op::LinearGradInput => Some((1, Order::Forward)),
+        Op::Conv2d { .. } => Some((1, Order::Forward)),
         Op::Conv2dGradInput { .. } => Some((1, Order::GradInput)),
         Op::InterveneConv { .. } => Some((2, Order::Channels)),
         _ => None,
@@ -152,8 +154,8 @@ fn map(shape: &Shape) -> Map {
 }
 
 impl Simd {
-    /// Packs the weight of `node`, whose inputs are `nodes`. `between` as in [`gemm::pack_forward`].
-    fn pack(&self, node: &Node, nodes: &[&Node], w: &[f32], between: &(dyn Fn() + Sync)) -> Option<Pack> {
+    /// Packs the weight of `node`, whose inputs are `nodes`.
+    fn pack(&self, node: &Node, nodes: &[&Node], w: &[f32]) -> Option<Pack> {
         let isa = self.isa;
         Some(match (&node.op, conv_path(node, nodes, self.conv)) {
             (op, Some((shape, Path::Winograd(tiles))))
@@ -166,12 +168,6 @@ impl Simd {
                 Pack::Transformed(Transformed::grad_input(isa, tiles, &shape, w))
             }
             (Op::Conv2dGradInput { .. }, Some((shape, _))) => Pack::Tiles(conv::pack_grad_input(isa, &shape, w)),
-            (Op::Linear { .. }, _) => {
-                Pack::Tiles(gemm::pack_forward(isa, node.shape.len(), nodes[0].shape.len(), w, between))
-            }
-            (Op::LinearGradInput, _) => {
-                Pack::Tiles(gemm::pack_forward(isa, nodes[0].shape.len(), node.shape.len(), w, between))
-            }
             (Op::InterveneConv { pad, .. }, _) => {
                 let shape = decoder_shape(nodes, *pad);
                 Pack::Channels(intervene::pack_channels(isa, &shape, w))
@@ -199,17 +195,11 @@ impl Simd {
                 self.kept(key.0, &mut logical);
                 logical
             });
-            let made = self.pack(s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)), &|| {});
+            let made = self.pack(s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)));
             self.packed.extend(made.map(|made| (key, made)));
+            s.inputs[i].held.into_iter().for_each(Held::release);
         }
         self.packed.get(&key).ok_or_else(|| wrong_pack(s.node))
-    }
-
-    fn tiles(&mut self, s: &Step<'_, f32>) -> Result<&Packed, BackendError> {
-        match self.packed(s)? {
-            Pack::Tiles(p) => Ok(p),
-            Pack::Transformed(_) | Pack::Channels(_) => Err(wrong_pack(s.node)),
-        }
     }
 }
 
@@ -241,7 +231,7 @@ impl Engine for Simd {
         pointwise::nhwc_to_nchw(rows, c, h * w, physical, logical);
     }
 
-    /// What every step reads packed and nothing else looks at or changes.
+    /// What every step reads packed and nothing else looks at.
     fn keeps(&self, artifact: &Artifact, parameter: NodeId) -> bool {
         let graph = artifact.graph();
         let packed_by = |id: NodeId| {
@@ -260,14 +250,14 @@ impl Engine for Simd {
                 && weight_of(node).is_some_and(|(i, order)| order == Order::Forward && node.inputs[i] == parameter)
         };
         steps().any(forward)
-            && artifact.entries().iter().all(|entry| {
-                let changed = entry.updates.iter().any(|&(to, from, _)| to == parameter || from == parameter);
-                !changed && !entry.want.contains(&parameter) && entry.steps.iter().all(|&id| packed_by(id))
-            })
+            && artifact
+                .entries()
+                .iter()
+                .all(|entry| !entry.want.contains(&parameter) && entry.steps.iter().all(|&id| packed_by(id)))
     }
 
     /// In the order of the forward pass; an input gradient's is made of it when one is asked for.
-    fn keep(&mut self, artifact: &Artifact, parameter: NodeId, logical: &[f32], release: &(dyn Fn() + Sync)) {
+    fn keep(&mut self, artifact: &Artifact, parameter: NodeId, logical: &[f32]) {
         self.parameter_changed(parameter);
         let graph = artifact.graph();
         let reader = artifact.entries().iter().flat_map(|entry| &entry.steps).map(|&id| graph.node(id)).find(|node| {
@@ -275,7 +265,7 @@ impl Engine for Simd {
         });
         let made = reader.and_then(|node| {
             let nodes: Vec<&Node> = node.inputs.iter().map(|&input| graph.node(input)).collect();
-            self.pack(node, &nodes, logical, release)
+            self.pack(node, &nodes, logical)
         });
         self.packed.extend(made.map(|made| ((parameter, Order::Forward), made)));
     }
@@ -300,7 +290,7 @@ impl Engine for Simd {
             Op::Conv2dGradWeight { window, .. } => {
                 path::grad_weight(&ConvShape::new(&s.nodes[0].shape, &s.node.shape, *window))
             }
-            Op::Linear { .. } | Op::LinearGradInput | Op::LinearGradWeight => Path::Product,
+            Op::Linear { .. } | Op::LinearGradInput | Op::LinearGradWeight => Path::Linear,
             Op::InterveneConv { .. } => Path::Update,
             _ => return None,
         };
@@ -352,16 +342,17 @@ impl Engine for Simd {
                 conv_weight::grad_weight(isa, &shape, n, s.floats(0), s.floats(1), out);
             }
             Op::Linear { activation } => {
-                let packed = self.tiles(s)?;
-                gemm::forward(n, s.floats(0), packed, s.optional(2), *activation, out);
+                let (inputs, outputs) = (s.nodes[0].shape.len(), s.node.shape.len());
+                let layer = Layer { isa, outputs, inputs, w: s.floats(1) };
+                linear::forward(layer, n, s.floats(0), s.optional(2), *activation, out);
             }
             Op::LinearGradInput => {
-                let packed = self.tiles(s)?;
-                gemm::grad_input(n, s.floats(0), packed, out);
+                let (inputs, outputs) = (s.node.shape.len(), s.nodes[0].shape.len());
+                linear::grad_input(Layer { isa, outputs, inputs, w: s.floats(1) }, n, s.floats(0), out);
             }
             Op::LinearGradWeight => {
                 let (i, o) = (s.nodes[0].shape.len(), s.nodes[1].shape.len());
-                gemm::grad_weight(isa, n, o, i, s.floats(0), s.floats(1), out);
+                linear::grad_weight(isa, n, o, i, s.floats(0), s.floats(1), out);
             }
             Op::SumToChannels => {
                 let [_, h, w] = dims3(&s.nodes[0].shape);

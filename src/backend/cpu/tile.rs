@@ -1,13 +1,13 @@
-//! The three micro-kernels: a register tile of P x V vectors, accumulated by broadcast-FMA.
+//! The four micro-kernels: register tiles of vectors, accumulated by FMA.
 //!
-//! `forward`: P pixels x V vectors of output channels; serves convolutions, their input gradients and linear layers.
-//! `turned`: P input channels by R rows, each a vector of partial sums over the outputs: the gradient of a linear layer's input
-//! from the weights as `forward` reads them, so that half a gigabyte of VGG's is not held twice.
+//! `forward`: P pixels x V vectors of output channels; serves convolutions and their input gradients.
 //! `weight`: P input channels x V vectors of output channels, summed over pixels; serves both weight gradients.
-//! Every element is ONE chain of FMAs in a fixed order, so its bits do not depend on P, V or the cut into tiles.
+//! `dot`: O outputs x R rows, each a vector of partial sums over the inputs: a linear layer from its weights as they lie.
+//! `turned`: P rows x V vectors of inputs, summed over outputs: the gradient towards its input, from the same.
+//! Every lane is ONE chain of FMAs in a fixed order, so its bits do not depend on P, V, O, R or the cut into tiles.
 //! AVX-512: P <= 14, V <= 2 (28 accumulators, 2 weights, 1 broadcast: 31 of 32 registers, no spill; 28 FMAs need 16
 //! loads, so the FMA ports and not the load ports bind). A step holds P*V independent chains; 8 hide the FMA latency.
-//! Called by `conv.rs`, `conv_weight.rs`, `gemm.rs` and `intervene.rs`.
+//! Called by `conv.rs`, `conv_weight.rs`, `gemm.rs`, `intervene.rs` and `linear.rs`.
 
 #![allow(clippy::needless_range_loop)] // indices into register arrays, unrolled; iterators read worse
 
@@ -68,63 +68,145 @@ pub(super) struct Weight {
     pub carry: bool,
 }
 
-/// One call of the turned kernel: `y[r][i] = sum over blocks and lanes of g[r][block * lanes + lane] w[block][i][lane]`.
+/// One call of the dot kernel: `y[r][o] = sum over i of x[r][i] w[o][i]`, lanes along i: a sum of lanes at the end.
+///
+/// The weights are read as they lie. A long sum is cut into pieces, and each lane adds these up.
 #[derive(Clone, Copy)]
-pub(super) struct Turned {
-    /// R rows of `outputs` floats, `outputs` apart.
-    pub g: *const f32,
-    pub outputs: usize,
-    /// The first of P inputs in the first block of outputs; the lanes of an input are adjacent, those of a block `lanes` but for the
-    /// last, which has as many whole vectors as it needs.
+pub(super) struct Dot {
+    /// R rows of `depth` floats: `[block of 16][row][16]`.
+    pub x: *const f32,
+    /// O rows of `depth` weights, `w_row` apart.
     pub w: *const f32,
-    pub lanes: usize,
-    /// Inputs of the layer.
+    pub w_row: usize,
     pub depth: usize,
-    /// Number of the first of the P inputs.
-    pub first: usize,
-    /// R rows, `depth` apart, from the first of the P inputs on.
+    /// What the next piece has for `w`, at whatever address: it is asked for meanwhile.
+    pub next: *const f32,
+    /// O x R vectors: the pieces so far, unless this is the `first`.
+    pub sums: *mut f32,
+    pub first: bool,
+    /// R rows of O outputs, `y_row` apart, which the `last` piece writes.
     pub y: *mut f32,
+    pub y_row: usize,
+    pub last: bool,
+    /// O floats added at the end, or null.
+    pub bias: *const f32,
+    pub relu: bool,
 }
 
-/// Blocks of outputs that are asked for ahead: from one to the next the weights lie megabytes apart.
-const AHEAD: usize = 8;
+/// One call of the turned kernel: `y[r][i] (+)= sum over o of g[o][r] w[o][i]`, lanes along i.
+#[derive(Clone, Copy)]
+pub(super) struct Turned {
+    /// P floats an output.
+    pub g: *const f32,
+    /// `outputs` rows of `width` weights, `w_row` apart.
+    pub w: *const f32,
+    pub w_row: usize,
+    pub outputs: usize,
+    /// P rows `y_row` apart, of which `width` floats are stored: V vectors, or a part of one.
+    pub y: *mut f32,
+    pub y_row: usize,
+    pub width: usize,
+    /// Add the sums to what `y` holds.
+    pub add: bool,
+}
 
 #[inline(always)]
-unsafe fn turned<S: Vector, const P: usize, const R: usize>(t: &Turned) {
+unsafe fn dot<S: Vector, const O: usize, const R: usize>(t: &Dot) {
     // SAFETY: the pointers of `t` cover the extents its fields state; prefetches may point anywhere.
     unsafe {
-        let mut acc = [[S::zero(); P]; R];
-        let mut first = 0;
-        while first < t.outputs {
-            let lanes = t.lanes.min((t.outputs - first).next_multiple_of(S::LANES));
-            let w = t.w.add(first * t.depth + t.first * lanes);
-            for line in 0..P * lanes / 16 {
-                S::prefetch(w.wrapping_add(AHEAD * t.lanes * t.depth + 16 * line));
+        let mut acc = [[S::zero(); R]; O];
+        let (mut x, mut w, mut next) = (t.x, t.w, t.next);
+        let mut left = t.depth;
+        while left >= 16 {
+            for o in 0..O {
+                S::prefetch_far(next.wrapping_add(o * t.w_row));
             }
-            let mut lane = 0;
-            while lane < lanes {
-                let mut g = [S::zero(); R];
-                for r in 0..R {
-                    g[r] = S::load_first(t.g.add(r * t.outputs + first + lane), t.outputs - first - lane);
-                }
-                for p in 0..P {
-                    let weights = S::load(w.add(p * lanes + lane));
+            for u in 0..16 / S::LANES {
+                for o in 0..O {
+                    let weights = S::load(w.add(o * t.w_row + u * S::LANES));
                     for r in 0..R {
-                        acc[r][p] = g[r].fma(weights, acc[r][p]);
+                        acc[o][r] = weights.fma(S::load(x.add(r * 16 + u * S::LANES)), acc[o][r]);
                     }
                 }
-                lane += S::LANES;
             }
-            first += t.lanes;
+            x = x.wrapping_add(R * 16); // the last block has no successor
+            w = w.wrapping_add(16);
+            next = next.wrapping_add(16);
+            left -= 16;
         }
-        for r in 0..R {
-            for p in 0..P {
-                *t.y.add(r * t.depth + p) = acc[r][p].sum();
+        let mut lane = 0;
+        while lane < left {
+            for o in 0..O {
+                let weights = S::load_first(w.add(o * t.w_row + lane), left - lane);
+                for r in 0..R {
+                    acc[o][r] = weights.fma(S::load_first(x.add(r * 16 + lane), left - lane), acc[o][r]);
+                }
+            }
+            lane += S::LANES;
+        }
+        if !t.first {
+            for o in 0..O {
+                for r in 0..R {
+                    acc[o][r] = S::load(t.sums.add((o * R + r) * S::LANES)).add(acc[o][r]);
+                }
+            }
+        }
+        for o in 0..O {
+            for r in 0..R {
+                acc[o][r].store(t.sums.add((o * R + r) * S::LANES));
+            }
+        }
+        if t.last {
+            // from memory: summed up in registers they were too much to be unrolled, and lay in memory through every step
+            for k in 0..O * R {
+                let (o, r) = (k / R, k % R);
+                let mut sum = S::load(t.sums.add(k * S::LANES)).sum();
+                if !t.bias.is_null() {
+                    sum += *t.bias.add(o);
+                }
+                // a NaN stays
+                *t.y.add(r * t.y_row + o) = if t.relu && sum < 0.0 { 0.0 } else { sum };
             }
         }
     }
 }
 
+#[inline(always)]
+unsafe fn turned<S: Vector, const P: usize, const V: usize>(t: &Turned) {
+    // SAFETY: the pointers of `t` cover the extents its fields state; prefetches may point anywhere.
+    unsafe {
+        let mut acc = [[S::zero(); V]; P];
+        for o in 0..t.outputs {
+            let (g, w) = (t.g.add(o * P), t.w.add(o * t.w_row));
+            let mut weights = [S::zero(); V];
+            for v in 0..V {
+                // of the tile after the next
+                S::prefetch_far(w.wrapping_add((2 * V + v) * S::LANES));
+                weights[v] = if V > 1 { S::load(w.add(v * S::LANES)) } else { S::load_first(w, t.width) };
+            }
+            for p in 0..P {
+                let b = S::splat(g.add(p));
+                for v in 0..V {
+                    acc[p][v] = b.fma(weights[v], acc[p][v]);
+                }
+            }
+        }
+        for p in 0..P {
+            for v in 0..V {
+                let (y, rest) = (t.y.wrapping_add(p * t.y_row + v * S::LANES), t.width.saturating_sub(v * S::LANES));
+                let sum = if t.add { S::load_first(y, rest).add(acc[p][v]) } else { acc[p][v] };
+                sum.store_first(y, rest);
+            }
+        }
+    }
+}
+
+/// The most rows of a dot kernel.
+pub(super) const DOT_ROWS: usize = 4;
+/// Vectors of a turned kernel, but for the last inputs.
+pub(super) const TURNED_VECTORS: usize = 4;
+
+pub(super) type DotFn = unsafe fn(&Dot);
 pub(super) type TurnedFn = unsafe fn(&Turned);
 pub(super) type ForwardFn = unsafe fn(&Forward);
 pub(super) type WeightFn = unsafe fn(&Weight);
@@ -279,7 +361,7 @@ unsafe fn weight<S: Vector, const P: usize, const V: usize>(t: &Weight) {
 
 /// The kernels of one instruction set: a wrapper per kernel and tables over (V, P).
 macro_rules! kernels {
-    ($name:ident, $vector:ty, [$($p:literal)*] $(, $feature:literal)?) => {
+    ($name:ident, $vector:ty, [$($p:literal)*], [$($o:literal)*] $(, $feature:literal)?) => {
         mod $name {
             use super::*;
             #[allow(unused_imports)]
@@ -299,14 +381,22 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn turned_<const P: usize, const R: usize>(t: &Turned) {
+            unsafe fn dot_<const O: usize, const R: usize>(t: &Dot) {
                 // SAFETY: as above.
-                unsafe { turned::<$vector, P, R>(t) }
+                unsafe { dot::<$vector, O, R>(t) }
             }
 
-            /// For 1 and for `TURNED` inputs, by rows.
-            pub(super) static TURNED: [[TurnedFn; 3]; 2] =
-                [[turned_::<1, 1>, turned_::<1, 2>, turned_::<1, 3>], [turned_::<8, 1>, turned_::<8, 2>, turned_::<8, 3>]];
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn turned_<const P: usize, const V: usize>(t: &Turned) {
+                // SAFETY: as above.
+                unsafe { turned::<$vector, P, V>(t) }
+            }
+
+            /// By rows, then outputs.
+            pub(super) static DOT: [&[DotFn]; DOT_ROWS] =
+                [&[$(dot_::<$o, 1>),*], &[$(dot_::<$o, 2>),*], &[$(dot_::<$o, 3>),*], &[$(dot_::<$o, 4>),*]];
+            /// For one vector and for all, by rows.
+            pub(super) static TURNED: [&[TurnedFn]; 2] = [&[$(turned_::<$o, 1>),*], &[$(turned_::<$o, TURNED_VECTORS>),*]];
             pub(super) static FORWARD: [&[ForwardFn]; 2] = [&[$(forward_::<$p, 1>),*], &[$(forward_::<$p, 2>),*]];
             pub(super) static WEIGHT: [&[WeightFn]; 2] = [&[$(weight_::<$p, 1>),*], &[$(weight_::<$p, 2>),*]];
         }
@@ -314,10 +404,10 @@ macro_rules! kernels {
 }
 
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, __m512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f");
+kernels!(avx512, __m512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], [1 2 3 4 5 6], "avx512f");
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, __m256, [1 2 3 4 5 6], "avx2,fma");
-kernels!(portable, Array8, [1 2 3 4]);
+kernels!(avx2, __m256, [1 2 3 4 5 6], [1 2 3], "avx2,fma");
+kernels!(portable, Array8, [1 2 3 4], [1 2]);
 
 /// The forward kernel for `p` pixels (1..=isa.pixels()) and `v` vectors (1 or 2). The Isa vouches for the features.
 pub(super) fn forward_kernel(isa: Isa, p: usize, v: usize) -> ForwardFn {
@@ -330,19 +420,27 @@ pub(super) fn forward_kernel(isa: Isa, p: usize, v: usize) -> ForwardFn {
     }
 }
 
-/// Inputs and rows of the largest turned kernel.
-pub(super) const TURNED: [usize; 2] = [8, 3];
+/// The dot kernel for `o` outputs (1..=isa.dots()) and `r` rows (1..=`DOT_ROWS`).
+pub(super) fn dot_kernel(isa: Isa, o: usize, r: usize) -> DotFn {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::DOT[r - 1][o - 1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::DOT[r - 1][o - 1],
+        _ => portable::DOT[r - 1][o - 1],
+    }
+}
 
-/// The turned kernel for one input or [`TURNED`] of them, and 1 to 3 rows.
-pub(super) fn turned_kernel(isa: Isa, all: bool, rows: usize) -> TurnedFn {
-    let kernels = match isa.level() {
+/// The turned kernel for `p` rows (1..=isa.dots()) and `all` (`TURNED_VECTORS`) vectors, or one.
+pub(super) fn turned_kernel(isa: Isa, p: usize, all: bool) -> TurnedFn {
+    let all = usize::from(all);
+    match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::TURNED,
+        Level::Avx512 => avx512::TURNED[all][p - 1],
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::TURNED,
-        _ => portable::TURNED,
-    };
-    kernels[usize::from(all)][rows - 1]
+        Level::Avx2 => avx2::TURNED[all][p - 1],
+        _ => portable::TURNED[all][p - 1],
+    }
 }
 
 /// The weight kernel for `p` input channels and `v` vectors.

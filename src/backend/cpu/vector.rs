@@ -22,6 +22,8 @@ pub(super) trait Vector: Copy {
     unsafe fn store_first(self, p: *mut f32, n: usize);
     /// Asks for the cache line of `p`, which may be any address: it will be written.
     unsafe fn prefetch(p: *const f32);
+    /// The same into the L2 cache: it will be read, but not at once.
+    unsafe fn prefetch_far(p: *const f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -119,6 +121,11 @@ mod x86 {
         unsafe fn prefetch(p: *const f32) {
             // SAFETY: a prefetch of any address does nothing worse than nothing.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(p: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -225,6 +232,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: see zero.
             unsafe { _mm256_add_ps(self, other) }
@@ -313,6 +325,8 @@ impl Vector for Array8 {
     }
     #[inline(always)]
     unsafe fn prefetch(_p: *const f32) {}
+    #[inline(always)]
+    unsafe fn prefetch_far(_p: *const f32) {}
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Array8(std::array::from_fn(|i| self.0[i] + other.0[i]))

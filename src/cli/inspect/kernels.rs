@@ -229,7 +229,7 @@ impl Row {
             (Op::Linear { activation }, [x, w, ..]) => {
                 let s = ConvShape::linear(x.shape.len(), node.shape.len());
                 let layer = format!("linear {}->{}{}", s.c, s.o, relu(activation));
-                Row { name: weight(w), ..plain(layer, [Cell::by(|_| Path::Product); 3], conv(s, Pass::Forward)) }
+                Row { name: weight(w), ..plain(layer, [Cell::by(|_| Path::Linear); 3], conv(s, Pass::Forward)) }
             }
             (Op::MaxPool { size, window }, _) => {
                 let [c, h, w] = dims3(x);
