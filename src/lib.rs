@@ -10,8 +10,8 @@
 //! data ──> model (graph + weights) ──> plan (artifact) ──> backend (program) ──> attack · causal · explain · detect ──> report
 //! ```
 //! Data flows one way, and imports do too (`tests/tidy.rs` reads them):
-//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`zip`], [`interval`], [`picture`], [`answer`] (logits to probabilities
-//!   and their changes): know nothing of anything.
+//! - [`tensor`], [`random`], [`text`], [`digest`], [`atomic`], [`home`], [`zip`], [`interval`], [`picture`],
+//!   [`answer`] (logits to probabilities and their changes): know nothing of anything.
 //! - [`graph`]: a closed set of operations, a builder that checks shapes, reverse mode as graph to graph, fusion, and
 //!   [`graph::plan`], which turns a graph and its entries into an artifact: steps, slots, hand-overs.
 //! - [`data`], [`weights`]: files in and out; bounded, checked, atomic.
@@ -73,6 +73,7 @@ pub mod digest;
 pub mod error;
 pub mod explain;
 pub mod graph;
+pub mod home;
 pub mod interval;
 pub mod model;
 pub mod picture;

@@ -1,7 +1,7 @@
 //! `bench`: jobs timed, one JSON line each; the CUDA kernels; and both beside other engines, run alternately.
 //!
 //! - [`jobs`]: what is timed. [`serve`]: the same on request, as a resident process.
-//! - [`compare`]: our side and a peer's, row by row; the peers' scripts are in `benches/peers/`.
+//! - [`compare`]: our side and a peer's, row by row; the peers are in `benches/peers/`.
 //! - [`kernels`]: every CUDA kernel on every layer.
 
 mod check;

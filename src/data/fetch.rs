@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::idx::{self, Idx, Kind};
 use super::{DataError, Dataset};
 use crate::atomic::write_atomic;
+use crate::home;
 
 /// Fashion-MNIST's classes; a label is an index.
 pub const FASHION_CLASSES: [&str; 10] =
@@ -81,7 +82,7 @@ pub struct Sources {
 impl Default for Sources {
     fn default() -> Self {
         Sources {
-            user_dir: user_data_dir().map(|d| d.join("fashion-mnist")),
+            user_dir: home::data().map(|d| d.join("fashion-mnist")),
             system_dir: "/usr/share/datasets/fashion-mnist".into(),
             base_url: "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/".into(),
             curl: "curl".into(),
@@ -91,14 +92,6 @@ impl Default for Sources {
             md5: FASHION_MD5.map(str::to_owned),
         }
     }
-}
-
-/// `$XDG_DATA_HOME/intervene`, or `~/.local/share/intervene`; `None` without either. A relative `$XDG_DATA_HOME` is
-/// ignored, as its specification asks.
-pub fn user_data_dir() -> Option<PathBuf> {
-    let absolute = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
-    let base = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
-    Some(base.join("intervene"))
 }
 
 /// What became of one source.

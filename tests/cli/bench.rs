@@ -133,15 +133,78 @@ fn without_python_or_its_packages_the_error_says_what_to_install() {
     none("./peer", &bare, &["No module named 'torch'", "./peer -m pip install torch torchvision numpy safetensors"]);
 }
 
+/// A cargo that has written down what it was asked for, and "built" the shell script `peer`.
+const CARGO: &str = r#"#!/bin/sh
+echo "$@" > "$(dirname "$0")/asked"
+while [ "$1" != --bin ]; do shift; done
+mkdir -p "$4/release" && cp "$(dirname "$0")/peer" "$4/release/$2"
+"#;
+
+/// A lab with a program called `cargo`, and the environment in which it is the one that is found.
+fn lab_with_cargo(cargo: &str) -> (Lab, String) {
+    use std::os::unix::fs::PermissionsExt;
+    // a program is started without the script in front of its flags
+    let lab = lab(&HONEST.replace(r#"dirname "$1""#, r#"while [ "$1" != --result ]; do shift; done; dirname "$2""#));
+    lab.write("cargo", cargo.as_bytes());
+    std::fs::set_permissions(lab.path("cargo"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", lab.path("").display(), std::env::var("PATH").unwrap());
+    (lab, path)
+}
+
+fn compare_with(engine: &str, lab: &Lab, path: &str) -> Ran {
+    let cache = lab.path("cache");
+    let environment = [("PATH", Some(path)), ("XDG_CACHE_HOME", cache.to_str())];
+    let flags = ["--jobs", "forward densenet121", "--images", "1", "--size", "32", "--repeats", "1"];
+    lab.run_in(&environment, &[&["bench", "compare", "--peer", engine][..], &flags].concat())
+}
+
+#[test]
+fn an_engine_in_rust_is_built_by_cargo_in_the_cache_and_not_written_again() {
+    let (lab, path) = lab_with_cargo(CARGO);
+    for engine in ["candle", "tract"] {
+        let ran = compare_with(engine, &lab, &path).succeeds();
+        assert!(ran.out.contains(&format!("1 of 1 rows run beside {engine}")), "{}", ran.out);
+        assert!(ran.err.contains(&format!("cargo builds the peer {engine}")), "{}", ran.err);
+        let asked = lab.read("asked");
+        assert!(asked.starts_with(&format!("build --release --locked --features {engine} --bin {engine} ")), "{asked}");
+    }
+    // cargo builds again what is newer than its last build
+    let written =
+        |file: &str| lab.path(&format!("cache/intervene/peers/{file}")).metadata().unwrap().modified().unwrap();
+    let files = ["Cargo.toml", "Cargo.lock", "src/lib.rs", "src/bin/candle.rs"];
+    let before = files.map(written);
+    compare_with("candle", &lab, &path).succeeds();
+    assert_eq!(files.map(written), before);
+}
+
+#[test]
+fn without_cargo_or_where_it_fails_the_error_says_so() {
+    let (lab, path) = lab_with_cargo("#!/bin/sh\necho 'error: no matching package' >&2; exit 101\n");
+    compare_with("candle", &lab, "/nowhere").fails(1, &["cargo cannot be started", "https://rustup.rs"]);
+    compare_with("tract", &lab, &path)
+        .fails(1, &["cannot build the peer tract in", "cache/intervene/peers", "no matching package"]);
+    lab.run(&[&ROW[..], &["--peer", "tract"]].concat())
+        .fails(2, &["cargo builds the peer tract: --python does not apply"]);
+}
+
 #[test]
 fn rows_that_a_peer_cannot_run_are_listed_with_the_reason() {
-    let lab = lab(HONEST);
-    let ran = lab.run(&[&ROW[..], &["--peer", "onnxruntime"]].concat()).succeeds();
-    assert!(
-        ran.out.contains("not run: it computes no gradients") && ran.out.contains("0 of 1 rows run"),
-        "{}",
-        ran.out
-    );
+    let (lab, path) = lab_with_cargo(CARGO);
+    let cache = lab.path("cache");
+    let environment = [("PATH", Some(path.as_str())), ("XDG_CACHE_HOME", cache.to_str())];
+    for (peer, job, why) in [
+        ("onnxruntime", "train fashion", "it computes no gradients"),
+        ("onnxruntime", "sweep fashion", "no cut at a tap"),
+        ("tract", "train fashion", "it computes no gradients"),
+        ("tract", "start", "plain inference alone"),
+        ("candle", "train fashion", "plain inference alone"),
+    ] {
+        let python: &[&str] = if peer == "onnxruntime" { &["--python", "./peer"] } else { &[] };
+        let ran =
+            lab.run_in(&environment, &[&["bench", "compare", "--peer", peer, "--jobs", job][..], python].concat());
+        let out = ran.succeeds().out;
+        assert!(out.contains(why) && out.contains("0 of 1 rows run"), "{peer} {job}: {out}");
+    }
 }
 
 #[test]

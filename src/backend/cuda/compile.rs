@@ -6,6 +6,7 @@
 use crate::atomic::write_atomic;
 use crate::backend::BackendError;
 use crate::digest::hex;
+use crate::home;
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::sys;
 use sha2::{Digest, Sha256};
@@ -228,7 +229,7 @@ pub fn cached(source: &Source, sm: u32) -> Result<Compiled, BackendError> {
         key.update((part.len() as u64).to_le_bytes());
         key.update(part);
     }
-    let path = cache_directory().map(|d| d.join(hex(&key.finalize())));
+    let path = home::cache().map(|cache| cache.join("kernels").join(hex(&key.finalize())));
     if let Some(found) = path.as_deref().and_then(read_cached) {
         return Ok(found);
     }
@@ -286,12 +287,6 @@ unsafe fn images(program: sys::nvrtcProgram, target: &str) -> Result<(Option<Vec
 fn to_text(chars: &[std::ffi::c_char]) -> String {
     let bytes: Vec<u8> = chars.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
     String::from_utf8_lossy(&bytes).trim_end().to_string()
-}
-
-fn cache_directory() -> Option<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("intervene/kernels"))
 }
 
 /// The lengths of the parts behind the first line, and their hash.

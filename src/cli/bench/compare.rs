@@ -36,7 +36,7 @@ pub struct Flags {
     /// compare: who with
     #[arg(long, value_enum, default_value = "torch")]
     peer: Peer,
-    /// compare: the Python that has the peer's packages; default: python3
+    /// compare: the Python that has the packages of torch or onnxruntime; default: python3
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// compare: only rows with one of these texts in their name, separated by commas
@@ -76,8 +76,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let context = Context::new(&Common { device: "cpu".into(), ..args.common.clone() })?;
     let ui = context.ui;
     let directory = tempfile::tempdir().map_err(|e| Error::Failed(format!("no temporary directory: {e}")))?;
-    let python = args.compare.python.as_deref().unwrap_or(Path::new("python3"));
-    let peer = Installed::find(args.compare.peer, python, directory.path())?;
+    let peer = Installed::find(args.compare.peer, args.compare.python.as_deref(), directory.path(), &context)?;
     let mut lab = Lab {
         args,
         peer,

@@ -1,14 +1,16 @@
-//! The engines that are compared with: Python scripts that come with the program (benches/peers/), run by the user's Python.
+//! The engines that are compared with. Their side comes with the program (`benches/peers/`).
+//!
+//! - [`python`]: scripts, run by the user's Python. [`rust`]: programs, which the user's cargo builds.
+
+mod python;
+mod rust;
 
 use super::Job;
 use super::rows::Row;
+use crate::cli::common::Context;
 use crate::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-const TORCH: &str = include_str!("../../../benches/peers/torch_ce.py");
-const ONNXRUNTIME: &str = include_str!("../../../benches/peers/onnx_forward.py");
-const PROTOCOL: &str = include_str!("../../../benches/peers/protocol.py");
+use std::process::Command;
 
 /// Who is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +19,10 @@ pub enum Peer {
     Torch,
     /// ONNX Runtime, of a network that PyTorch exported: plain inference
     Onnxruntime,
+    /// candle on its CPU backend, built by cargo: plain inference
+    Candle,
+    /// tract, built by cargo: plain inference
+    Tract,
 }
 
 impl Peer {
@@ -25,31 +31,28 @@ impl Peer {
         match self {
             Peer::Torch => "torch",
             Peer::Onnxruntime => "onnxruntime",
-        }
-    }
-
-    /// The Python packages that it needs.
-    fn packages(self) -> &'static [&'static str] {
-        match self {
-            Peer::Torch => &["torch", "torchvision", "numpy", "safetensors"],
-            Peer::Onnxruntime => &["onnxruntime", "onnx", "onnxscript", "torch", "torchvision", "numpy", "safetensors"],
+            Peer::Candle => "candle",
+            Peer::Tract => "tract",
         }
     }
 
     /// Whether it has variants to choose from.
     pub fn has_variants(self) -> bool {
-        self == Peer::Torch
+        self != Peer::Onnxruntime
     }
 
     /// Why it cannot run a job, if it cannot.
     pub fn lacks(self, job: Job) -> Option<&'static str> {
         match (self, job) {
-            (Peer::Torch, _) | (Peer::Onnxruntime, Job::Forward) => None,
+            (Peer::Torch, _) | (_, Job::Forward) => None,
             (Peer::Onnxruntime, Job::Start) => {
                 Some("ONNX Runtime starts from a file of its own, which has to be exported first")
             }
             (Peer::Onnxruntime, Job::Sweep) => Some("the export is of the whole network: no cut at a tap"),
-            (Peer::Onnxruntime, _) => Some("it computes no gradients"),
+            (Peer::Onnxruntime | Peer::Tract, Job::Attack | Job::Train | Job::TrainAe) => {
+                Some("it computes no gradients")
+            }
+            (Peer::Onnxruntime | Peer::Candle | Peer::Tract, _) => Some("plain inference alone is compared with it"),
         }
     }
 }
@@ -57,44 +60,30 @@ impl Peer {
 /// A peer that can be started.
 pub struct Installed {
     peer: Peer,
-    python: PathBuf,
-    script: PathBuf,
+    program: PathBuf,
+    /// What the program runs, if it is Python.
+    script: Option<PathBuf>,
 }
 
 impl Installed {
-    /// Looks for Python and the packages, and puts the scripts into `directory`.
+    /// Makes a peer ready: looks for what it needs and puts scripts into `directory`, or builds it.
     ///
     /// # Errors
-    /// [`Error::Failed`] that says what to install.
-    pub fn find(peer: Peer, python: &Path, directory: &Path) -> Result<Installed, Error> {
-        let packages = peer.packages();
-        let shown = python.display();
-        let install = format!("{shown} -m pip install {}", packages.join(" "));
-        let found = Command::new(python)
-            .args(["-c", &format!("import {}", packages.join(", "))])
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|e| {
-                let what = format!("{shown} cannot be started: {e}; the peer needs Python 3 (--python PATH names one), then `{install}`");
-                Error::Failed(what)
-            })?;
-        if !found.status.success() {
-            let said = String::from_utf8_lossy(&found.stderr);
-            let last = said.trim().lines().last().unwrap_or("it says nothing").to_string();
-            let what = format!("{shown} has not what {} needs ({last}): `{install}`", peer.name());
-            return Err(Error::Failed(what));
-        }
-        // one imports the other
-        for (name, text) in [("torch_ce.py", TORCH), ("onnx_forward.py", ONNXRUNTIME), ("protocol.py", PROTOCOL)] {
-            let path = directory.join(name);
-            std::fs::write(&path, text)
-                .map_err(|e| Error::Failed(format!("{}: cannot be written: {e}", path.display())))?;
-        }
-        let script = match peer {
-            Peer::Torch => "torch_ce.py",
-            Peer::Onnxruntime => "onnx_forward.py",
+    /// [`Error::Failed`] that says what to install, [`Error::Usage`] for a Python that nobody needs, [`Error::Stopped`].
+    pub fn find(peer: Peer, python: Option<&Path>, directory: &Path, context: &Context) -> Result<Installed, Error> {
+        let scripted = |script: python::Script| -> Result<Installed, Error> {
+            let python = python.unwrap_or(Path::new("python3"));
+            let script = python::find(&script, peer, python, directory)?;
+            Ok(Installed { peer, program: python.into(), script: Some(script) })
         };
-        Ok(Installed { peer, python: python.into(), script: directory.join(script) })
+        match peer {
+            Peer::Torch => scripted(python::TORCH),
+            Peer::Onnxruntime => scripted(python::ONNXRUNTIME),
+            Peer::Candle | Peer::Tract if python.is_some() => {
+                Err(Error::Usage(format!("cargo builds the peer {}: --python does not apply", peer.name())))
+            }
+            Peer::Candle | Peer::Tract => Ok(Installed { peer, program: rust::build(peer, context)?, script: None }),
+        }
     }
 
     /// Who it is.
@@ -104,16 +93,9 @@ impl Installed {
 
     /// The command that serves a row.
     pub fn command(&self, row: &Row) -> Command {
-        let mut command = Command::new(&self.python);
-        command.arg(&self.script).args([
-            &row.job.name(),
-            "--model",
-            row.model,
-            "--tap",
-            row.tap,
-            "--serve",
-            "--compile",
-        ]);
+        let mut command = Command::new(&self.program);
+        command.args(&self.script);
+        command.args([&row.job.name(), "--model", row.model, "--tap", row.tap, "--serve", "--compile"]);
         command
     }
 }

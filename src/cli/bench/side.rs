@@ -10,13 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Most bytes of a side's log that an error repeats.
+/// Most bytes of a log that an error repeats.
 const TOLD: usize = 2000;
 /// A turn's runs are at most so many, and none begins after so many seconds of them.
 const TURN_RUNS: usize = 9;
 const TURN_SECONDS: f64 = 0.5;
 /// How soon Ctrl-C is heeded where an answer may take minutes.
 const HEEDED: Duration = Duration::from_millis(200);
+
+/// The end of a log, for an error.
+pub fn told(log: &[u8]) -> String {
+    String::from_utf8_lossy(&log[log.len().saturating_sub(TOLD)..]).trim().to_string()
+}
 
 /// A running side.
 pub struct Side {
@@ -134,7 +139,7 @@ impl Side {
     fn failed(&mut self, what: &str) -> Error {
         let mut log = Vec::new();
         let read = self.log.seek(SeekFrom::Start(0)).and_then(|_| self.log.read_to_end(&mut log));
-        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(TOLD)..]).trim().to_string();
+        let log = told(&log);
         let said = if read.is_err() || log.is_empty() { String::new() } else { format!("; it said: {log}") };
         Error::Failed(format!("{} {what}{said}", self.name))
     }

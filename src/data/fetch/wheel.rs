@@ -10,9 +10,10 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use super::{Attempt, DataError, Outcome, Refusal, run, temporary_dir, user_data_dir};
+use super::{Attempt, DataError, Outcome, Refusal, run, temporary_dir};
 use crate::atomic::write_atomic;
 use crate::digest::hex;
+use crate::home;
 use crate::zip::Archive;
 
 /// Most bytes of the file in a wheel.
@@ -74,7 +75,7 @@ impl Default for WheelSources {
     fn default() -> Self {
         let call = |words: &[&str]| words.iter().map(OsString::from).collect();
         WheelSources {
-            user_dir: user_data_dir(),
+            user_dir: home::data(),
             pips: vec![call(&["python3", "-m", "pip"]), call(&["pip3"]), call(&["pip"])],
             curl: "curl".into(),
             base_url: "https://files.pythonhosted.org/packages/".into(),
