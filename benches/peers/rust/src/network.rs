@@ -92,7 +92,7 @@ impl<T, F: FnMut(Array) -> Result<T>> Builder<'_, T, F> {
         }
         // torchvision's adaptive pooling, where its windows are all alike
         let side = self.side;
-        ensure!(side % VGG_SIDE == 0, "VGG runs here for images of 224, 448, ... pixels a side alone");
+        ensure!(side.is_multiple_of(VGG_SIDE), "VGG runs here for images of 224, 448, ... pixels a side alone");
         if side > VGG_SIDE {
             self.steps.push(Step::AveragePool { side: side / VGG_SIDE });
         }
