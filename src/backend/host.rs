@@ -5,20 +5,27 @@
 //! wrote is seen, and carries a canary behind its last element, so a short or long write is seen at the step that made it. In
 //! others a slot starts as the system's zero pages, which take no memory until something is written: an artifact holds entries that
 //! a program may never run.
+//!
+//! All threads share a step, and then the next; or each takes a stretch of steps alone, some rows after the others
+//! (`stretch.rs`), where the engine says so.
 
 use super::layout::dims3;
 use super::ledger::{Ledger, Move, Place, inconsistent};
-use super::memory::Zeroed;
+use super::memory::{Shared, Zeroed};
 use super::problems::Cost;
 use super::profile::{Profile, Recorder, Task};
+use super::stretch::{Stretch, row_stride, stretches};
+use super::threads;
 use super::{BackendError, Parameters, Program, load_sources};
 use crate::graph::op::{Element, Op};
 use crate::graph::plan::{Artifact, EntryId, View};
 use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::{TensorMut, TensorRef};
 use crate::weights::Held;
+use rayon::prelude::*;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most inputs an op has (`intervene-conv`).
 pub(super) const INPUTS_MAX: usize = 6;
@@ -73,7 +80,7 @@ impl Float for f64 {
     }
 }
 
-/// One input of a step: all valid rows of its slot (a gathering op reads more rows than the run has).
+/// One input of a step: the step's rows, or all valid ones if it is looked up in by a row list.
 #[derive(Clone, Copy)]
 pub(super) struct Operand<'a, T> {
     pub floats: &'a [T],
@@ -92,22 +99,24 @@ pub(super) struct Step<'a, T> {
     /// Nodes of the inputs, for their shapes.
     pub nodes: [&'a Node; INPUTS_MAX],
     pub inputs: [Operand<'a, T>; INPUTS_MAX],
-    /// Rows of this run.
+    /// Rows that are computed.
     pub rows: usize,
+    /// Rows of the run that they are of.
+    pub all_rows: usize,
     /// Channels from one pixel of the result to the next.
     pub pixel: usize,
 }
 
 impl<'a, T> Step<'a, T> {
-    /// The pixels of input `i`, which may be a view: from its first float to its last of this run, and the channels from
-    /// one pixel to the next.
+    /// The pixels of input `i`, which may be a view: from its first float to its last, and the channels from one pixel to the
+    /// next.
     pub fn pixels(&self, i: usize) -> (&'a [T], usize) {
         let operand = &self.inputs[i];
         let rows = if self.nodes[i].extent == Extent::Rows { self.rows } else { 1 };
         (&operand.floats[..extent(self.nodes[i], rows, operand.pixel)], operand.pixel)
     }
 
-    /// The floats of input `i`, cut to this run's rows.
+    /// The floats of input `i`, cut to the step's rows.
     pub fn floats(&self, i: usize) -> &'a [T] {
         let operand = &self.inputs[i];
         match self.nodes[i].extent {
@@ -116,9 +125,9 @@ impl<'a, T> Step<'a, T> {
         }
     }
 
-    /// The indices of input `i`, cut to this run's rows.
+    /// The indices of input `i`, one a row.
     pub fn indices(&self, i: usize) -> &'a [u32] {
-        &self.inputs[i].indices[..self.rows]
+        self.inputs[i].indices
     }
 
     /// The floats of input `i` if the node has that many inputs.
@@ -148,7 +157,7 @@ fn extent(node: &Node, rows: usize, pixel: usize) -> usize {
 }
 
 /// The arithmetic of a host device.
-pub(super) trait Engine: Send {
+pub(super) trait Engine: Send + Sync {
     type Float: Float;
     /// Logical order to the engine's own, for `rows` rows of `node`.
     fn store(&self, node: &Node, rows: usize, logical: &[Self::Float], physical: &mut [Self::Float]);
@@ -169,8 +178,21 @@ pub(super) trait Engine: Send {
     fn way(&self, _step: &Step<'_, Self::Float>) -> Option<&'static str> {
         None
     }
+    /// Whether a thread had better take such a step alone, on rows of its own, than all threads every step. A row must not depend
+    /// on others.
+    fn alone(&self, _node: &Node, _inputs: &[&Node]) -> bool {
+        false
+    }
+    /// Elements of values between steps that a thread has in its caches.
+    fn near(&self) -> usize {
+        0
+    }
+    /// Packs what the step reads packed. Called before a step on any rows of a run.
+    fn prepare(&mut self, _step: &Step<'_, Self::Float>) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Computes one step into `out` (exactly `rows` rows of the node, or its whole).
-    fn step(&mut self, step: &Step<'_, Self::Float>, out: &mut [Self::Float]) -> Result<(), BackendError>;
+    fn step(&self, step: &Step<'_, Self::Float>, out: &mut [Self::Float]) -> Result<(), BackendError>;
 }
 
 /// Where a node's floats lie.
@@ -203,14 +225,34 @@ pub(super) struct HostProgram<E: Engine> {
     slots: Vec<Zeroed<E::Float>>,
     /// Where parameters lie, by the node's number.
     places: Vec<Lies>,
+    /// Of each entry.
+    stretches: Vec<Vec<Stretch>>,
+    /// Threads' own memory, while none uses it.
+    own: Mutex<Vec<Zeroed<E::Float>>>,
     recorder: Recorder,
 }
 
-fn allocate<T: Float>(slot: usize, elements: usize) -> Result<Zeroed<T>, BackendError> {
+/// Rows of a run, and where their floats lie, slot by slot.
+struct Piece<'a, T> {
+    rows: Range<usize>,
+    all_rows: usize,
+    cells: &'a [Shared<T>],
+    /// Whether a slot holds no rows but these.
+    own: &'a [bool],
+}
+
+impl<T> Piece<'_, T> {
+    /// The first of these rows in a slot.
+    fn first(&self, slot: usize) -> usize {
+        if self.own[slot] { 0 } else { self.rows.start }
+    }
+}
+
+fn allocate<T: Float>(what: &str, elements: usize) -> Result<Zeroed<T>, BackendError> {
     let with_canary = elements.saturating_add(CANARY);
     let data = Zeroed::new(with_canary);
     let requested = with_canary.saturating_mul(size_of::<T>());
-    let mut data = data.ok_or_else(|| BackendError::OutOfMemory { what: format!("slot {slot}"), requested })?;
+    let mut data = data.ok_or_else(|| BackendError::OutOfMemory { what: what.into(), requested })?;
     if cfg!(debug_assertions) {
         let (own, canary) = data.split_at_mut(elements);
         own.fill(T::NAN);
@@ -234,12 +276,15 @@ impl<E: Engine> HostProgram<E> {
         let mut slots = Vec::with_capacity(artifact.slots().len());
         for (i, slot) in artifact.slots().iter().enumerate() {
             slots.push(match slot.element {
-                Element::Float if !without[i] => allocate(i, slot.elements)?,
+                Element::Float if !without[i] => allocate(&format!("slot {i}"), slot.elements)?,
                 Element::Float | Element::Index => Zeroed::default(),
             });
         }
-        let mut program =
-            HostProgram { ledger: Ledger::new(artifact), engine, slots, places, recorder: Recorder::default() };
+        let inputs = |id: NodeId| artifact.graph().node(id).inputs.iter().map(|&input| artifact.graph().node(input));
+        let alone = |id| engine.alone(artifact.graph().node(id), &inputs(id).collect::<Vec<_>>());
+        let stretches = artifact.entries().iter().map(|entry| stretches(&artifact, entry, alone)).collect();
+        let (ledger, own, recorder) = (Ledger::new(artifact), Mutex::default(), Recorder::default());
+        let mut program = HostProgram { ledger, engine, slots, places, stretches, own, recorder };
         load_sources(&mut program, weights, HostProgram::hold)?;
         Ok(program)
     }
@@ -274,7 +319,7 @@ impl<E: Engine> HostProgram<E> {
             Lies::Held(held) => {
                 *held = None;
                 if self.slots[slot].is_empty() {
-                    self.slots[slot] = allocate(slot, logical.len())?;
+                    self.slots[slot] = allocate(&format!("slot {slot}"), logical.len())?;
                 }
             }
         }
@@ -285,60 +330,161 @@ impl<E: Engine> HostProgram<E> {
         Ok(())
     }
 
-    fn step(&mut self, id: NodeId, rows: usize) -> Result<(), BackendError> {
-        let Place { slot, rows: written } = self.ledger.step(id, rows)?;
-        if self.ledger.artifact().is_done_in_place(id) {
-            return Ok(());
-        }
-        // the slot is taken out while its step runs, so that a step reading it would find nothing (invariant 4)
-        let mut out = std::mem::take(&mut self.slots[slot]);
-        let artifact = self.ledger.artifact();
-        let node = self.ledger.node(id);
+    /// The step of `id` on the rows of `piece`, and which elements of its slot it writes.
+    ///
+    /// # Safety
+    /// Nobody writes what the step reads while it lives.
+    unsafe fn ready<'a>(
+        ledger: &'a Ledger,
+        places: &'a [Lies],
+        id: NodeId,
+        piece: &Piece<'_, E::Float>,
+    ) -> Result<(Step<'a, E::Float>, Range<usize>), BackendError> {
+        let (artifact, node) = (ledger.artifact(), ledger.node(id));
         let own = |node: &Node| View { first: 0, pixel: dims3(&node.shape)[0] };
+        let rows = piece.rows.len();
+        // where the piece's part of a value begins, and how long it is
+        let part = |id: NodeId, slot: usize| {
+            let (node, view) = (ledger.node(id), artifact.view_of(id));
+            let View { first, pixel } = view.unwrap_or(own(node));
+            match node.extent {
+                Extent::Whole => (first, node.shape.len()),
+                Extent::Rows => {
+                    let start = piece.first(slot) * row_stride(node, view.map(|view| view.pixel));
+                    (start + first, extent(node, rows, pixel))
+                }
+            }
+        };
         let to = artifact.view_of(id).unwrap_or(own(node));
-        let used = to.first..to.first + extent(node, written, to.pixel);
         let nothing = Operand { floats: &[][..], indices: &[], row: 0, pixel: 0, held: None };
-        let mut step = Step { node, nodes: [node; INPUTS_MAX], inputs: [nothing; INPUTS_MAX], rows, pixel: to.pixel };
+        let (nodes, inputs) = ([node; INPUTS_MAX], [nothing; INPUTS_MAX]);
+        let mut step = Step { node, nodes, inputs, rows, all_rows: piece.all_rows, pixel: to.pixel };
         for (i, &input) in node.inputs.iter().enumerate() {
-            let (source, from) = (self.ledger.node(input), self.ledger.slot(input)?);
-            let (row, rows) = (source.shape.len(), self.ledger.rows(from));
+            let (source, from) = (ledger.node(input), ledger.slot(input)?);
+            let row = source.shape.len();
             step.nodes[i] = source;
-            // what lies in place already is in the slot that was taken out; the engine has what it keeps
-            if artifact.lies_in_place(id, i) || matches!(self.places[input.index()], Lies::Kept) {
+            let place = &places[input.index()];
+            // what lies in place already is in the slot that is written; the engine has what it keeps
+            if artifact.lies_in_place(id, i) || matches!(place, Lies::Kept) {
                 continue;
             }
-            step.inputs[i] = match (source.element(), artifact.view_of(input)) {
-                (Element::Index, _) => Operand { indices: self.ledger.list(from), row, ..nothing },
+            let pixel = artifact.view_of(input).unwrap_or(own(source)).pixel;
+            let held = place.held().and_then(|held| E::Float::as_held(held));
+            step.inputs[i] = match (source.element(), held) {
+                (Element::Index, _) => Operand { indices: &ledger.list(from)[piece.rows.clone()], row, ..nothing },
+                (Element::Float, Some(floats)) => Operand { floats, row, pixel, held: place.held(), ..nothing },
                 (Element::Float, None) => {
-                    let place = &self.places[input.index()];
-                    let floats = &place.floats(&self.slots[from])[..rows * row];
-                    Operand { floats, row, pixel: own(source).pixel, held: place.held(), ..nothing }
-                }
-                (Element::Float, Some(View { first, pixel })) => {
-                    let floats = &self.slots[from][first..first + extent(source, rows, pixel)];
-                    Operand { floats, row, pixel, ..nothing }
+                    let gathered = (0, ledger.rows(from) * row);
+                    let (start, len) = if node.op.gathers(i) { gathered } else { part(input, from) };
+                    // SAFETY: the caller's promise; the ledger says that so many rows are there.
+                    Operand { floats: unsafe { piece.cells[from].read(start, len) }, row, pixel, ..nothing }
                 }
             };
         }
+        let (start, len) = part(id, ledger.slot(id)?);
+        Ok((step, start..start + len))
+    }
+
+    /// Computes the step of `id` on the rows of `piece`.
+    ///
+    /// # Safety
+    /// As [`HostProgram::ready`]; and nobody else uses what the step writes.
+    unsafe fn step(&self, id: NodeId, piece: &Piece<'_, E::Float>) -> Result<(), BackendError> {
+        let artifact = self.ledger.artifact();
+        if artifact.is_done_in_place(id) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        let (step, written) = unsafe { HostProgram::<E>::ready(&self.ledger, &self.places, id, piece) }?;
+        let (node, cells) = (step.node, piece.cells[self.ledger.slot(id)?]);
+        // SAFETY: the caller's promise; no step reads the slot that it writes, says the ledger.
+        let out = unsafe { cells.slice(written.start, written.len()) };
         // the inputs of a concat that lie in place are part of its result
         if cfg!(debug_assertions) && node.op != Op::Concat {
-            let channels = own(node).pixel;
-            out[used.clone()].chunks_mut(to.pixel).for_each(|p| p[..channels].fill(E::Float::NAN));
+            let channels = dims3(&node.shape)[0];
+            out.chunks_mut(step.pixel).for_each(|p| p[..channels].fill(E::Float::NAN));
         }
         let start = self.recorder.start();
-        let mut result = self.engine.step(&step, &mut out[used]);
+        let result = self.engine.step(&step, out);
         self.recorder.add(start, || {
             let read = (0..node.inputs.len()).filter(|&i| !artifact.lies_in_place(id, i));
             let read: Vec<&Node> = read.map(|i| step.nodes[i]).collect();
-            let task = Task::step(node, &step.nodes[..node.inputs.len()], rows, self.engine.way(&step));
-            (task, Cost::of(node, &read, rows))
+            let task = Task::step(node, &step.nodes[..node.inputs.len()], step.rows, self.engine.way(&step));
+            (task, Cost::of(node, &read, step.rows))
         });
-        let elements = out.len() - CANARY;
-        if cfg!(debug_assertions) && out[elements..].iter().any(|&x| x != E::Float::GUARD) {
-            result = Err(inconsistent(node, "the step wrote behind its slot".into()));
+        // SAFETY: no step writes there.
+        let canary = unsafe { cells.read(cells.len() - CANARY, CANARY) };
+        if cfg!(debug_assertions) && canary.iter().any(|&x| x != E::Float::GUARD) {
+            return Err(inconsistent(node, "the step wrote behind its slot".into()));
         }
-        self.slots[slot] = out;
         result
+    }
+
+    /// Computes the steps of an entry on so many rows.
+    fn steps(&mut self, entry: usize, steps: &[NodeId], rows: usize) -> Result<(), BackendError> {
+        let cells: Vec<Shared<E::Float>> = self.slots.iter_mut().map(|slot| Shared::new(slot)).collect();
+        let none = vec![false; cells.len()];
+        let all = Piece { rows: 0..rows, all_rows: rows, cells: &cells, own: &none };
+        let mut at = 0;
+        while at < steps.len() {
+            let stretch = self.stretches[entry].iter().find(|stretch| stretch.steps.start == at);
+            let now = stretch.map_or(at..at + 1, |stretch| stretch.steps.clone());
+            let stretch = stretch.cloned();
+            at = now.end;
+            for &id in &steps[now.clone()] {
+                self.ledger.step(id, rows)?;
+                if self.ledger.artifact().is_done_in_place(id) {
+                    continue;
+                }
+                // SAFETY: nobody else is here.
+                let (step, _) = unsafe { HostProgram::<E>::ready(&self.ledger, &self.places, id, &all) }?;
+                self.engine.prepare(&step)?;
+            }
+            match stretch {
+                // SAFETY: nobody else is here.
+                None => unsafe { self.step(steps[now.start], &all) }?,
+                Some(stretch) => self.stretch(&stretch, &steps[now], &all)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes a stretch, piece by piece of its rows, the thread that takes one alone with it.
+    fn stretch(&self, stretch: &Stretch, steps: &[NodeId], all: &Piece<'_, E::Float>) -> Result<(), BackendError> {
+        let (threads, rows) = (threads::count(), all.all_rows);
+        // rows that the threads cannot share evenly come last, and are shared step by step
+        let even = if rows < 8 * threads { rows - rows % threads } else { rows };
+        let most = (self.engine.near() / stretch.row().max(1)).max(1);
+        let pieces = even.div_ceil(most).next_multiple_of(threads).min(even);
+        let run = |rows: Range<usize>| self.piece(stretch, steps, &Piece { rows, ..*all });
+        (0..pieces)
+            .into_par_iter()
+            .with_max_len(1)
+            .try_for_each(|k| threads::alone(|| run(threads::piece(even, pieces, k))))?;
+        if even < rows { run(even..rows) } else { Ok(()) }
+    }
+
+    /// Computes a stretch on the rows of `piece`.
+    fn piece(&self, stretch: &Stretch, steps: &[NodeId], piece: &Piece<'_, E::Float>) -> Result<(), BackendError> {
+        let rows = piece.rows.len();
+        let lines = |row: usize| (rows * row).next_multiple_of(CANARY) + CANARY;
+        let need: usize = stretch.own.iter().map(|&(_, row)| lines(row)).sum();
+        let kept = self.own.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut memory = if kept.len() < need { allocate("a thread's own", need)? } else { kept };
+        let mut left = &mut memory[..];
+        let (mut cells, mut own) = (piece.cells.to_vec(), piece.own.to_vec());
+        for &(slot, row) in &stretch.own {
+            let (of_slot, rest) = left.split_at_mut(lines(row));
+            if cfg!(debug_assertions) {
+                of_slot[lines(row) - CANARY..].fill(E::Float::GUARD);
+            }
+            (cells[slot], own[slot], left) = (Shared::new(of_slot), true, rest);
+        }
+        let piece = Piece { rows: piece.rows.clone(), cells: &cells, own: &own, ..*piece };
+        // SAFETY: other threads have other rows of the slots, which hold no rows of another length, and memory of their own.
+        let done = steps.iter().try_for_each(|&id| unsafe { self.step(id, &piece) });
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        done
     }
 }
 
@@ -355,11 +501,11 @@ impl<E: Engine> Program for HostProgram<E> {
     }
 
     fn run(&mut self, entry: EntryId, rows: usize) -> Result<(), BackendError> {
-        // copied so that `step` may borrow the program
+        // copied so that steps may borrow the program
         let planned = self.ledger.entry(entry, rows)?;
         let (steps, updates) = (planned.steps.clone(), planned.updates.clone());
         // on a thread of the pool: from any other, every step would wake one and wait for it
-        let (done, ()) = rayon::join(|| steps.iter().try_for_each(|&id| self.step(id, rows)), || ());
+        let (done, ()) = rayon::join(|| self.steps(entry.0, &steps, rows), || ());
         if let Err(error) = done {
             self.ledger.forget(&steps);
             return Err(error);

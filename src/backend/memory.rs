@@ -1,5 +1,5 @@
 //! Zeroed memory straight from the system: pages that nobody wrote take none, and large pieces ask for huge pages, without which
-//! a pass over packed weights misses the TLB every 4 KB.
+//! a pass over packed weights misses the TLB every 4 KB. And memory that several threads write, each its own part.
 
 use bytemuck::Pod;
 use memmap2::MmapMut;
@@ -59,6 +59,63 @@ impl<T: Pod> DerefMut for Zeroed<T> {
             Some(map) => &mut bytemuck::cast_slice_mut(map)[..self.len],
             None => &mut [],
         }
+    }
+}
+
+/// Memory that tasks write in disjoint pieces which `chunks_mut` cannot express.
+#[derive(Debug)]
+pub(super) struct Shared<T = f32> {
+    start: *mut T,
+    len: usize,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: the pointer is only turned into slices by methods whose contracts forbid two tasks the same elements.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub fn new(slice: &mut [T]) -> Self {
+        Shared { start: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// The address of element `offset`.
+    pub fn at(self, offset: usize) -> *mut T {
+        debug_assert!(offset <= self.len);
+        self.start.wrapping_add(offset)
+    }
+
+    /// `len` elements from `offset`.
+    ///
+    /// # Safety
+    /// The range lies inside, the memory is still borrowed by the caller of `new`, and nobody else uses
+    /// the range meanwhile.
+    pub unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
+        debug_assert!(offset + len <= self.len);
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
+    }
+
+    /// `len` elements from `offset`, to read.
+    ///
+    /// # Safety
+    /// As [`Shared::slice`], but others may read the range, too.
+    pub unsafe fn read<'a>(self, offset: usize, len: usize) -> &'a [T] {
+        debug_assert!(offset + len <= self.len);
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(offset), len) }
     }
 }
 

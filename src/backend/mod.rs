@@ -10,6 +10,8 @@ mod memory;
 pub mod problems;
 pub mod profile;
 pub mod reference;
+mod stretch;
+mod threads;
 pub mod winograd;
 
 use crate::graph::op::Op;

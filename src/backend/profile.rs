@@ -4,6 +4,7 @@
 
 use super::layout::ConvShape;
 use super::problems::Cost;
+use super::threads;
 use crate::graph::op::{Op, Prologue, Window};
 use crate::graph::{Extent, Node};
 use crate::tensor::Shape;
@@ -144,10 +145,10 @@ impl Recorder {
         self.0.as_ref().map(|_| Instant::now())
     }
 
-    /// Adds what was done since `start`.
+    /// Adds what was done since `start`. Where threads are at steps of their own, a step takes its share of the time.
     pub fn add(&self, start: Option<Instant>, what: impl FnOnce() -> (Task, Cost)) {
         let (Some(profile), Some(start)) = (&self.0, start) else { return };
-        let time = start.elapsed();
+        let time = start.elapsed() / threads::at_once() as u32;
         let (task, cost) = what();
         let mut state = profile.lock();
         if state.wall.is_none() {

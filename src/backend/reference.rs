@@ -45,7 +45,7 @@ impl Engine for Naive {
 
     fn parameter_changed(&mut self, _: NodeId) {}
 
-    fn step(&mut self, step: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
+    fn step(&self, step: &Step<'_, f64>, out: &mut [f64]) -> Result<(), BackendError> {
         compute(step, out)
     }
 }

@@ -14,6 +14,7 @@ use super::isa::{Isa, compiled};
 use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
 use crate::backend::layout::ConvShape;
+use crate::backend::threads;
 use crate::graph::op::Activation;
 
 /// Bytes of a band's t: it is written and read once, so it should stay in L2.
@@ -38,7 +39,7 @@ pub(super) fn grad_input(s: &ConvShape, rows: usize, gy: &[f32], packed: &Packed
     let isa = packed.isa();
     // A band of gx rows needs their share of gy's rows and a halo.
     let fit = ((TERMS / (4 * ow * terms)).saturating_sub(s.kh) * s.stride).max(4);
-    let want = (4 * rayon::current_num_threads()).div_ceil(rows.max(1));
+    let want = (4 * threads::count()).div_ceil(rows.max(1));
     let bands = s.h.div_ceil(fit).max(want.min(s.h.div_ceil(8)));
     let out = Shared::new(gx);
     parallel(rows * bands, |task| {

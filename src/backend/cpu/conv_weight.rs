@@ -23,6 +23,7 @@ use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Weight, weight_kernel};
 use crate::backend::layout::ConvShape;
 use crate::backend::layout::len;
+use crate::backend::threads;
 
 /// Bytes of all partial sums together.
 const PARTIALS: usize = 32 << 20;
@@ -105,7 +106,7 @@ pub fn grad_weight(isa: Isa, s: &ConvShape, rows: usize, x: &[f32], gy: &[f32], 
     }
     let plan = Plan::new(isa, s, rows);
     let blocks = s.o.div_ceil(isa.block());
-    let threads = rayon::current_num_threads();
+    let threads = threads::count();
     let want = if threads == 1 { 1 } else { (4 * threads).div_ceil(plan.groups * plan.ranges) };
     let splits = want.clamp(blocks.div_ceil(BLOCKS), blocks);
     let areas = splits * plan.ranges;

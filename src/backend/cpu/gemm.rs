@@ -13,6 +13,7 @@ use super::packed::Packed;
 use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{Forward, forward_kernel};
 use crate::backend::layout::len;
+use crate::backend::threads;
 use crate::graph::op::Activation;
 
 /// Channels per piece of a long sum.
@@ -155,7 +156,7 @@ pub(super) unsafe fn product(
 /// (groups, splits): how many row groups and ranges of output blocks make enough tasks at the least traffic. Each
 /// group streams all weights (`w` floats) and each split copies all inputs (`x` floats). Bits do not depend on it.
 pub(super) fn divide(least: usize, most: usize, blocks: usize, x: usize, w: usize) -> (usize, usize) {
-    let threads = rayon::current_num_threads();
+    let threads = threads::count();
     let want = if threads == 1 { 1 } else { 4 * threads };
     (1..=blocks.min(want))
         .map(|splits| (want.div_ceil(splits).clamp(least, most.max(least)), splits))

@@ -13,6 +13,7 @@ use super::scratch::{self, Shared, parallel, piece};
 use super::tile::{DOT_ROWS, Dot, TURNED_VECTORS, Turned, Weight, dot_kernel, turned_kernel, weight_kernel};
 use super::{conv_weight, gemm};
 use crate::backend::layout::len;
+use crate::backend::threads;
 use crate::graph::op::Activation;
 
 /// Inputs of a piece of a sum over them: a tile's weights and rows of it take 20 KB of the L1 cache.
@@ -42,7 +43,7 @@ pub fn forward(layer: Layer<'_>, rows: usize, x: &[f32], bias: Option<&[f32]>, a
     let Layer { isa, outputs, inputs, w } = layer;
     assert_eq!((x.len(), w.len()), (len(&[rows, inputs]), len(&[outputs, inputs])));
     assert!(y.len() == len(&[rows, outputs]) && bias.is_none_or(|bias| bias.len() == outputs));
-    let tasks = outputs.div_ceil(isa.dots()).min(4 * rayon::current_num_threads());
+    let tasks = outputs.div_ceil(isa.dots()).min(4 * threads::count());
     let passes = rows.div_ceil(ROWS);
     let out = Shared::new(y);
     for pass in 0..passes {
@@ -133,7 +134,7 @@ pub fn grad_input(layer: Layer<'_>, rows: usize, gy: &[f32], gx: &mut [f32]) {
     }
     let wide = TURNED_VECTORS * isa.lanes();
     let (blocks, tiles) = (inputs.div_ceil(wide), rows.div_ceil(isa.dots()));
-    let tasks = blocks.min(4 * rayon::current_num_threads());
+    let tasks = blocks.min(4 * threads::count());
     let out = Shared::new(gx);
     scratch::with(rows * outputs, |panel| {
         for t in 0..tiles {
@@ -186,7 +187,7 @@ pub fn grad_weight(isa: Isa, rows: usize, o: usize, i: usize, x: &[f32], gy: &[f
     let tiles = o.div_ceil(most);
     // 256 rows: 128 B of x and up to 56 B of gy per row and register tile stay near L1.
     let chunk = rows.min(256);
-    let tasks = blocks.min(4 * rayon::current_num_threads());
+    let tasks = blocks.min(4 * threads::count());
     let out = Shared::new(dw);
     parallel(tasks, |task| {
         scratch::with(chunk * (o.next_multiple_of(16) + block), |panel| {

@@ -32,7 +32,9 @@
 //! - winograd (`winograd`): 3x3 at stride 1 between many channels, forward and towards the input, by default (`--conv exact`
 //!   turns it off). M x M outputs come from (M + 2) x (M + 2) transformed inputs: F(4x4) has a quarter of the multiplications,
 //!   F(2x2), where borders leave it the fewer, 4/9. The products of the transforms are panels for the forward register tile.
-//! - product (`gemm`): 1x1 convolutions and linear layers, a row of the product a pixel.
+//! - product (`gemm`): 1x1 convolutions, a row of the product a pixel.
+//! - linear (`linear`): linear layers, both ways, by two tiles of their own whose lanes run along the inputs: so W is read as it lies
+//!   in the mapped file, never packed or copied (half a gigabyte of VGG's).
 //! - narrow (`conv_narrow`): an input gradient towards 1 or 3 channels, which would leave 13 of 16 lanes idle: the taps join
 //!   the lanes, as a product, and a gather sums up.
 //! - bands and tap rows (`conv_weight`): weight gradients.
@@ -60,9 +62,12 @@
 //! the op's tolerance.
 //!
 //! ## Threads
-//! rayon's current pool. A layer is cut into some four tasks a thread, by groups of output rows or ranges of output blocks
-//! (`gemm::divide` finds the cut that streams the fewest bytes), each writing outputs of its own. Threads wait for each other between
-//! layers; on large maps one image is enough for all of them.
+//! rayon's current pool. Where a batch has an image or more for each thread, a thread takes its images through a whole *stretch* of
+//! layers alone, one after the other, with what lies between the layers in memory of its own (`stretch`): threads wait for
+//! nobody, and a layer finds its input in the thread's caches. A stretch ends where a layer's weights are more than 4 MB, which
+//! all threads had better read together, and where rows are summed over. There, and where images are fewer than threads, a layer is
+//! cut into some four tasks a thread, by groups of output rows or ranges of output blocks (`gemm::divide` finds the cut that
+//! streams the fewest bytes), each writing outputs of its own; on large maps one image is enough for all threads.
 
 pub mod conv;
 mod conv_narrow;

@@ -20,7 +20,7 @@ use crate::backend::winograd::Winograd;
 use crate::backend::{Backend, BackendError, ConvPath, Details, Parameters, Profile, Program};
 use crate::graph::op::{Averaging, Binary, Op, Spans, Window};
 use crate::graph::plan::{Artifact, Footprint};
-use crate::graph::{Node, NodeId};
+use crate::graph::{Extent, Node, NodeId};
 use crate::tensor::Shape;
 use crate::weights::Held;
 use rayon::prelude::*;
@@ -75,15 +75,13 @@ impl Backend for Cpu {
         Some(Box::new(Cpu { profile: Some(profile), ..self.clone() }))
     }
 
-    /// As many as stay within the caches: of the Fashion net at tap 2, 64 variants in 32 MB. On 2 cores with 2 MB of L2 each, its
-    /// sweep of 256 images took .396 s at 8 variants a batch, .394 at 16, .357 at 32, .331 at 64, .342 at 128 and .392 at 256: few
-    /// rows leave threads waiting at every step, many leave the caches. A row of a large network never stays within them; there
-    /// rows share one reading of the weights, until a reading takes no more than a row does, and as far as 256 MB go, but four of
-    /// them, which make enough pixels of the smallest maps: 10 of VGG's with its half a gigabyte, 4 of DenseNet-121's (8 images in
-    /// .157 s at 4 a batch, .164 at 8 and .167 at 1; an attack's in .406, .428 and .429).
+    /// As many as stay within the caches: of the Fashion net at tap 2, 64 variants in 32 MB. A row of a large network never does;
+    /// there rows share one reading of the weights, until a reading takes no more than a row does, and as far as 256 MB go: 10 of
+    /// VGG's with its half a gigabyte. But 16 of them, of which threads take some each, for they meet at a batch's end: of
+    /// DenseNet-121, whose sweep of 2 images took .219 s so, .222 at 8 variants a batch, .228 at 4 and .26 at 2.
     fn batch_rows(&self, footprint: Footprint) -> usize {
         let row = footprint.row.max(1);
-        let sharing = footprint.weights.div_ceil(row).max(4).min((256 << 20) / row).min(32);
+        let sharing = footprint.weights.div_ceil(row).max(16).min((256 << 20) / row).min(32);
         ((32 << 20) / row).max(sharing).max(1)
     }
 
@@ -92,6 +90,12 @@ impl Backend for Cpu {
         Ok(Box::new(HostProgram::load(plan, weights, simd)?.profiled(self.profile.clone())))
     }
 }
+
+/// Floats of weights, 4 MB, up to which a thread takes a step alone.
+const ALONE: usize = 1 << 20;
+
+/// Floats between steps of a stretch, 8 MB: an image of DenseNet-121.
+const NEAR: usize = 2 << 20;
 
 /// Which order a weight is packed in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -176,30 +180,20 @@ impl Simd {
         })
     }
 
-    /// The step's weight; parameters are packed once, other nodes each time.
-    fn packed(&mut self, s: &Step<'_, f32>) -> Result<&Pack, BackendError> {
-        let (i, mut order) = weight_of(s.node).ok_or_else(|| wrong_pack(s.node))?;
+    /// Where the step's weight is packed.
+    fn key(&self, s: &Step<'_, f32>) -> Option<(usize, (NodeId, Order))> {
+        let (i, mut order) = weight_of(s.node)?;
         if let Some((shape, Path::Winograd(tiles))) = conv_path(s.node, &s.nodes, self.conv)
             && reads_forward(&shape, tiles, self.conv)
         {
             order = Order::Forward;
         }
-        let key = (s.node.inputs[i], order);
-        if s.nodes[i].op != Op::Parameter {
-            self.packed.remove(&key);
-        }
-        if !self.packed.contains_key(&key) {
-            // a weight that no slot holds is kept in another order
-            let kept = s.floats(i).is_empty().then(|| {
-                let mut logical = vec![0.0; s.nodes[i].shape.len()];
-                self.kept(key.0, &mut logical);
-                logical
-            });
-            let made = self.pack(s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)));
-            self.packed.extend(made.map(|made| (key, made)));
-            s.inputs[i].held.into_iter().for_each(Held::release);
-        }
-        self.packed.get(&key).ok_or_else(|| wrong_pack(s.node))
+        Some((i, (s.node.inputs[i], order)))
+    }
+
+    /// The step's weight.
+    fn packed(&self, s: &Step<'_, f32>) -> Result<&Pack, BackendError> {
+        self.key(s).and_then(|(_, key)| self.packed.get(&key)).ok_or_else(|| wrong_pack(s.node))
     }
 }
 
@@ -297,7 +291,43 @@ impl Engine for Simd {
         Some(path.name())
     }
 
-    fn step(&mut self, s: &Step<'_, f32>, out: &mut [f32]) -> Result<(), BackendError> {
+    /// Rows of their own where threads share little: weights that stay in a core's L2 cache while a few images pass.
+    fn alone(&self, node: &Node, inputs: &[&Node]) -> bool {
+        let weights = inputs.iter().filter(|input| input.extent == Extent::Whole).map(|input| input.shape.len());
+        let factor = match conv_path(node, inputs, self.conv) {
+            Some((_, Path::Winograd(tiles))) => tiles.products().div_ceil(9),
+            _ => 1,
+        };
+        // the one op with rows that divides by their number
+        let by_itself = node.extent == Extent::Rows && !matches!(node.op, Op::NormaliseGradInput { .. });
+        by_itself && factor * weights.sum::<usize>() <= ALONE
+    }
+
+    fn near(&self) -> usize {
+        NEAR
+    }
+
+    /// Packs the step's weight; parameters are packed once, other nodes each time.
+    fn prepare(&mut self, s: &Step<'_, f32>) -> Result<(), BackendError> {
+        let Some((i, key)) = self.key(s) else { return Ok(()) };
+        if s.nodes[i].op != Op::Parameter {
+            self.packed.remove(&key);
+        }
+        if !self.packed.contains_key(&key) {
+            // a weight that no slot holds is kept in another order
+            let kept = s.floats(i).is_empty().then(|| {
+                let mut logical = vec![0.0; s.nodes[i].shape.len()];
+                self.kept(key.0, &mut logical);
+                logical
+            });
+            let made = self.pack(s.node, &s.nodes, kept.as_deref().unwrap_or(s.floats(i)));
+            self.packed.extend(made.map(|made| (key, made)));
+            s.inputs[i].held.into_iter().for_each(Held::release);
+        }
+        Ok(())
+    }
+
+    fn step(&self, s: &Step<'_, f32>, out: &mut [f32]) -> Result<(), BackendError> {
         let isa = self.isa;
         let n = s.rows;
         match &s.node.op {
@@ -462,7 +492,7 @@ impl Engine for Simd {
                 let [c, h, w] = dims3(&s.node.shape);
                 let mut row = vec![0.0; s.node.shape.len()];
                 pointwise::nchw_to_nhwc(1, c, h * w, s.floats(0), &mut row);
-                rows::broadcast_rows(divisor(*r, n), &row, out);
+                rows::broadcast_rows(divisor(*r, s.all_rows), &row, out);
             }
             Op::CrossEntropy => {
                 let k = s.nodes[0].shape.len();

@@ -32,6 +32,7 @@ use super::tile::{Forward, forward_kernel};
 use super::vector::{Array8, Vector};
 use crate::backend::layout::{ConvShape, len};
 use crate::backend::memory::Zeroed;
+use crate::backend::threads;
 use crate::backend::winograd::Winograd;
 use crate::graph::op::Activation;
 use rayon::prelude::*;
@@ -814,7 +815,7 @@ impl Walk<'_> {
         if all == 0 || self.o == 0 {
             return;
         }
-        let threads = rayon::current_num_threads();
+        let threads = threads::count();
         let blocks = self.o.div_ceil(self.u.isa.block());
         let room = |tiles: usize| self.position(tiles) * self.tiles.products();
         // with many tiles, U of up to four times that size is worth reading again for every chunk: nobody waits for anybody
