@@ -429,7 +429,6 @@ impl<E: Engine> HostProgram<E> {
         while at < steps.len() {
             let stretch = self.stretches[entry].iter().find(|stretch| stretch.steps.start == at);
             let now = stretch.map_or(at..at + 1, |stretch| stretch.steps.clone());
-            let stretch = stretch.cloned();
             at = now.end;
             for &id in &steps[now.clone()] {
                 self.ledger.step(id, rows)?;
@@ -443,7 +442,7 @@ impl<E: Engine> HostProgram<E> {
             match stretch {
                 // SAFETY: nobody else is here.
                 None => unsafe { self.step(steps[now.start], &all) }?,
-                Some(stretch) => self.stretch(&stretch, &steps[now], &all)?,
+                Some(stretch) => self.stretch(stretch, &steps[now], &all)?,
             }
         }
         Ok(())

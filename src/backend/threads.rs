@@ -18,10 +18,15 @@ pub(super) fn at_once() -> usize {
 
 /// Calls `f`, whose steps this thread takes alone.
 pub(super) fn alone<R>(f: impl FnOnce() -> R) -> R {
-    let before = ALONE.replace(true);
-    let result = f();
-    ALONE.set(before);
-    result
+    /// Restores what was, also after a panic: the pool's threads live on.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    f()
 }
 
 /// The `i`-th of `parts` nearly equal pieces of 0..n, the larger ones first.

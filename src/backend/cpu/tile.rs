@@ -359,7 +359,19 @@ unsafe fn weight<S: Vector, const P: usize, const V: usize>(t: &Weight) {
     }
 }
 
-/// The kernels of one instruction set: a wrapper per kernel and tables over (V, P).
+/// The kernels of one instruction set.
+struct Tables {
+    /// By vectors, then pixels.
+    forward: [&'static [ForwardFn]; 2],
+    /// By vectors, then input channels.
+    weight: [&'static [WeightFn]; 2],
+    /// By rows, then outputs.
+    dot: [&'static [DotFn]; DOT_ROWS],
+    /// For one vector and for all, by rows.
+    turned: [&'static [TurnedFn]; 2],
+}
+
+/// A wrapper per kernel, and the tables of them.
 macro_rules! kernels {
     ($name:ident, $vector:ty, [$($p:literal)*], [$($o:literal)*] $(, $feature:literal)?) => {
         mod $name {
@@ -392,13 +404,12 @@ macro_rules! kernels {
                 unsafe { turned::<$vector, P, V>(t) }
             }
 
-            /// By rows, then outputs.
-            pub(super) static DOT: [&[DotFn]; DOT_ROWS] =
-                [&[$(dot_::<$o, 1>),*], &[$(dot_::<$o, 2>),*], &[$(dot_::<$o, 3>),*], &[$(dot_::<$o, 4>),*]];
-            /// For one vector and for all, by rows.
-            pub(super) static TURNED: [&[TurnedFn]; 2] = [&[$(turned_::<$o, 1>),*], &[$(turned_::<$o, TURNED_VECTORS>),*]];
-            pub(super) static FORWARD: [&[ForwardFn]; 2] = [&[$(forward_::<$p, 1>),*], &[$(forward_::<$p, 2>),*]];
-            pub(super) static WEIGHT: [&[WeightFn]; 2] = [&[$(weight_::<$p, 1>),*], &[$(weight_::<$p, 2>),*]];
+            pub(super) static TABLES: Tables = Tables {
+                forward: [&[$(forward_::<$p, 1>),*], &[$(forward_::<$p, 2>),*]],
+                weight: [&[$(weight_::<$p, 1>),*], &[$(weight_::<$p, 2>),*]],
+                dot: [&[$(dot_::<$o, 1>),*], &[$(dot_::<$o, 2>),*], &[$(dot_::<$o, 3>),*], &[$(dot_::<$o, 4>),*]],
+                turned: [&[$(turned_::<$o, 1>),*], &[$(turned_::<$o, TURNED_VECTORS>),*]],
+            };
         }
     };
 }
@@ -409,47 +420,33 @@ kernels!(avx512, __m512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], [1 2 3 4 5 6], "avx
 kernels!(avx2, __m256, [1 2 3 4 5 6], [1 2 3], "avx2,fma");
 kernels!(portable, Array8, [1 2 3 4], [1 2]);
 
-/// The forward kernel for `p` pixels (1..=isa.pixels()) and `v` vectors (1 or 2). The Isa vouches for the features.
+/// The tables of `isa`, which vouches for the features.
+fn tables(isa: Isa) -> &'static Tables {
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &avx512::TABLES,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &avx2::TABLES,
+        _ => &portable::TABLES,
+    }
+}
+
+/// The forward kernel for `p` pixels (1..=isa.pixels()) and `v` vectors (1 or 2).
 pub(super) fn forward_kernel(isa: Isa, p: usize, v: usize) -> ForwardFn {
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::FORWARD[v - 1][p - 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::FORWARD[v - 1][p - 1],
-        _ => portable::FORWARD[v - 1][p - 1],
-    }
-}
-
-/// The dot kernel for `o` outputs (1..=isa.dots()) and `r` rows (1..=`DOT_ROWS`).
-pub(super) fn dot_kernel(isa: Isa, o: usize, r: usize) -> DotFn {
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::DOT[r - 1][o - 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::DOT[r - 1][o - 1],
-        _ => portable::DOT[r - 1][o - 1],
-    }
-}
-
-/// The turned kernel for `p` rows (1..=isa.dots()) and `all` (`TURNED_VECTORS`) vectors, or one.
-pub(super) fn turned_kernel(isa: Isa, p: usize, all: bool) -> TurnedFn {
-    let all = usize::from(all);
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::TURNED[all][p - 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::TURNED[all][p - 1],
-        _ => portable::TURNED[all][p - 1],
-    }
+    tables(isa).forward[v - 1][p - 1]
 }
 
 /// The weight kernel for `p` input channels and `v` vectors.
 pub(super) fn weight_kernel(isa: Isa, p: usize, v: usize) -> WeightFn {
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::WEIGHT[v - 1][p - 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::WEIGHT[v - 1][p - 1],
-        _ => portable::WEIGHT[v - 1][p - 1],
-    }
+    tables(isa).weight[v - 1][p - 1]
+}
+
+/// The dot kernel for `o` outputs (1..=isa.dots()) and `r` rows (1..=`DOT_ROWS`).
+pub(super) fn dot_kernel(isa: Isa, o: usize, r: usize) -> DotFn {
+    tables(isa).dot[r - 1][o - 1]
+}
+
+/// The turned kernel for `p` rows (1..=isa.dots()) and `all` (`TURNED_VECTORS`) vectors, or one.
+pub(super) fn turned_kernel(isa: Isa, p: usize, all: bool) -> TurnedFn {
+    tables(isa).turned[usize::from(all)][p - 1]
 }
