@@ -18,8 +18,9 @@
 //! - [`model`]: networks as lists of layers, taps, the autoencoder that is spliced in at one. Batch norms in inference are
 //!   folded as a device loads them ([`weights::derived`]); a dense block's maps lie in one slot, in windows.
 //! - [`backend`]: devices. A backend is given a whole planned graph and returns a program; layout, packing, memory and
-//!   threads are its own business. `cpu` is hand-written SIMD, `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as
-//!   the program runs, `reference` naive f64 loops that judge both. What a device may refuse is in one `ledger` for all.
+//!   threads are its own business. `cpu` is hand-written SIMD, whose threads take images of their own through stretches of
+//!   steps; `cuda` hand-written kernels (`kernels/`) compiled by NVRTC as the program runs; `reference` naive f64 loops that
+//!   judge both. What a device may refuse is in one `ledger` for all.
 //! - [`train`]: Adam on a planned graph, of a whole network or the head behind a frozen trunk; schedules, checkpoints; and
 //!   [`train::evaluation`], what a network is worth on images that it has not seen.
 //! - [`attack`]: what an adversary does to the pixels of a network.

@@ -178,8 +178,7 @@ pub(super) trait Engine: Send + Sync {
     fn way(&self, _step: &Step<'_, Self::Float>) -> Option<&'static str> {
         None
     }
-    /// Whether a thread had better take such a step alone, on rows of its own, than all threads every step. A row must not depend
-    /// on others.
+    /// Whether a thread had better take such a step alone, on rows of its own, than all threads every step.
     fn alone(&self, _node: &Node, _inputs: &[&Node]) -> bool {
         false
     }

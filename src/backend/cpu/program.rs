@@ -298,9 +298,7 @@ impl Engine for Simd {
             Some((_, Path::Winograd(tiles))) => tiles.products().div_ceil(9),
             _ => 1,
         };
-        // the one op with rows that divides by their number
-        let by_itself = node.extent == Extent::Rows && !matches!(node.op, Op::NormaliseGradInput { .. });
-        by_itself && factor * weights.sum::<usize>() <= ALONE
+        factor * weights.sum::<usize>() <= ALONE
     }
 
     fn near(&self) -> usize {
